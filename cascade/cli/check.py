@@ -1,0 +1,57 @@
+"""`cascade check`: every problem of a graph file, without calling or downloading anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cascade.config.load import load_graph
+from cascade.errors import ConfigError
+
+
+def check(
+    graphs: Annotated[list[Path], typer.Argument(help="Graph files.", metavar="GRAPH...")],
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object per file.")] = False,
+) -> None:
+    """Check graph files: schema, names, flow, thresholds, files, prices, calibrations."""
+    problems: list[str] = []
+    for path in graphs:
+        report = _report(path)
+        problems += report["problems"]
+        if json_:
+            typer.echo(json.dumps(report, ensure_ascii=False))
+        elif report["ok"]:
+            stages, models = _count(report["stages"], "stage"), _count(report["models"], "model")
+            typer.echo(f"ok: {report['name']}: {stages}, {models}, {_limits(report['limits'])}")
+    if problems and json_:
+        raise typer.Exit(1)
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _report(path: Path) -> dict[str, Any]:
+    try:
+        graph = load_graph(path).graph
+    except ConfigError as error:
+        return {"file": str(path), "ok": False, "problems": list(error.problems)}
+    return {
+        "file": str(path),
+        "ok": True,
+        "problems": [],
+        "name": graph.name,
+        "stages": len(graph.stages),
+        "models": len(graph.models),
+        "limits": graph.limits.model_dump(exclude_none=True),
+    }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _limits(limits: dict[str, float]) -> str:
+    words = {"cost_usd": "at most ${:g}", "seconds": "{:g} s", "calls": "{:g} calls"}
+    return ", ".join(words[key].format(value) for key, value in limits.items()) or "no limits"

@@ -1,0 +1,95 @@
+"""`cascade`: the command line. Commands load what they need when they run, so that help stays instant."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cascade import __version__
+from cascade.cli import (
+    calibrate,
+    check,
+    draw,
+    run,
+    schema,
+    trace,
+)
+from cascade.errors import CascadeError
+
+app = typer.Typer(
+    name="cascade",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="Small local experts first, larger models only when measured confidence is too low.",
+)
+app.command(name="run")(run.run)
+app.command(name="check")(check.check)
+app.command(name="draw")(draw.draw)
+app.command(name="schema")(schema.schema)
+app.command(name="calibrate")(calibrate.calibrate)
+app.add_typer(trace.app, name="trace")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"cascade {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Small local experts first, larger models only when measured confidence is too low."""
+
+
+def main() -> None:
+    """Run the command line; an error that cascade raises on purpose is a message and exit status 1."""
+    _ready_streams()
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here and not at the interpreter's exit, where a failure is a traceback
+    except CascadeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away (`cascade … | head`)
+        _drop_output()
+        sys.exit(1)
+    except OSError as error:
+        _drop_output()
+        place, reason = error.filename or "the output", error.strerror or error
+        fix = "make room or write elsewhere; runs that ended are in the trace store"
+        print(f"error: {place}: {reason}; {fix}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _ready_streams() -> None:
+    """Give closed standard streams (`>&-`) a place, and escape what a stream's encoding cannot hold."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # left closed, the next file to be opened would take its number
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - for good
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Send what is still buffered nowhere, so that the interpreter's exit does not fail on it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What `cascade run` prints: a line a request, and a summary."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from cascade.cli.rows import Row
+from cascade.records import Result
+
+LEAST_TEXT = 24  # columns that a request keeps on a narrow terminal
+COLUMNS = "{text}  {answer:<25} {tier:<6} {confidence:>6}  {rule:<15} {ms:>6} {usd:>9}"
+REST = len(COLUMNS.format(text="", answer="", tier="", confidence="", rule="", ms="", usd=""))
+
+
+def heading() -> str:
+    """Return the names of the columns of `line`."""
+    return COLUMNS.format(
+        text=_fit("request", _text_width()),
+        answer="answer",
+        tier="tier",
+        confidence="conf.",
+        rule="rule",
+        ms="ms",
+        usd="$",
+    )
+
+
+def line(row: Row, result: Result) -> str:
+    """Return one line: the request, its answer (or `draft?`), tier, confidence, rule, milliseconds, dollars.
+
+    A confidence that no calibration stands behind is marked with an asterisk.
+    """
+    answer = result.text or (f"{result.draft}?" if result.draft else "—")
+    confidence = "—" if result.confidence is None else f"{result.confidence:.3f}"
+    return COLUMNS.format(
+        text=_fit(row.text, _text_width()),
+        answer=_fit(answer, 25),
+        tier=result.tier or "—",
+        confidence=confidence + ("*" if result.calibrated is False else ""),
+        rule=result.rule or result.status,
+        ms=f"{result.seconds * 1e3:.0f}",
+        usd=f"{result.cost_usd:.6f}",
+    )
+
+
+def _text_width() -> int:
+    return max(LEAST_TEXT, shutil.get_terminal_size((120, 24)).columns - REST)
+
+
+def summarise(rows: Sequence[Row], results: Sequence[Result]) -> dict[str, Any]:
+    """Return the figures of a batch.
+
+    Shares are of all requests. `accuracy` and `selective_risk` (the error rate among the answered rows) need
+    labels in the input. `baseline_usd` is what the answered requests would have cost at the baseline model
+    alone, `unanswered_baseline_usd` what the others would have.
+    """
+    total = len(results)
+    answered = [result for result in results if result.text is not None]
+    unanswered = [result for result in results if result.text is None]
+    summary: dict[str, Any] = {
+        "requests": total,
+        "answered": len(answered) / total,
+        "status": dict(Counter(result.status for result in results)),
+        "tiers": {str(t): n / total for t, n in Counter(r.tier for r in answered).most_common()},
+        "unanswered": dict(Counter(result.rule or result.status for result in unanswered)),
+        "cost_usd": sum(result.cost_usd for result in results),
+    }
+    first = next((result.baseline for result in results if result.baseline is not None), None)
+    if first is not None:
+        summary["baseline"] = first.model
+        summary["baseline_usd"] = _baseline(answered)
+        summary["unanswered_baseline_usd"] = _baseline(unanswered)
+        summary["assumption"] = first.assumption
+    return summary | _quality(rows, results)
+
+
+def _baseline(results: Sequence[Result]) -> float:
+    return sum(result.baseline.cost_usd for result in results if result.baseline is not None)
+
+
+def _quality(rows: Sequence[Row], results: Sequence[Result]) -> dict[str, Any]:
+    pairs = [(row, result) for row, result in zip(rows, results, strict=True) if row.label is not None]
+    graded = [result.text == row.label for row, result in pairs if result.text is not None]
+    if not pairs:
+        return {}
+    risk = 1 - sum(graded) / len(graded) if graded else None
+    return {"labelled": len(pairs), "accuracy": sum(graded) / len(pairs), "selective_risk": risk}
+
+
+def print_summary(summary: dict[str, Any], trace_db: str | None) -> None:
+    """Print the summary of a batch."""
+    print()
+    tiers = ", ".join(f"{tier} {share:.0%}" for tier, share in summary["tiers"].items())
+    print(f"answered   {summary['answered']:.0%} of {summary['requests']} ({tiers or 'no tier'})")
+    left = summary["unanswered"]
+    if left:
+        print(f"abstained  {sum(left.values())} ({', '.join(f'{n} {rule}' for rule, n in left.items())})")
+    if "accuracy" in summary:
+        risk = summary["selective_risk"]
+        print(
+            f"right      {summary['accuracy']:.1%} of {summary['labelled']} labelled rows; "
+            f"wrong among the answered {'—' if risk is None else f'{risk:.1%}'}"
+        )
+    print(f"cost       ${summary['cost_usd']:.6f}")
+    if "baseline" in summary:
+        print(
+            f"           {summary['baseline']} alone: ${summary['baseline_usd']:.6f} for the answered "
+            f"requests, ${summary['unanswered_baseline_usd']:.6f} for the others\n"
+            f"           assumed, for instance: {summary['assumption']}"
+        )
+    if trace_db is not None:
+        print(f"traces     {trace_db}   (cascade trace list, cascade trace explain RUN)")
+
+
+def _fit(text: str, width: int) -> str:
+    from cascade.trace.words import clean
+
+    return clean(text, width).ljust(width)

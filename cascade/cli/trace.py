@@ -1,0 +1,209 @@
+"""`cascade trace`: list stored runs, show one in full, explain one in plain words."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cascade.records import Call, Result, Rule, Status, Step
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.tree import Tree
+
+    from cascade.trace.store import RunSummary, TraceStore
+
+app = typer.Typer(no_args_is_help=True, help="List, show and explain stored runs.")
+
+TraceDb = Annotated[
+    str | None,
+    typer.Option(
+        help="Trace store: SQLAlchemy URL or file; default: CASCADE_TRACE_DB, else your data folder."
+    ),
+]
+RunName = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", metavar="RUN")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@app.command(name="list")
+def list_(
+    graph: Annotated[str | None, typer.Option(help="Only this graph: NAME or NAME@DIGEST.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only this status.")] = None,
+    tier: Annotated[str | None, typer.Option(help="Only answers of this tier.")] = None,
+    rule: Annotated[Rule | None, typer.Option(help="Only runs that ended by this rule.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 20,
+    json_: Json = False,
+    trace_db: TraceDb = None,
+) -> None:
+    """List stored runs, newest first."""
+    with _open(trace_db) as store:
+        found = store.runs(graph=graph, status=status, tier=tier, rule=rule, limit=limit)
+        if json_:
+            _print_json([summary.model_dump(mode="json") for summary in found])
+        elif found:
+            _print_table(found)
+        elif any((graph, status, tier, rule)) and store.runs(limit=1):
+            print(f"no run in {store.location} matches; `cascade trace list` shows all")
+        else:
+            print(f"no runs yet in {store.location}; run `cascade run GRAPH TEXT`")
+
+
+@app.command()
+def show(run: RunName, json_: Json = False, trace_db: TraceDb = None) -> None:
+    """Show all that is stored of RUN."""
+    result = _get(run, trace_db)
+    if json_:
+        _print_json(result.model_dump(mode="json"))
+    else:
+        _console().print(_tree(result))
+
+
+@app.command()
+def explain(
+    run: RunName,
+    graph: Annotated[Path | None, typer.Option(help="The run's graph file: names the stages ahead.")] = None,
+    trace_db: TraceDb = None,
+) -> None:
+    """Explain in plain words why each stage of RUN accepted or escalated."""
+    from cascade.config.load import load_graph
+    from cascade.trace.explain import explain as in_words
+
+    config = load_graph(graph).graph if graph else None
+    print(in_words(_get(run, trace_db), config))
+
+
+def _get(run: str, trace_db: str | None) -> Result:
+    with _open(trace_db) as store:
+        newest = store.runs(limit=1) if run == "last" else []
+        return store.get(newest[0].run if newest else run)
+
+
+def _open(trace_db: str | None) -> TraceStore:
+    from cascade.trace.store import TraceStore, default_url
+
+    return TraceStore(default_url() if trace_db is None else trace_db, create=False)
+
+
+def _print_json(value: object) -> None:
+    # Escaped where the terminal could not print it: a stored text may hold anything.
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(_finite(value), ensure_ascii=not unicode, indent=2))
+
+
+def _finite(value: object) -> object:
+    """JSON has no infinity: null in its place."""
+    if isinstance(value, float) and value - value != 0:
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, emoji=False, markup=False)
+
+
+def _print_table(found: list[RunSummary]) -> None:
+    from rich.table import Table
+
+    console = _console()
+    columns = _columns(found)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    left = console.width
+    shown = []
+    for name in _PRIORITY:  # as many columns as there is room for; the answer is cut to what is left
+        least = 12 if name == "answer" else max(map(len, (name, *columns[name])))
+        if least > left:
+            break
+        shown.append(name)
+        left -= least + 2
+    for name in (name for name in columns if name in shown):
+        width = max(12, left + 12) if name == "answer" else None
+        right = name in ("conf.", "cost", "time")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True, max_width=width)
+    for row in zip(*(cells for name, cells in columns.items() if name in shown), strict=True):
+        table.add_row(*row)
+    console.print(table)
+
+
+_PRIORITY = ("run", "status", "tier", "cost", "conf.", "answer", "graph", "rule", "started", "time")
+
+
+def _columns(found: list[RunSummary]) -> dict[str, list[str]]:
+    """Return the cells of each column, in the order of the table."""
+    from cascade.trace.explain import when
+    from cascade.trace.words import clean, duration, number, usd
+
+    return {
+        "run": [clean(row.run, 80) for row in found],
+        "started": [clean(when(row.started).removesuffix(" UTC"), 40) for row in found],
+        "graph": [clean(row.graph, 40) for row in found],
+        "status": [row.status for row in found],
+        "tier": [clean(row.tier or "—", 20) for row in found],
+        "rule": [row.rule or "—" for row in found],
+        "conf.": ["—" if row.confidence is None else number(row.confidence) for row in found],
+        "cost": [usd(row.cost_usd) for row in found],
+        "time": [duration(row.seconds) for row in found],
+        "answer": [clean(row.text or "—", 120) for row in found],
+    }
+
+
+def _tree(result: Result) -> Tree:
+    from rich.tree import Tree
+
+    data = result.model_dump(mode="json", exclude={"trace", "request"}, exclude_none=True)
+    tree = Tree(_line(data))
+    tree.add(_line({"request": result.request.text, **result.request.model_dump(exclude={"text"})}))
+    for step in result.trace:
+        _add_step(tree, step)
+    return tree
+
+
+def _add_step(tree: Tree, step: Step) -> None:
+    node = tree.add(_line({"stage": step.stage, "seconds": step.seconds}))
+    if step.gate is not None:
+        node.add(_line({"gate": step.gate}))
+    for call in step.calls:
+        _add_call(node, call)
+    if step.estimate is not None:
+        node.add(_line({"estimate": step.estimate.by, **step.estimate.model_dump(exclude={"by"})}))
+    decision = step.decision.model_dump(exclude={"action"}, exclude_none=True)
+    node.add(_line({"decision": step.decision.action, **decision}))
+
+
+def _add_call(tree: Tree, call: Call) -> None:
+    plain = call.model_dump(exclude={"model", "labels", "tokens", "meta"}, exclude_none=True)
+    node = tree.add(_line({"call": call.model, **plain}))
+    if call.labels:
+        node.add(_line({"labels": call.labels}))
+    if call.tokens:
+        node.add(_line({"tokens": [(token.text, token.logprob) for token in call.tokens]}))
+    if call.meta:
+        node.add(_line({"meta": call.meta}))
+
+
+def _line(data: dict[str, object]) -> str:
+    """Return `name value · name value …`."""
+    return "  ·  ".join(f"{name} {_value(value)}" for name, value in data.items())
+
+
+def _value(value: object) -> str:
+    from cascade.trace.words import clean
+
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{clean(str(name), 80)} {_value(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, str):  # quoted if it is more than a word, cleaned of what can steer a terminal
+        quoted = value if re.fullmatch(r"[\w@.:+/-]+", value) else json.dumps(value, ensure_ascii=False)
+        return clean(quoted, 2 * len(value) + 2)
+    return json.dumps(value)

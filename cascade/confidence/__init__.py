@@ -1,0 +1,77 @@
+"""How good is the answer? Measured signals, one score, one calibrated probability.
+
+A signal that was not measured is missing, never a default: no estimate, and the stage escalates.
+Every signal is a share or a probability; every score lies in [0, 1] and grows with certainty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from cascade.confidence import labels, logprob
+from cascade.confidence.agreement import vote
+from cascade.config.schema import AgreementConfidence, ConfidenceConfig, LabelsConfidence
+from cascade.models.base import Reply
+from cascade.policy.calibrate import Calibration
+from cascade.records import Call, Estimate
+
+
+def signal_name(config: ConfidenceConfig) -> str:
+    """Return the name of the signal that is the score of `config`."""
+    return "agreement" if isinstance(config, AgreementConfidence) else config.signal
+
+
+def estimate(
+    config: ConfidenceConfig,
+    calls: Sequence[Call],
+    replies: Sequence[Reply | None],
+    calibration: Calibration | None,
+) -> Estimate | None:
+    """Return the best draft and how good it is believed to be, or None if that was not measured.
+
+    Of several drafts the most confident one is chosen, by agreement the majority's; the first of equals.
+
+    Args:
+        config: the stage's confidence method.
+        calls: every call of the stage.
+        replies: what each call got; None where it failed or was a gate's.
+        calibration: the fitted map; without it confidence is the score, flagged as uncalibrated.
+            One that was fitted for another method or signal gives no estimate.
+    """
+    wanted = signal_name(config)
+    if calibration is not None and (calibration.by, calibration.signal) != (config.by, wanted):
+        return None
+    best: Estimate | None = None
+    for index, signals in _measured(config, calls, replies):
+        score = signals.get(wanted, math.nan)
+        if not math.isfinite(score):
+            continue
+        score = min(1.0, max(0.0, score))
+        confidence = calibration.apply(score) if calibration else score
+        if best is None or (confidence, score) > (best.confidence, best.score):
+            best = Estimate(
+                by=config.by,
+                chosen=index,
+                signals=dict(signals),
+                score=score,
+                confidence=confidence,
+                calibrated=calibration is not None,
+            )
+    return best
+
+
+def _measured(
+    config: ConfidenceConfig, calls: Sequence[Call], replies: Sequence[Reply | None]
+) -> list[tuple[int, Mapping[str, float]]]:
+    """Index and signals of each draft that can be judged."""
+    asked = [
+        (index, reply if call.error is None else None)
+        for index, (call, reply) in enumerate(zip(calls, replies, strict=False))
+        if call.role == "answer"
+    ]
+    if isinstance(config, AgreementConfidence):
+        found = vote([reply.text if reply else None for _, reply in asked])
+        return [(asked[found[0]][0], found[1])] if found else []
+    measure = labels.signals if isinstance(config, LabelsConfidence) else logprob.signals
+    return [(index, measure(reply)) for index, reply in asked if reply is not None and reply.text.strip()]

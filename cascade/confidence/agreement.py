@@ -1,0 +1,30 @@
+"""Confidence from how many drafts (samples, models) give the same answer."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+
+def normalise(text: str) -> str:
+    """Return `text` as answers are compared: Unicode NFKC, without regard to case or to white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def vote(answers: Sequence[str | None]) -> tuple[int, dict[str, float]] | None:
+    """Return the index of the majority's first answer and the vote's signals, or None without two answers.
+
+    agreement: share of all asked drafts in the largest group of equal answers. margin: that minus the
+    second largest group's share. A failed draft (None, or blank) counts as asked and agrees with nobody,
+    so failures never raise agreement. Of equally large groups the one that answered first wins.
+    """
+    keys = [normalise(answer) if answer else "" for answer in answers]
+    groups = Counter(key for key in keys if key)
+    if groups.total() < 2:
+        return None
+    ranked = groups.most_common(2)
+    largest = ranked[0][1]
+    second = ranked[1][1] if len(ranked) > 1 else 0
+    shares = {"agreement": largest / len(keys), "margin": (largest - second) / len(keys)}
+    return keys.index(ranked[0][0]), shares

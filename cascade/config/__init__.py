@@ -1,0 +1,1 @@
+"""The graph language: schema, loading with file:line errors, static checks, drawing."""

@@ -1,0 +1,172 @@
+"""Static checks of a whole graph: what no single field can tell. Nothing is called, nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from cascade.config import resources, thresholds
+from cascade.config.messages import suggest
+from cascade.config.schema import ClassifierGate, Graph, Stage
+from cascade.config.source import Loc, Problem
+from cascade.policy.calibrate import Calibration
+
+END = "end"
+
+
+def find_problems(
+    graph: Graph, base: Path, *, calibrated: bool = True
+) -> tuple[list[Problem], dict[str, Calibration]]:
+    """Return everything that is wrong with `graph`, and its stages' calibrations.
+
+    Args:
+        graph: a graph that fits the schema.
+        base: its folder.
+        calibrated: read the calibrations and judge thresholds by them.
+    """
+    problems = [*_names(graph), *_references(graph), *_shapes(graph)]
+    if not problems:
+        problems = [*_flow(graph)]
+    facts, found = resources.inspect(graph, base)
+    problems += found
+    problems += thresholds.gate_problems(graph, facts)
+    problems += thresholds.confidence_problems(graph, facts)
+    problems += resources.limit_problems(graph, facts)
+    if not calibrated:
+        return problems, {}
+    calibrations, found = thresholds.read_calibrations(graph, facts, base)
+    return [*problems, *found, *thresholds.accept_problems(graph, facts, calibrations)], calibrations
+
+
+def _names(graph: Graph) -> Iterator[Problem]:
+    """Stage names are unique, and none is the word for the end."""
+    seen: dict[str, int] = {}
+    for index, stage in enumerate(graph.stages):
+        loc = ("stages", index, "name")
+        if stage.name == END:
+            yield Problem(loc, f"{END!r} is the word for the end of the cascade; choose another name")
+        if stage.name in seen:
+            yield Problem(loc, f"stage name {stage.name!r} is already that of stages.{seen[stage.name]}")
+        seen.setdefault(stage.name, index)
+
+
+def _references(graph: Graph) -> Iterator[Problem]:
+    """Every model and stage that is named exists, and every model is used."""
+    used = set()
+    for loc, name in _model_references(graph):
+        used.add(name)
+        if name not in graph.models:
+            yield Problem(loc, f"unknown model {name!r}; {suggest(name, graph.models)}")
+    stages = [stage.name for stage in graph.stages]
+    for loc, name in _stage_references(graph):
+        known = [*stages, END] if loc[-1] == "escalate" else stages
+        if name not in known:
+            yield Problem(loc, f"unknown stage {name!r}; {suggest(name, known)}")
+    for name in graph.models:
+        if name not in used:
+            text = f"model {name!r} is never asked; name it in a stage's 'ask', or remove it"
+            yield Problem(("models", name), text)
+
+
+def _model_references(graph: Graph) -> Iterator[tuple[Loc, str]]:
+    for index, stage in enumerate(graph.stages):
+        for place, name in enumerate(stage.ask):
+            yield ("stages", index, "ask", place), name
+        if isinstance(stage.gate, ClassifierGate):
+            yield ("stages", index, "gate", "model"), stage.gate.model
+    if graph.baseline is not None:
+        yield ("baseline",), graph.baseline
+
+
+def _stage_references(graph: Graph) -> Iterator[tuple[Loc, str]]:
+    for index, stage in enumerate(graph.stages):
+        for key, name in _branches(stage).items():
+            yield ("stages", index, "gate", "to", key), name
+        if stage.escalate is not None:
+            yield ("stages", index, "escalate"), stage.escalate
+
+
+def _shapes(graph: Graph) -> Iterator[Problem]:
+    """A stage either asks models or branches, and has only the keys that go with it."""
+    for index, stage in enumerate(graph.stages):
+        found = _branching(stage) if _branches(stage) else _asking(stage)
+        yield from (Problem(("stages", index, *problem.loc), problem.text) for problem in found)
+
+
+def _branching(stage: Stage) -> Iterator[Problem]:
+    for key in ("ask", "samples", "confidence", "accept", "audit_rate"):
+        if key in stage.model_fields_set:
+            yield Problem((key,), f"{key!r} cannot stand beside a gate's 'to': a branching stage asks nobody")
+    if stage.gate is not None and "top" in stage.gate.model_fields_set:
+        yield Problem(("gate", "top"), "'top' cannot stand beside 'to': exactly one branch is taken")
+
+
+def _asking(stage: Stage) -> Iterator[Problem]:
+    if stage.gate is not None and stage.gate.to is not None:
+        yield Problem(("gate", "to"), "no branches; give at least one candidate with its stage")
+    elif not stage.ask:
+        yield Problem((), f"stage {stage.name!r} asks nobody; give 'ask', or a gate with 'to'")
+    for place, name in enumerate(stage.ask):
+        if name in stage.ask[:place]:
+            yield Problem(("ask", place), f"model {name!r} is asked twice; use 'samples' for more drafts")
+    if (stage.confidence is None) != (stage.accept is None):
+        key, other = ("accept", "confidence") if stage.confidence is None else ("confidence", "accept")
+        yield Problem((key,), f"{key!r} needs {other!r} beside it: a check is a method and a threshold")
+    if stage.audit_rate and stage.confidence is None:
+        text = "'audit_rate' needs 'confidence' and 'accept' beside it: it audits what they accept"
+        yield Problem(("audit_rate",), text)
+
+
+def _flow(graph: Graph) -> Iterator[Problem]:
+    """Every stage can be reached, no request can come back to a stage, and audits have a next stage."""
+    exits = {stage.name: _exits(graph, stage) for stage in graph.stages}
+    reached = _reachable(exits, graph.stages[0].name)
+    for index, stage in enumerate(graph.stages):
+        if stage.name not in reached:
+            text = f"stage {stage.name!r} can never be reached from the first, {graph.stages[0].name!r}"
+            yield Problem(("stages", index), f"{text}; let a stage escalate or branch to it, or remove it")
+    index_of = {stage.name: index for index, stage in enumerate(graph.stages)}
+    for index, stage in enumerate(graph.stages):
+        if stage.audit_rate and graph.next_stage(stage.name) is None:
+            text = f"{stage.audit_rate:g}: no stage follows {stage.name!r} to grade its answers; remove it"
+            yield Problem(("stages", index, "audit_rate"), text)
+    for cycle in _cycles(exits):
+        path = " → ".join([*cycle, cycle[0]])
+        text = f"cycle: {path}; let one of them escalate to another stage, or to 'end'"
+        yield Problem(("stages", index_of[cycle[-1]]), text)
+
+
+def _branches(stage: Stage) -> Mapping[str, str]:
+    return stage.gate.to or {} if stage.gate is not None else {}
+
+
+def _exits(graph: Graph, stage: Stage) -> list[str]:
+    after = graph.next_stage(stage.name)
+    return list(dict.fromkeys([*_branches(stage).values(), *([] if after is None else [after])]))
+
+
+def _reachable(exits: Mapping[str, list[str]], start: str) -> set[str]:
+    reached, waiting = {start}, [start]
+    while waiting:
+        new = [name for name in exits[waiting.pop()] if name not in reached]
+        reached.update(new)
+        waiting.extend(new)
+    return reached
+
+
+def _cycles(exits: Mapping[str, list[str]]) -> Iterator[list[str]]:
+    """Yield one cycle for each edge that closes one, by depth-first search without recursion."""
+    done: set[str] = set()
+    for start in exits:
+        path = [start] if start not in done else []
+        ahead = [iter(exits[start])]
+        while path:
+            name = next(ahead[-1], None)
+            if name is None:
+                done.add(path.pop())
+                ahead.pop()
+            elif name in path:
+                yield path[path.index(name) :]
+            elif name not in done:
+                path.append(name)
+                ahead.append(iter(exits[name]))

@@ -1,0 +1,278 @@
+"""What a graph file refers to: GGUF files, bundled experts, the hub, label sets; and what identifies a model.
+
+Light on purpose: no llama.cpp, and huggingface-hub only to download.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from cascade.config.gguf import read_tasks
+from cascade.config.messages import suggest
+from cascade.config.schema import HumanModel, LlamaCppModel, ModelConfig, OpenAIModel, ScriptedModel
+from cascade.errors import ConfigError, ModelError
+
+EXPERTS = Path(__file__).resolve().parents[1] / "experts"
+HASH_CACHE_BYTES = 64 << 20  # hashes of larger files are kept: reading gigabytes takes seconds
+_HUB = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>[\w./ -]+\.gguf)")
+_SCHEME = re.compile(r"[A-Za-z]{2,}:")
+
+
+class HubFile(NamedTuple):
+    """A file of a Hugging Face repository."""
+
+    repo: str
+    file: str
+
+
+def bundled_names() -> list[str]:
+    """Return the names of the bundled experts."""
+    return sorted(path.stem for path in EXPERTS.glob("*.gguf"))
+
+
+def bundled_path(name: str) -> Path:
+    """Return the GGUF file of a bundled expert.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    known = bundled_names()
+    if name not in known:
+        raise ConfigError(f"unknown bundled expert {name!r}; {suggest(name, known)}")
+    return EXPERTS / f"{name}.gguf"
+
+
+def hub_file(path: str) -> HubFile | None:
+    """Return what `hf:OWNER/REPO/FILE.gguf` names; None if `path` is not a hub reference.
+
+    Raises:
+        ConfigError: it starts with `hf:` and is malformed.
+    """
+    if not path.startswith("hf:"):
+        return None
+    match = _HUB.fullmatch(path)
+    if match is None or ".." in match["file"]:
+        raise ConfigError(f"{path!r} is not a hub reference; expected hf:OWNER/REPO/FILE.gguf")
+    return HubFile(match["repo"], match["file"])
+
+
+def local_model_path(path: str, base: Path) -> Path | None:
+    """Return the file that `path` names, without any network; None for a hub file that is not downloaded yet.
+
+    Args:
+        path: a file relative to `base`, `bundled:NAME`, or `hf:OWNER/REPO/FILE.gguf`.
+        base: the graph's folder.
+
+    Raises:
+        ConfigError: the reference is malformed, or the file is missing.
+    """
+    hub = hub_file(path)
+    if hub is not None:
+        return _in_hub_cache(hub)
+    if path.startswith("bundled:"):
+        return bundled_path(path.removeprefix("bundled:"))
+    if _SCHEME.match(path):
+        raise ConfigError(f"{path!r} is not known; give a file, bundled:NAME, or hf:OWNER/REPO/FILE.gguf")
+    return existing_file(path, base, "GGUF file")
+
+
+def existing_file(path: str, base: Path, what: str) -> Path:
+    """Return `path` relative to `base`.
+
+    Raises:
+        ConfigError: it is missing or is a folder; `what` names it in the message.
+    """
+    found = base / path
+    if "\0" not in path and found.is_file():
+        return found
+    known = sorted(other.name for other in found.parent.glob(f"*{found.suffix}") if other.is_file())
+    state = "is a folder" if "\0" not in path and found.is_dir() else "does not exist"
+    raise ConfigError(f"{what} {path!r} {state}; files there: {', '.join(known[:20]) or 'none'}")
+
+
+def resolve_model_path(path: str, base: Path) -> Path:
+    """Return the GGUF file that `path` names; a hub file is downloaded where it is not in the cache yet.
+
+    Args:
+        path: a file relative to `base`, `bundled:NAME`, or `hf:OWNER/REPO/FILE.gguf`.
+        base: the graph's folder.
+
+    Raises:
+        ConfigError: the reference is malformed, or the file is missing.
+        ModelError: the hub's file cannot be downloaded.
+    """
+    found = local_model_path(path, base)
+    hub = hub_file(path)
+    return _download(hub) if found is None and hub is not None else found or base / path
+
+
+def _in_hub_cache(hub: HubFile) -> Path | None:
+    # The hub library's own look-up imports its HTTP client: 0.1 s that `cascade check` does not have.
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE) / f"models--{hub.repo.replace('/', '--')}"
+    try:
+        commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    path = folder / "snapshots" / commit / hub.file
+    return path if path.is_file() else None
+
+
+def _download(hub: HubFile) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    place = f"{hub.file!r} of hub repository {hub.repo!r}"
+    try:
+        return Path(hf_hub_download(hub.repo, hub.file))
+    except GatedRepoError as error:
+        raise ModelError(f"{place} is gated; accept its licence on the hub and set HF_TOKEN") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"{place}: no such repository, or it is private; set HF_TOKEN then") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        why = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else "the hub cannot be reached"
+        fix = "connect once, set HF_HOME to a folder that has it, or give a local path"
+        raise ModelError(f"{place} is not downloaded and {why}; {fix}") from error
+    except EntryNotFoundError as error:
+        raise ModelError(f"{place}: the repository has no such file; look at its file list") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{place} cannot be downloaded: {error}") from error
+
+
+def model_tasks(model: LlamaCppModel, base: Path) -> dict[str, tuple[str, ...]] | None:
+    """Return the tasks of a GGUF expert with their labels; None for a hub file that is not downloaded yet.
+
+    Raises:
+        ConfigError: the file is missing or broken.
+    """
+    path = local_model_path(model.path, base)
+    return None if path is None else _tasks(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _tasks(path: Path, _changed: int) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(task["labels"]) for name, task in read_tasks(path).items()}
+
+
+def resolve_labels(model: ModelConfig, base: Path) -> tuple[str, ...] | None:
+    """Return the closed set of answers of `model`, or None if it answers freely.
+
+    Raises:
+        ConfigError: the labels are of an unknown bundled expert or task, or the model's file is broken.
+    """
+    if isinstance(model, HumanModel):
+        return None
+    if isinstance(model.labels, str):
+        return _bundled_labels(model.labels)
+    if isinstance(model.labels, list):
+        groups = (_bundled_labels(item) if item.startswith("bundled:") else (item,) for item in model.labels)
+        return tuple(dict.fromkeys(label for group in groups for label in group))
+    if not isinstance(model, LlamaCppModel):
+        return None
+    tasks = model_tasks(model, base) or {}
+    return tasks[pick_task(model, tasks)] if tasks else None
+
+
+def pick_task(model: LlamaCppModel, tasks: dict[str, tuple[str, ...]]) -> str:
+    """Return which of a GGUF's `tasks` the model is for.
+
+    Raises:
+        ConfigError: `model.task` is missing where there are several, or unknown.
+    """
+    if model.task is None and len(tasks) == 1:
+        return next(iter(tasks))
+    if model.task is None:
+        raise ConfigError(f"{model.path!r} has several tasks; give 'task', one of: {', '.join(tasks)}")
+    if model.task not in tasks:
+        raise ConfigError(f"unknown task {model.task!r} of {model.path!r}; {suggest(model.task, tasks)}")
+    return model.task
+
+
+def _bundled_labels(reference: str) -> tuple[str, ...]:
+    name, mark, task = reference.removeprefix("bundled:").partition("#")
+    if not reference.startswith("bundled:") or not mark:
+        raise ConfigError(f"{reference!r} names no label set; give a list, or bundled:NAME#TASK")
+    path = bundled_path(name)
+    tasks = _tasks(path, path.stat().st_mtime_ns)
+    if task not in tasks:
+        raise ConfigError(f"unknown task {task!r} of bundled expert {name!r}; {suggest(task, tasks)}")
+    return tasks[task]
+
+
+def fingerprint(model: ModelConfig, base: Path) -> str:
+    """Return a SHA-256 (hex) over what decides a model's answers.
+
+    A GGUF model is its file's hash, task, prompt, system message, labels and temperature; an OpenAI model
+    its name and the same settings; other kinds are their whole configuration.
+
+    Raises:
+        ConfigError: a file or a label set that the model needs is missing, broken, or not downloaded yet.
+    """
+    if isinstance(model, HumanModel | ScriptedModel):
+        return _sha256(model.model_dump(mode="json"))
+    parts = {
+        "prompt": model.prompt,
+        "system": model.system,
+        "labels": resolve_labels(model, base),
+        "temperature": model.temperature,
+    }
+    if isinstance(model, OpenAIModel):
+        return _sha256(parts | {"model": model.model})
+    path = local_model_path(model.path, base)
+    if path is None:
+        raise ConfigError(f"{model.path!r} is not downloaded yet, so its hash is unknown; run the graph once")
+    return _sha256(parts | {"file": file_sha256(path), "task": model.task})
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file; those of large files are kept by path, size and time.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    try:
+        state = path.stat()
+        return _file_sha256(path.resolve(), state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+@lru_cache(maxsize=64)
+def _file_sha256(path: Path, size: int, changed: int) -> str:
+    if size <= HASH_CACHE_BYTES:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    from platformdirs import user_cache_path
+
+    key = _sha256([str(path), size, changed])
+    note = user_cache_path("cascade") / "sha256" / key
+    with contextlib.suppress(OSError, ValueError):
+        known = note.read_text(encoding="ascii")
+        if re.fullmatch("[0-9a-f]{64}", known):
+            return known
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with contextlib.suppress(OSError):  # without a cache the next look is slow, not wrong
+        note.parent.mkdir(parents=True, exist_ok=True)
+        draft = note.with_name(f"{key}.{os.getpid()}")
+        draft.write_text(digest, encoding="ascii")
+        draft.replace(note)
+    return digest

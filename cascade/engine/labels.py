@@ -1,0 +1,164 @@
+"""Exact distribution over a closed label set.
+
+The probability of a label is the product of the model's probabilities of its tokens after the prompt,
+divided by the sum over all labels. Labels of one token need one look at the prompt's last logits row.
+Longer labels form a trie; all its inner nodes are evaluated in a few decodes, in branches that share
+the prompt's KV cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.engine.context import MAX_BRANCHES, Context
+from cascade.engine.weights import Weights
+from cascade.errors import ModelError
+
+FloatArray = npt.NDArray[np.float32]
+_ROOT = -1
+
+
+class LabelTree:
+    """A closed label set as a trie of tokens. Nodes are numbered so that parents come first.
+
+    Attributes:
+        labels: the label strings.
+        inner: nodes that have children; each needs one token of decoding.
+        depth: tokens of decoding on the longest path.
+        branches: branches of the widest wave; 0 where every label is one token.
+    """
+
+    def __init__(self, labels: Sequence[str], sequences: Sequence[Sequence[int]]) -> None:
+        """Build the trie; `sequences[i]` are the tokens of `labels[i]`.
+
+        Raises:
+            ModelError: a label has no tokens, or one is the beginning of another (then they are not
+                disjoint events, and the longer one could never win).
+        """
+        self.labels = tuple(labels)
+        self._token: list[int] = []
+        self._parent: list[int] = []
+        self._level: list[int] = []
+        children: dict[int, dict[int, int]] = {_ROOT: {}}
+        self._end = np.array([self._insert(children, sequence) for sequence in sequences])
+        inner = [node for node in children if node != _ROOT]
+        beginnings = set(inner) & set(self._end.tolist())
+        if len(set(self._end.tolist())) < len(self.labels) or beginnings or _ROOT in self._end:
+            raise ModelError(
+                "labels are not distinct sequences of tokens, or one begins another; rename them"
+            )
+        self.inner = sorted(inner, key=lambda node: self._level[node])
+        self.depth = 1 + max((self._level[node] for node in inner), default=-1)
+        self._kids = {
+            node: (np.array(list(own.values())), np.array(list(own))) for node, own in children.items()
+        }
+        self._tips = [node for node in self.inner if not any(k in children for k in children[node].values())]
+        self.branches = min(len(self._tips), MAX_BRANCHES)
+
+    def _insert(self, children: dict[int, dict[int, int]], sequence: Sequence[int]) -> int:
+        node = _ROOT
+        for level, token in enumerate(sequence):
+            own = children.setdefault(node, {})
+            if token not in own:
+                own[token] = len(self._token)
+                self._token.append(token)
+                self._parent.append(node)
+                self._level.append(level)
+            node = own[token]
+        return node
+
+    def score(
+        self, context: Context, n_prompt: int, row: FloatArray
+    ) -> Generator[None, None, dict[str, float]]:
+        """Return label → probability, best first, summing to 1; yields between decodes.
+
+        Args:
+            context: holds the prompt in sequence 0.
+            n_prompt: tokens of the prompt.
+            row: logits after the prompt's last token, shape (vocabulary,).
+        """
+        conditional = np.zeros(len(self._token))
+        self._read(conditional, _ROOT, row)
+        for first in range(0, len(self._tips), max(1, self.branches)):
+            wave = self._wave(self._tips[first : first + self.branches])
+            context.fork(self.branches)
+            nodes = [node for node in self.inner if node in wave]
+            for start in range(0, len(nodes), context.max_outputs):
+                yield
+                part = nodes[start : start + context.max_outputs]
+                context.feed_branches(
+                    [self._token[node] for node in part],
+                    [n_prompt + self._level[node] for node in part],
+                    [wave[node] for node in part],
+                )
+                for node, logits in zip(part, context.rows(len(part)), strict=True):
+                    self._read(conditional, node, logits)
+            context.join(self.branches)
+        return self._normalise(conditional)
+
+    def _wave(self, tips: Sequence[int]) -> dict[int, list[int]]:
+        """Give every tip a branch; return each node on their paths with the branches through it."""
+        branches: dict[int, list[int]] = {}
+        for branch, tip in enumerate(tips, 1):
+            node = tip
+            while node != _ROOT:
+                branches.setdefault(node, []).append(branch)
+                node = self._parent[node]
+        return branches
+
+    def _read(self, conditional: npt.NDArray[np.float64], node: int, row: FloatArray) -> None:
+        nodes, tokens = self._kids[node]
+        best = float(row.max())
+        log_total = best + float(np.log(np.exp(row - best).sum(dtype=np.float64)))
+        conditional[nodes] = row[tokens] - log_total
+
+    def _normalise(self, conditional: npt.NDArray[np.float64]) -> dict[str, float]:
+        total = conditional
+        for node, parent in enumerate(self._parent):  # parents come first
+            if parent != _ROOT:
+                total[node] += total[parent]
+        logprob = total[self._end]
+        weight = np.exp(logprob - logprob.max())
+        probability = weight / weight.sum()
+        order = np.argsort(-probability, kind="stable")
+        return {self.labels[i]: float(probability[i]) for i in order}
+
+
+def label_tree(weights: Weights, labels: Sequence[str], *, lead: str, limit: int) -> LabelTree:
+    """Tokenize `labels` and build their tree; `lead` comes before each label (a space, usually).
+
+    Where one label begins another ("card", "card lost"), every label is closed by the end-of-text token.
+
+    Raises:
+        ModelError: labels cannot be told apart by the model.
+    """
+    sequences = [weights.tokenize(lead + label, limit).tolist() for label in labels]
+    empty = [label for label, tokens in zip(labels, sequences, strict=True) if not tokens]
+    if empty or not labels:
+        raise ModelError(f"labels without tokens: {empty!r}; give labels with visible characters")
+    if _prefixed(sequences):
+        end = _end_token(weights)
+        sequences = [[*tokens, end] for tokens in sequences]
+    return LabelTree(labels, sequences)
+
+
+def _prefixed(sequences: Sequence[Sequence[int]]) -> bool:
+    ordered = sorted(map(tuple, sequences))  # a prefix sorts right before what it begins
+    return any(b[: len(a)] == a for a, b in pairwise(ordered))
+
+
+def _end_token(weights: Weights) -> int:
+    for which in ("eot", "eos"):
+        token, _ = weights.special(which)
+        if token >= 0:
+            return token
+    raise ModelError("one label begins another and the vocabulary has no end token; rename the labels")
+
+
+def task_tree(labels: Sequence[str], tokens: Sequence[int]) -> LabelTree:
+    """Return the tree of labels that are one token each."""
+    return LabelTree(labels, [[token] for token in tokens])

@@ -1,0 +1,62 @@
+"""Everything cascade raises on purpose.
+
+    CascadeError
+    ├── ConfigError     a graph file, calibration or setting is wrong; the message starts with file:line
+    ├── RequestError    the request itself cannot be answered by any model (empty text, NUL bytes, too long)
+    ├── ModelError      one model call failed; inside a run it becomes a recorded call, never an exception
+    ├── PrivacyError    a local-only request was about to leave this machine
+    └── TraceError      the trace store cannot be read or written
+        ├── UnknownRunError   no run has that name, or several begin with it
+        └── GradeError        there is no answer to grade, or the grade cannot be stored
+
+Messages name the thing, its value, what was expected, and the fix.
+"""
+
+
+class CascadeError(Exception):
+    """Base class of all errors that cascade raises on purpose."""
+
+
+class ConfigError(CascadeError):
+    """A graph, calibration or setting is wrong.
+
+    Attributes:
+        problems: one line each, `file:line: path: what is wrong with VALUE; known: …; do X`.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class RequestError(CascadeError):
+    """The request cannot be answered by any model: empty, too long, or not text."""
+
+
+class ModelError(CascadeError):
+    """One model call failed. Inside a run it is recorded in the trace and the request escalates.
+
+    Attributes:
+        billed: (prompt, generated) tokens that have to be paid for all the same: what was reported for an
+            answer that cannot be used, an upper bound for one that broke off, zero if nothing was generated.
+    """
+
+    def __init__(self, message: str, billed: tuple[int, int] = (0, 0)) -> None:
+        self.billed = billed
+        super().__init__(message)
+
+
+class PrivacyError(CascadeError):
+    """A local-only request was about to be sent to a model that is not local."""
+
+
+class TraceError(CascadeError):
+    """The trace store cannot be opened, read or written."""
+
+
+class UnknownRunError(TraceError):
+    """No stored run has that name, or several begin with it."""
+
+
+class GradeError(TraceError):
+    """There is no answer to grade, or the grade is not one that can be stored."""

@@ -1,0 +1,1 @@
+"""Measuring quality: metrics with intervals, data sets, tables."""

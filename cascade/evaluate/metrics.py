@@ -1,0 +1,150 @@
+"""Metrics of answers and of their confidence, with 95 % intervals.
+
+`confidence` and `correct` are columns with one value a row. Rows of equal confidence count as if in random
+order (their expectation), so no order of the rows changes a number. A metric that the rows cannot tell
+(no rows, only one class) is NaN, never a default.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Column = NDArray[np.float64]
+BINS = 15
+
+
+class Interval(NamedTuple):
+    """A two-sided interval."""
+
+    low: float
+    high: float
+
+
+def accuracy(correct: ArrayLike) -> float:
+    """Share of right answers."""
+    column = np.asarray(correct, dtype=float)
+    return float(column.mean()) if column.size else math.nan
+
+
+def auroc(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """Probability that a right answer has more confidence than a wrong one, ties half (Mann–Whitney)."""
+    score, right = _columns(confidence, correct)
+    positive = right.sum()
+    negative = len(right) - positive
+    if not positive or not negative:
+        return math.nan
+    _, inverse, count = np.unique(score, return_inverse=True, return_counts=True)
+    rank = np.cumsum(count) - (count - 1) / 2  # the mean rank of each group of ties
+    return float(((rank[inverse] * right).sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def ece(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> float:
+    """Expected calibration error: |mean confidence − accuracy|, averaged over bins of equal mass.
+
+    Rows are sorted by confidence and cut into `bins` parts whose sizes differ by one at most (Nguyen and
+    O'Connor 2015; Nixon et al. 2019); each part weighs what it holds.
+    """
+    score, right = _columns(confidence, correct)
+    if not len(score):
+        return math.nan
+    order = np.argsort(score, kind="stable")
+    gap = score[order] - _expected(score, right)[order]
+    parts = np.array_split(gap, min(bins, len(gap)))
+    return float(sum(abs(part.sum()) for part in parts) / len(gap))
+
+
+def brier(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """Mean squared difference between confidence and outcome (Brier 1950)."""
+    score, right = _columns(confidence, correct)
+    return float(np.mean((score - right) ** 2)) if len(score) else math.nan
+
+
+def aurc(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """Mean selective risk over all coverages: the area under that curve (Geifman and El-Yaniv 2017)."""
+    score, right = _columns(confidence, correct)
+    if not len(score):
+        return math.nan
+    wrong = 1.0 - _expected(score, right)[np.argsort(-score, kind="stable")]
+    return float(np.mean(np.cumsum(wrong) / np.arange(1, len(wrong) + 1)))
+
+
+def coverage_at_risk(confidence: ArrayLike, correct: ArrayLike, risk: float) -> float:
+    """Largest share of rows that a threshold can accept while at most `risk` of the accepted are wrong.
+
+    The threshold is chosen on these very rows: a description of the confidence, not a promise for others.
+    """
+    score, right = _columns(confidence, correct)
+    if not len(score):
+        return math.nan
+    _, inverse, count = np.unique(-score, return_inverse=True, return_counts=True)
+    accepted = np.cumsum(count)
+    wrong = np.cumsum(np.bincount(inverse, weights=1.0 - right))
+    fits = np.flatnonzero(wrong <= risk * accepted + 1e-9)
+    return float(accepted[fits[-1]] / len(score)) if len(fits) else 0.0
+
+
+def wilson(successes: int, rows: int, level: float = 0.95) -> Interval:
+    """Wilson score interval of a share (Wilson 1927); NaN without rows."""
+    if not 0 <= successes <= rows:
+        raise ValueError(f"{successes} successes among {rows} rows; give at most as many as rows")
+    if rows == 0:
+        return Interval(math.nan, math.nan)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = successes / rows
+    centre = (share + z * z / (2 * rows)) / (1 + z * z / rows)
+    half = z / (1 + z * z / rows) * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
+    # At the ends the formula is exact but for rounding, which must not exclude the share itself.
+    return Interval(min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
+
+
+def bootstrap(
+    statistic: Callable[..., float],
+    *columns: ArrayLike,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile bootstrap interval of `statistic(*columns)` over rows drawn with replacement (Efron 1979).
+
+    Resamples that cannot tell the statistic (NaN) are left out; the interval is NaN if none can.
+    """
+    arrays = [np.asarray(column) for column in columns]
+    rows = len(arrays[0]) if arrays else 0
+    if any(len(array) != rows for array in arrays):
+        raise ValueError(
+            f"columns have {[len(array) for array in arrays]} rows; give columns of equal length"
+        )
+    if rows == 0:
+        return Interval(math.nan, math.nan)
+    random = np.random.default_rng(seed)
+    draws = (random.integers(rows, size=rows) for _ in range(resamples))
+    values = np.array([statistic(*(array[draw] for array in arrays)) for draw in draws])
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return Interval(math.nan, math.nan)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def _columns(confidence: ArrayLike, correct: ArrayLike) -> tuple[Column, Column]:
+    score, right = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    if score.ndim != 1 or score.shape != right.shape:
+        raise ValueError(
+            f"confidence has shape {score.shape} and correct {right.shape}; give one of each per row"
+        )
+    if np.isnan(score).any():
+        raise ValueError("a confidence is NaN; leave out rows without an estimate")
+    return score, right
+
+
+def _expected(score: Column, right: Column) -> Column:
+    """Replace each outcome by the mean over the rows of the same score."""
+    _, inverse, count = np.unique(score, return_inverse=True, return_counts=True)
+    mean: Column = np.bincount(inverse, weights=right) / count
+    return mean[inverse]

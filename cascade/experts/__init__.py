@@ -1,0 +1,1 @@
+"""Bundled experts: GGUF files and their model cards."""

@@ -1,0 +1,1 @@
+"""From a checked graph to LangGraph: the call site, the stage, the compiler."""

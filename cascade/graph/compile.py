@@ -1,0 +1,71 @@
+"""From a plan to a compiled LangGraph: one node per stage, state = request + trace as plain JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+from typing import Annotated, Any
+
+from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.config import get_stream_writer
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12: no JSON schema
+
+from cascade.config.schema import Stage
+from cascade.graph.stage import Plan, run_stage
+from cascade.records import Request, Step, check_text
+
+
+class State(TypedDict, total=False):
+    """The state of a run: `request` is a `Request`, `trace` a list of `Step`, both as plain JSON."""
+
+    request: dict[str, Any]
+    trace: Annotated[list[dict[str, Any]], operator.add]
+
+
+Compiled = CompiledStateGraph[State, None, State, State]
+
+
+def compile_plan(plan: Plan) -> Compiled:
+    """Compile `plan` to a LangGraph graph, a Runnable over `{"request": {"text": …}}`.
+
+    A graph that may wait for a person gets an in-memory checkpointer and then needs a `thread_id`.
+    """
+    graph = plan.graph
+    builder = StateGraph(State)
+    builder.add_edge(START, graph.stages[0].name)
+    for stage in graph.stages:
+        builder.add_node(stage.name, _node(plan, stage))
+        builder.add_conditional_edges(stage.name, _next, _targets(plan, stage))
+    waits = any(model.kind == "human" for model in graph.models.values())
+    return builder.compile(checkpointer=InMemorySaver() if waits else None, name=graph.name)
+
+
+def _node(plan: Plan, stage: Stage) -> RunnableLambda[State, State]:
+    async def run(state: State, config: RunnableConfig) -> State:
+        request = Request.model_validate(state["request"])
+        check_text(request.text)
+        trace = [Step.model_validate(step) for step in state.get("trace", [])]
+        write = get_stream_writer()
+        name = config.get("configurable", {}).get("thread_id")
+        step = await run_stage(plan, stage, request, trace, lambda piece: write({"text": piece}), name)
+        return {"trace": [step.model_dump(mode="json")]}
+
+    def run_sync(state: State, config: RunnableConfig) -> State:
+        # LangGraph runs sync nodes in a worker thread that has no event loop of its own.
+        return asyncio.run(run(state, config))
+
+    return RunnableLambda(run_sync, afunc=run, name=stage.name)
+
+
+def _next(state: State) -> str:
+    target = state["trace"][-1]["decision"]["to"]
+    return END if target is None else str(target)
+
+
+def _targets(plan: Plan, stage: Stage) -> list[str]:
+    branches = list(stage.gate.to.values()) if stage.gate and stage.gate.to else []
+    following = plan.graph.next_stage(stage.name)
+    return list(dict.fromkeys([*branches, *([following] if following else []), END]))

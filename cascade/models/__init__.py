@@ -1,0 +1,37 @@
+"""Models: callable endpoints that all have the shape of `base.Model`; each kind loads on use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cascade.config.schema import HumanModel, LlamaCppModel, ModelConfig, OpenAIModel
+from cascade.models.base import Model
+
+
+def build_model(name: str, config: ModelConfig, base: Path) -> Model:
+    """Return the model that a graph calls `name`.
+
+    Args:
+        name: its name in the graph.
+        config: its settings.
+        base: the graph file's folder; relative paths start there.
+
+    Raises:
+        ConfigError: a file or label set that the settings name does not exist or is broken.
+        ModelError: a file on the hub cannot be had.
+    """
+    if isinstance(config, LlamaCppModel):
+        from cascade.models.llamacpp import LlamaCpp
+
+        return LlamaCpp(name, config, base)
+    if isinstance(config, OpenAIModel):
+        from cascade.models.openai import OpenAI
+
+        return OpenAI(name, config, base)
+    if isinstance(config, HumanModel):
+        from cascade.models.human import Human
+
+        return Human(name, config, base)
+    from cascade.models.scripted import Scripted
+
+    return Scripted(name, config, base)

@@ -1,0 +1,231 @@
+"""The connection to an OpenAI-compatible endpoint: address, key, client, and failures in plain words."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncGenerator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import openai
+from pydantic import ValidationError
+
+from cascade.config.schema import OpenAIModel
+from cascade.errors import ModelError
+from cascade.models.wire import Completion
+
+DEFAULT_URL = "https://api.openai.com/v1"
+CONNECT_SECONDS = 5.0
+_SAID = 300  # characters of a server's own words that an error repeats
+# All that the client raises because of what a server does. RecursionError: JSON nested too deep.
+_FAILURES = (
+    openai.OpenAIError,
+    httpx2.HTTPError,
+    httpx2.InvalidURL,
+    httpx2.StreamError,
+    ValueError,
+    RecursionError,
+)
+_Loop = asyncio.AbstractEventLoop
+
+
+class Endpoint:
+    """Sends chat-completion requests of one model; every failure is a `ModelError` without keys in it.
+
+    A client belongs to the event loop that it was made in, so there is one per loop, closed by `aclose` or
+    with its loop. Retries are the client's own (`max_retries`); nothing above it retries. Redirects are
+    errors: a request must not wander to another machine. For the same reason a local endpoint is never
+    asked through a proxy.
+    """
+
+    def __init__(self, name: str, config: OpenAIModel) -> None:
+        self._name = name
+        self._config = config
+        self._clients: dict[_Loop, tuple[openai.AsyncOpenAI, AsyncGenerator[None]]] = {}
+
+    @property
+    def url(self) -> str:
+        """The base URL: the model's own, else the environment's, else OpenAI's."""
+        return self._config.url or os.environ.get(self._config.url_env) or DEFAULT_URL
+
+    @property
+    def who(self) -> str:
+        """The model and its URL, without credentials, for messages."""
+        parts = urlsplit(self.url)
+        return f"model {self._name!r} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def problem(self) -> str | None:
+        """Return what about the address or the key makes every call impossible, or None."""
+        name, config = self._name, self._config
+        setting = "url" if config.url else config.url_env
+        if not _is_http(self.url):
+            return f"model {name!r}: {setting} is no http(s) URL; write one like http://localhost:8080/v1"
+        if config.local and self.url == DEFAULT_URL:
+            return f"model {name!r} is local: true but has no URL on this machine; set its url, or {setting}"
+        if config.key_env is None:
+            return None
+        key = os.environ.get(config.key_env)
+        if not key:
+            server = f"{config.url_env} and " if config.url is None else ""
+            return (
+                f"model {name!r} needs {config.key_env}; "
+                f"set it, or {server}key_env: null for a server without keys"
+            )
+        if not re.fullmatch(r"[!-~]+", key):
+            return f"model {name!r}: {config.key_env} holds spaces or characters that no key has; set it anew"
+        return None
+
+    async def pieces(
+        self, body: dict[str, Any], seconds: float, worst: tuple[int, int]
+    ) -> AsyncGenerator[Completion]:
+        """Send `body` and yield the answer: one completion, or its pieces with `"stream": true`.
+
+        Args:
+            body: the JSON of the request.
+            seconds: time-out of each wait; the caller bounds the whole.
+            worst: most tokens that the call can use, billed where an answer broke off.
+
+        Raises:
+            ModelError: whatever went wrong.
+        """
+        client = await self._client()
+        try:
+            wait = httpx2.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
+            if body.get("stream"):
+                stream = await client.post(
+                    "/chat/completions",
+                    cast_to=object,
+                    body=body,
+                    options={"timeout": wait},
+                    stream=True,
+                    stream_cls=openai.AsyncStream[object],
+                )
+                async with stream:
+                    async for piece in stream:
+                        yield Completion.model_validate(piece)
+            else:
+                response = await client.post(
+                    "/chat/completions", cast_to=httpx2.Response, body=body, options={"timeout": wait}
+                )
+                yield Completion.model_validate_json(response.content)
+        except _FAILURES as error:
+            billed = (0, 0) if _nothing_generated(error) else worst
+            # No cause is chained: the client's own errors hold the request with its key.
+            raise ModelError(f"{self.who} {self._scrub(self._explain(error))}", billed) from None
+
+    async def aclose(self) -> None:
+        """Close the client of the running event loop; those of other loops close with them."""
+        _, lifetime = self._clients.pop(asyncio.get_running_loop(), (None, None))
+        if lifetime is not None:
+            await lifetime.aclose()
+
+    async def _client(self) -> openai.AsyncOpenAI:
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            for old in [old for old in list(self._clients) if old.is_closed()]:
+                self._clients.pop(old, None)
+            client = self._make_client()
+            lifetime = _lifetime(client)
+            self._clients[loop] = client, lifetime
+            await anext(lifetime)
+        return self._clients[loop][0]
+
+    def _make_client(self) -> openai.AsyncOpenAI:
+        try:
+            return openai.AsyncOpenAI(
+                api_key=self._key() or "none",
+                base_url=self.url,
+                max_retries=self._config.max_retries,
+                http_client=openai.DefaultAsyncHttpx2Client(
+                    follow_redirects=False, trust_env=not self._config.local
+                ),
+            )
+        except (*_FAILURES, OSError, ImportError) as error:  # a proxy or certificate file that does not work
+            raise ModelError(
+                f"{self.who} cannot be asked: its client could not be made ({type(error).__name__}); "
+                "check ALL_PROXY, HTTP_PROXY, HTTPS_PROXY, SSL_CERT_FILE and OPENAI_* in the environment"
+            ) from None
+
+    def _key(self) -> str | None:
+        return os.environ.get(self._config.key_env) if self._config.key_env else None
+
+    def _scrub(self, text: str) -> str:
+        """Return `text` on one line and without the key or password, which servers sometimes repeat."""
+        for secret in (self._key(), urlsplit(self.url).password):
+            text = text.replace(secret, "***") if secret else text
+        return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+    def _explain(self, error: Exception) -> str:
+        """Return what went wrong and what to do about it."""
+        address = "url" if self._config.url else self._config.url_env
+        if isinstance(error, openai.APIStatusError):
+            return self._explain_status(error.status_code, self._scrub(_said(error))[:_SAID])
+        if isinstance(error, openai.APIConnectionError):
+            cause = error.__cause__
+            if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
+                detail = str(cause) or f"no connection within {CONNECT_SECONDS:g} s"
+                return f"cannot be reached ({detail}); check that it runs, and {address}"
+            if isinstance(cause, httpx2.TimeoutException):
+                return "sent nothing for too long; raise the model's timeout"
+            return f"broke the call off ({cause or error}); if it happens again, look at the server's log"
+        if isinstance(error, openai.APIError):
+            return f"reported an error in its answer: {self._scrub(_said(error))[:_SAID]}"
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"])) or "body"
+            return (
+                f"sent no chat completion ({place}: {first['msg']}); {address} must be the base, often …/v1"
+            )
+        if isinstance(error, httpx2.HTTPError | httpx2.StreamError):
+            return f"broke the answer off ({error}); if it happens again, look at the server's log"
+        return f"sent an answer that cannot be read ({type(error).__name__}); look at the server's log"
+
+    def _explain_status(self, status: int, said: str) -> str:
+        key = self._config.key_env or "key_env (it is null)"
+        fixes = {
+            400: "change what it names: model, temperature, logprobs: false, max_tokens",
+            401: f"check the key in {key}",
+            403: f"check what the key in {key} may do",
+            404: f"check model ({self._config.model!r}) and URL",
+            413: "the request is too long for it",
+            422: "change what it names: model, temperature, logprobs: false, max_tokens",
+            429: "wait, ask less often, or check the account's quota",
+        }
+        fix = fixes.get(status, "look at the server's log")
+        if status >= 500:
+            fix = "try again later"
+        elif status < 400:
+            fix = "it redirects, which is not followed; set the URL that it redirects to"
+        return f"answered {status}{f' ({said})' if said else ''}; {fix}"
+
+
+async def _lifetime(client: openai.AsyncOpenAI) -> AsyncGenerator[None]:
+    """Close `client` together with the event loop, which finishes its open generators when it shuts down."""
+    try:
+        yield
+    finally:
+        await client.close()
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a broken IPv6 address
+        return False
+
+
+def _nothing_generated(error: Exception) -> bool:
+    """Return whether the server certainly did not generate: it was not reached, or refused the request."""
+    unreached = httpx2.ConnectError | httpx2.ConnectTimeout
+    return isinstance(error, openai.APIStatusError) or isinstance(error.__cause__, unreached)
+
+
+def _said(error: openai.APIError) -> str:
+    """Return the server's own words, whatever shape they come in."""
+    body = error.body
+    message = body.get("message") or body.get("detail") if isinstance(body, dict) else body
+    return message if isinstance(message, str) else ""

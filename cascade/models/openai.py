@@ -1,0 +1,161 @@
+"""A model behind an OpenAI-compatible chat-completions endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from cascade.config.references import resolve_labels
+from cascade.config.resources import price_of
+from cascade.config.schema import OpenAIModel, Price
+from cascade.errors import ModelError
+from cascade.models.base import OnText, Prompt, Reply
+from cascade.models.endpoint import Endpoint
+from cascade.models.prompts import chosen_label, most_tokens, render
+from cascade.models.wire import Answer
+
+# Role markers and the default system message that a server's chat template may add to a request: OpenAI
+# documents 3 tokens a message, the templates of open models stay below 100.
+CHAT_OVERHEAD = 256
+TOP_LOGPROBS = 5
+
+
+class OpenAI:
+    """Asks a chat-completions endpoint. Has the shape of `base.Model`.
+
+    A price that is not in the settings is looked up by the model's name; a local endpoint is free.
+    """
+
+    def __init__(self, name: str, config: OpenAIModel, base: Path) -> None:
+        self.name = name
+        self.tier = config.tier
+        self.local = config.local
+        self.timeout = config.timeout
+        self.price: Price | None = price_of(config)
+        self._labels = resolve_labels(config, base)
+        self._config = config
+        self._endpoint = Endpoint(name, config)
+
+    def unavailable(self) -> str | None:
+        """Return which key or URL is missing or wrong, or None."""
+        return self._endpoint.problem()
+
+    def worst_case(self, text: str) -> tuple[int, int]:
+        """Return upper bounds of (prompt tokens, generated tokens) of one call with `text`.
+
+        The prompt is bounded by its bytes (`prompts.most_tokens`), the answer by `max_tokens`, which the
+        server enforces. What a server adds to a prompt beyond its chat template is not in the bound, and
+        neither is an attempt that the client repeats because the connection broke while it was answered.
+        """
+        prompt = most_tokens(render(self._config, text, self._labels))
+        return prompt + most_tokens(self._config.system or "") + CHAT_OVERHEAD, self._config.max_tokens
+
+    async def ask(self, prompt: Prompt, on_text: OnText | None = None) -> Reply:
+        """Ask the endpoint; with `on_text` the answer is streamed (a label is handed over whole).
+
+        Where the server reports no token counts, they stay zero, `meta["usage"]` is "missing", and the
+        worst case is billed, so that limits hold.
+
+        Raises:
+            ModelError: no answer, or one that cannot be used; the message names model, URL, cause and fix.
+        """
+        if problem := self.unavailable():
+            raise ModelError(problem)
+        live = on_text if self._labels is None else None
+        answer = await self._exchange(prompt, live)
+        reply = self._reply(answer, self.worst_case(prompt.text))
+        if on_text is not None and live is None:
+            on_text(reply.text)
+        return reply
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        await self._endpoint.aclose()
+
+    async def _exchange(self, prompt: Prompt, live: OnText | None) -> Answer:
+        seconds = self.timeout if prompt.timeout is None else min(self.timeout, prompt.timeout)
+        worst = self.worst_case(prompt.text)
+        answer = Answer()
+        try:
+            async with (
+                asyncio.timeout(seconds) as clock,
+                aclosing(self._endpoint.pieces(self._body(prompt, live), seconds, worst)) as pieces,
+            ):
+                async for piece in pieces:
+                    new = answer.add(piece)
+                    if live is not None and new:
+                        live(new)
+        except TimeoutError:
+            if not clock.expired():  # `live` raised it
+                raise
+            message = f"{self._endpoint.who}: no complete answer within {seconds:g} s; raise its timeout"
+            raise ModelError(message, worst) from None
+        return answer
+
+    def _body(self, prompt: Prompt, live: OnText | None) -> dict[str, Any]:
+        config = self._config
+        messages = [{"role": "system", "content": config.system}] if config.system is not None else []
+        messages.append({"role": "user", "content": render(config, prompt.text, self._labels)})
+        body: dict[str, Any] = {
+            "model": config.model,
+            "messages": messages,
+            "temperature": config.temperature,
+            "seed": config.seed + prompt.sample,
+            _cap_field(self._endpoint.url): config.max_tokens,
+        }
+        if config.logprobs:
+            body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        if live is not None:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return body
+
+    def _reply(self, answer: Answer, worst: tuple[int, int]) -> Reply:
+        """Return the reply that `answer` is; an answer that cannot be used is billed all the same."""
+        who, billed = self._endpoint.who, answer.usage or worst
+        if answer.refusal:
+            raise ModelError(f"{who} refused to answer: {answer.refusal[:200]!r}", billed)
+        if answer.finish_reason is None:
+            raise ModelError(
+                f"{who} broke its answer off (no finish_reason); look at the server's log", billed
+            )
+        if answer.finish_reason == "content_filter":
+            raise ModelError(f"{who} withheld its answer (content_filter); ask something else", billed)
+        if not answer.text.strip():
+            raise ModelError(
+                f"{who} gave an empty answer (finish_reason {answer.finish_reason!r:.60}); raise max_tokens",
+                billed,
+            )
+        tokens_in, tokens_out = answer.usage or (0, 0)
+        return Reply(
+            text=chosen_label(who, answer.text, self._labels, billed) if self._labels else answer.text,
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
+            tokens=answer.evidence(),
+            meta=self._meta(answer),
+            billed=None if answer.usage else worst,
+        )
+
+    def _meta(self, answer: Answer) -> dict[str, Any]:
+        meta: dict[str, Any] = {"finish_reason": answer.finish_reason, "model": answer.model}
+        if answer.usage is None:
+            meta["usage"] = "missing"
+        elif answer.usage[1] > self._config.max_tokens:
+            meta["over_max_tokens"] = True  # the server ignores the cap, so the worst case is none
+        if answer.evidence_broken:
+            meta["logprobs"] = "malformed"
+        return meta
+
+
+def _cap_field(url: str) -> str:
+    """Return the name of the request field that caps generated tokens.
+
+    OpenAI's current models refuse `max_tokens`; many compatible servers know no other name and silently
+    ignore `max_completion_tokens` (llamafile, llama-cpp-python, llama.cpp before 2026), which would leave
+    answers without a cap.
+    """
+    host = urlsplit(url).hostname or ""
+    openai_hosts = (".openai.com", ".openai.azure.com")
+    return "max_completion_tokens" if f".{host}".endswith(openai_hosts) else "max_tokens"

@@ -1,0 +1,1 @@
+"""Pure decisions: accept or escalate, spend and limits, calibration maps."""

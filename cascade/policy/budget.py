@@ -1,0 +1,55 @@
+"""Spend is a fold of the trace; the next stage's worst case is priced before it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from cascade.config.schema import Limits, Stage
+from cascade.records import Rule, Step
+
+
+class Spend(NamedTuple):
+    """What a run has used, or what a stage may use at worst: USD, seconds, model calls."""
+
+    cost_usd: float = 0.0
+    seconds: float = 0.0
+    calls: int = 0
+
+
+def spent(trace: Sequence[Step]) -> Spend:
+    """Return what the steps of `trace` used; time that a run waited for a person does not count."""
+    calls = [call for step in trace for call in step.calls]
+    return Spend(sum(call.cost_usd for call in calls), sum(step.seconds for step in trace), len(calls))
+
+
+def worst_case(
+    stage: Stage, gate: Sequence[str], usable: Sequence[str], price: Callable[[str], float]
+) -> Spend:
+    """Return what `stage` may use at worst, time apart: the dearest of the models that it may ask.
+
+    Args:
+        stage: the stage about to start.
+        gate: the model of its gate, if it has one.
+        usable: the models among which it asks.
+        price: the worst case of one call of a model, in USD.
+    """
+    top = stage.gate.top if stage.gate else len(usable)
+    dearest = sorted(map(price, usable), reverse=True)[:top]
+    calls = len(gate) + stage.samples * len(dearest)
+    return Spend(sum(map(price, gate)) + stage.samples * sum(dearest), calls=calls)
+
+
+def over_limit(limits: Limits, used: Spend, worst: Spend) -> tuple[Rule, str] | None:
+    """Return the rule and the reason why a stage whose worst case is `worst` may not start, or None.
+
+    A stage needs only some time left, not its worst time: its calls are cut off when time is used up.
+    """
+    if limits.cost_usd is not None and used.cost_usd + worst.cost_usd > limits.cost_usd:
+        left = max(0.0, limits.cost_usd - used.cost_usd)
+        return "over_cost", f"worst case ${worst.cost_usd:.6f}, ${left:.6f} left of ${limits.cost_usd:.6f}"
+    if limits.calls is not None and used.calls + worst.calls > limits.calls:
+        return "over_calls", f"needs {worst.calls} calls, {limits.calls - used.calls} left of {limits.calls}"
+    if limits.seconds is not None and used.seconds >= limits.seconds:
+        return "over_seconds", f"{used.seconds:.3f} s used of {limits.seconds:g} s"
+    return None

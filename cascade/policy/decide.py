@@ -1,0 +1,106 @@
+"""The one place where it is decided what happens after a stage. Pure: no models, no I/O, no clock."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from cascade.config.schema import Graph, Stage
+from cascade.policy.budget import Spend, over_limit
+from cascade.records import Call, Decision, Estimate, Request, Rule
+
+
+def admit(
+    graph: Graph,
+    stage: Stage,
+    request: Request,
+    *,
+    remote: Sequence[str],
+    unavailable: Sequence[str],
+    used: Spend,
+    worst: Spend,
+) -> Decision | None:
+    """Decide whether `stage` may call its models at all; None means it may.
+
+    Args:
+        graph: the graph that `stage` belongs to.
+        stage: the stage about to start.
+        request: the request being answered.
+        remote: the remote models without which the stage cannot work.
+        unavailable: why the models without which the stage cannot work cannot be called now.
+        used: what the run has used so far.
+        worst: what the stage may use at worst.
+    """
+    if request.local_only and remote:
+        return _move_on(graph, stage, "local_only", f"{', '.join(remote)} would leave this machine")
+    if unavailable:
+        return _move_on(graph, stage, "unavailable", "; ".join(unavailable))
+    over = over_limit(graph.limits, used, worst)
+    return _move_on(graph, stage, *over) if over else None
+
+
+def decide(
+    graph: Graph,
+    stage: Stage,
+    calls: Sequence[Call],
+    estimate: Estimate | None,
+    run: str | None = None,
+) -> Decision:
+    """Decide what happens after `stage` has asked its models: accept, escalate or abstain.
+
+    Args:
+        graph: the graph that `stage` belongs to.
+        stage: the stage that has asked.
+        calls: every call it made, failed ones and gates included.
+        estimate: the checked draft; None if the check failed or there is none.
+        run: the run's id, which draws the audits; without one nothing is audited.
+    """
+    drafts = [call for call in calls if call.role == "answer" and call.error is None]
+    if not drafts:
+        errors = "; ".join(dict.fromkeys(call.error for call in calls if call.error))
+        return _move_on(graph, stage, "no_draft", errors or None)
+    if stage.confidence is None:
+        return Decision(action="accept", rule="unchecked")
+    if estimate is None or stage.accept is None:
+        return _move_on(graph, stage, "no_estimate")
+    if estimate.confidence >= stage.accept:
+        target = graph.next_stage(stage.name)
+        if target is not None and run is not None and _lot(run, stage) < stage.audit_rate:
+            return Decision(action="escalate", rule="audit", threshold=stage.accept, to=target)
+        return Decision(action="accept", rule="confident", threshold=stage.accept)
+    return _move_on(graph, stage, "below_threshold")
+
+
+def route(graph: Graph, stage: Stage, scores: Mapping[str, float] | None) -> Decision | None:
+    """Decide what follows from a gate's `scores` over its candidates; None means: ask the best of them.
+
+    Args:
+        graph: the graph that `stage` belongs to.
+        stage: a stage with a gate.
+        scores: candidate → score; None if the gate could not score them.
+    """
+    if stage.gate is None:
+        return None
+    if not scores:
+        return _move_on(graph, stage, "gate_failed")
+    best = max(scores, key=lambda name: scores[name])
+    threshold = stage.gate.accept
+    if threshold is not None and scores[best] < threshold:
+        return _move_on(graph, stage, "gate_unsure", f"best candidate {best!r} has {scores[best]:.3f}")
+    if stage.gate.to is None:
+        return None
+    return Decision(action="route", rule="routed", threshold=threshold, to=stage.gate.to[best])
+
+
+def _lot(run: str, stage: Stage) -> float:
+    """Return a number in [0, 1) that is random over runs and always the same for one, so that runs replay."""
+    drawn = hashlib.sha256(f"{run}/{stage.name}".encode()).digest()
+    return int.from_bytes(drawn[:6]) / 2**48
+
+
+def _move_on(graph: Graph, stage: Stage, rule: Rule, detail: str | None = None) -> Decision:
+    target = graph.next_stage(stage.name)
+    action = "abstain" if target is None else "escalate"
+    # The threshold belongs to the record only where one was compared.
+    threshold = {"below_threshold": stage.accept, "gate_unsure": stage.gate and stage.gate.accept}.get(rule)
+    return Decision(action=action, rule=rule, threshold=threshold, to=target, detail=detail)

@@ -1,0 +1,65 @@
+"""What a trace amounts to: the answer, its status, and what the strongest model alone would have cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from cascade.config.schema import Graph
+from cascade.records import Call, Status, Step
+
+
+class Draft(NamedTuple):
+    """A successful answer call, the step it belongs to, and its confidence if it was measured."""
+
+    step: Step
+    call: Call
+    confidence: float | None
+    calibrated: bool | None
+
+
+def drafts(trace: Sequence[Step]) -> list[Draft]:
+    """Return one draft per step that has one: the evaluated one, else the first that did not fail."""
+    found = []
+    for step in trace:
+        good = [call for call in step.calls if call.role == "answer" and call.error is None]
+        if step.estimate is not None:
+            chosen = step.calls[step.estimate.chosen]
+            found.append(Draft(step, chosen, step.estimate.confidence, step.estimate.calibrated))
+        elif good:
+            found.append(Draft(step, good[0], None, None))
+    return found
+
+
+def best_draft(trace: Sequence[Step]) -> Draft | None:
+    """Return the draft with the highest confidence (the later of equals), unevaluated ones last."""
+    ranked = sorted(drafts(trace), key=lambda draft: -1.0 if draft.confidence is None else draft.confidence)
+    return ranked[-1] if ranked else None
+
+
+def conclude(graph: Graph, trace: Sequence[Step]) -> dict[str, Any]:
+    """Return the fields of a `Result` that follow from a finished `trace`.
+
+    `best_effort` needs an evaluated draft: without a measured confidence nothing is the best. An answer that
+    was passed on only to be audited is accepted where no later stage accepts another.
+    """
+    last = trace[-1]
+    audited = [step for step in trace if step.decision.rule == "audit"]
+    if last.decision.action != "accept" and audited:
+        last = audited[-1]
+    accepted = last.decision.action == "accept" or last.decision.rule == "audit"
+    draft = drafts([last])[0] if accepted else best_draft(trace)
+    status: Status = "accepted" if accepted else "abstained"
+    if not accepted and graph.on_exhausted == "best" and draft and draft.confidence is not None:
+        status = "best_effort"
+    fields: dict[str, Any] = {"status": status, "rule": last.decision.rule}
+    if draft is None:
+        return fields
+    return fields | {
+        "text" if status != "abstained" else "draft": draft.call.text,
+        "confidence": draft.confidence,
+        "calibrated": draft.calibrated,
+        "stage": draft.step.stage,
+        "model": draft.call.model,
+        "tier": draft.call.tier,
+    }

@@ -1,0 +1,193 @@
+"""The records that flow through a cascade: frozen, JSON-serialisable, one word per idea.
+
+A run is a request and a trace (a tuple of steps). Spend, the best draft and the answer are folds of
+the trace; nothing is stored twice. `Result` is what a caller gets and what the trace store keeps.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cascade.errors import RequestError
+
+Action = Literal["accept", "escalate", "abstain", "route"]
+Role = Literal["answer", "gate"]
+Status = Literal["accepted", "best_effort", "abstained", "waiting"]
+Rule = Literal[
+    "confident",  # accept: confidence reached the stage's threshold
+    "audit",  # escalate: confident, but passed on all the same, so that a later stage grades it
+    "unchecked",  # accept: the stage has no confidence check
+    "below_threshold",  # confidence was measured and is too low
+    "no_estimate",  # there is a draft, but its confidence could not be measured
+    "no_draft",  # every call of the stage failed
+    "unavailable",  # no model of the stage can be called (no key, for instance); nothing was called
+    "local_only",  # the request must stay here and the stage's models are remote; nothing was called
+    "over_cost",  # the stage's worst case costs more than is left; nothing was called
+    "over_seconds",  # no time is left; nothing was called
+    "over_calls",  # the stage makes more calls than are left; nothing was called
+    "routed",  # route: the gate chose a branch
+    "gate_unsure",  # the gate's best branch is below the gate's own threshold
+    "gate_failed",  # the gate could not score its branches
+]
+
+MAX_TEXT_BYTES = 1_000_000
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class Record(BaseModel):
+    """A frozen value with no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Request(Record):
+    """What the caller asks.
+
+    `local_only` forbids every model that is not local. `metadata` is stored with the trace and
+    never shown to a model.
+    """
+
+    text: str
+    local_only: bool = False
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class Token(Record):
+    """One generated token with the statistics of the model's own distribution, before any sampler.
+
+    `logprob`, `margin` (top-1 minus top-2 log-probability) and `entropy` are in nats; None where the
+    model does not report them.
+    """
+
+    text: str
+    logprob: float
+    margin: float | None = None
+    entropy: float | None = None
+
+
+class Call(Record):
+    """One call of one model, failed ones too: `error` is set and `text` is empty then.
+
+    `labels` holds the most probable labels with their probabilities where the model scored a closed set.
+    """
+
+    model: str
+    tier: str
+    role: Role = "answer"
+    sample: int = 0
+    text: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float = 0.0
+    seconds: float = 0.0
+    local: bool = True
+    error: str | None = None
+    labels: dict[str, float] | None = None
+    tokens: tuple[Token, ...] = ()
+    meta: dict[str, Any] = Field(default_factory=dict)
+
+
+class Estimate(Record):
+    """How good the chosen draft is believed to be, and from which raw signals.
+
+    `chosen` is the index of the draft among the step's calls. `confidence` is P(correct) in [0, 1];
+    `calibrated` says whether a fitted map stands behind it.
+    """
+
+    by: str
+    chosen: int
+    signals: dict[str, float]
+    score: float
+    confidence: float
+    calibrated: bool = False
+
+
+class Decision(Record):
+    """What was decided after a stage, and by which rule. `to` is the next stage, if any."""
+
+    action: Action
+    rule: Rule
+    threshold: float | None = None
+    to: str | None = None
+    detail: str | None = None
+
+
+class Step(Record):
+    """One stage that a request went through."""
+
+    stage: str
+    decision: Decision
+    gate: dict[str, float] | None = None
+    calls: tuple[Call, ...] = ()
+    estimate: Estimate | None = None
+    seconds: float = 0.0
+
+
+class Baseline(Record):
+    """What the same request would have cost at the strongest model alone, and on which assumption."""
+
+    model: str
+    cost_usd: float
+    assumption: str
+
+
+class Result(Record):
+    """The outcome of a run: what the caller gets and what the trace store keeps.
+
+    `text` is the accepted answer, or with status `best_effort` the best evaluated draft. An abstained
+    run has no `text`; its best draft, if any, is in `draft`. `stage`, `model`, `tier` and `confidence`
+    belong to the answer or that draft; `rule` is the last decision's, or `audit` where an audited
+    answer stands because no later stage accepted one. `cost_usd` is the sum over all calls, `seconds` is
+    wall-clock time, `started` is UTC in ISO 8601.
+    """
+
+    run: str
+    graph: str
+    status: Status
+    rule: Rule | None = None
+    text: str | None = None
+    draft: str | None = None
+    confidence: float | None = None
+    calibrated: bool | None = None
+    stage: str | None = None
+    model: str | None = None
+    tier: str | None = None
+    cost_usd: float = 0.0
+    baseline: Baseline | None = None
+    seconds: float = 0.0
+    started: str = ""
+    request: Request
+    trace: tuple[Step, ...] = ()
+
+
+def new_run_id() -> str:
+    """Return a new ULID: 26 characters, sorted by creation time (milliseconds)."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    return "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def check_text(text: object) -> str:
+    """Return `text` if a model can be asked with it.
+
+    Raises:
+        RequestError: it is not a string, is blank, holds a NUL or a lone surrogate, or is too long.
+    """
+    if not isinstance(text, str):
+        raise RequestError(f"text is {type(text).__name__}; expected a string")
+    if not text.strip():
+        raise RequestError("text is empty; give at least one visible character")
+    if "\0" in text:
+        raise RequestError(f"text holds a NUL byte at position {text.index(chr(0))}; remove it")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"text is not valid Unicode at position {error.start}; decode it as UTF-8 first"
+        ) from error
+    if size > MAX_TEXT_BYTES:
+        raise RequestError(f"text has {size} bytes; a request takes at most {MAX_TEXT_BYTES}; split it")
+    return text

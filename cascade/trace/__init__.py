@@ -1,0 +1,1 @@
+"""The store of runs, and explaining them in words."""

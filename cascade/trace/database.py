@@ -1,0 +1,178 @@
+"""Opening the trace database, and saying in plain words why that, or a write, failed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from cascade.errors import TraceError
+from cascade.trace.tables import SCHEMA_VERSION, metadata, schema_info
+
+BUSY_SECONDS = 10.0  # how long a connection waits for another process that is writing
+
+_ELSEWHERE = "or choose another --trace-db"
+_LOCKED = ("another process has locked it", "end that process, or wait until it is done")
+_DENIED = ("it is read-only", f"make it and its folder writable, {_ELSEWHERE}")
+# SQLite's primary result codes → cause and fix.
+_CAUSES = {
+    sqlite3.SQLITE_FULL: ("the disk is full", "free some space; what is stored already is safe"),
+    sqlite3.SQLITE_READONLY: _DENIED,
+    sqlite3.SQLITE_PERM: _DENIED,
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+    sqlite3.SQLITE_CANTOPEN: ("it cannot be opened", "make sure that its folder exists and is writable"),
+    sqlite3.SQLITE_NOTADB: ("it is not a SQLite database", f"move that file away, {_ELSEWHERE}"),
+    sqlite3.SQLITE_CORRUPT: ("it is damaged", "save what `sqlite3 FILE .recover` finds, then move it away"),
+    sqlite3.SQLITE_IOERR: ("the disk failed", "look for free space, and for the disk's errors (`dmesg`)"),
+}
+
+
+def default_path() -> Path:
+    """Return the file in the user's data folder that traces go to unless something else is said."""
+    from platformdirs import user_data_path
+
+    return user_data_path("cascade", appauthor=False) / "traces.db"
+
+
+def parse_url(url: str) -> URL:
+    """Return `url`, a SQLAlchemy URL or the path of a SQLite file, as a SQLAlchemy URL.
+
+    Raises:
+        TraceError: it is neither, or a database in memory, which would keep nothing.
+    """
+    if not url.strip():
+        raise TraceError("trace database: '' is no place; give a file's path or a SQLAlchemy URL")
+    try:
+        if "://" not in url:
+            return URL.create("sqlite", database=str(Path(url).expanduser()))
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise TraceError(
+            f"trace database {url!r}: {error}; give a file's path or a URL such as sqlite:///traces.db"
+        ) from error
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise TraceError(f"trace database {url!r} is in memory and would keep nothing; give a file's path")
+    return parsed
+
+
+def sqlite_path(url: URL) -> Path | None:
+    """Return the file of a SQLite `url`, or None for any other database."""
+    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+
+
+def place(url: URL) -> str:
+    """Return how messages name the database: the path of its file, or the URL without its password."""
+    path = sqlite_path(url)
+    return url.render_as_string(hide_password=True) if path is None else str(path)
+
+
+def open_engine(url: URL, *, create: bool) -> Engine | None:
+    """Return an engine for the database at `url`: ready to write if `create`, else only to read.
+
+    Returns None if there is nothing to read: no file, or no tables in it yet.
+
+    Raises:
+        TraceError: it cannot be opened, is no trace database, or was written by a newer cascade.
+    """
+    path = sqlite_path(url)
+    if path is not None and not create and not path.exists():
+        return None
+    if path is not None and create:
+        _check_folder(path)
+    try:
+        engine = _sqlite(url, path, create=create) if path is not None else _engine(url)
+    except ImportError as error:
+        raise TraceError(f"trace database {place(url)}: {error}; install that package") from error
+    try:
+        with engine.connect() as connection:
+            ready = _check_schema(connection, url, create=create)
+            connection.commit()
+    except SQLAlchemyError as error:
+        engine.dispose()
+        raise failure(error, url) from error
+    except TraceError:
+        engine.dispose()
+        raise
+    if not ready:
+        engine.dispose()
+    return engine if ready else None
+
+
+def _engine(url: URL) -> Engine:
+    return create_engine(url, hide_parameters=True)  # the texts of a run have no place in error messages
+
+
+def _check_folder(path: Path) -> None:
+    folder = path.absolute().parent
+    if path == default_path():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"trace database {path}: its folder cannot be made ({error}); choose another --trace-db"
+            raise TraceError(message) from error
+    if not folder.is_dir():
+        raise TraceError(f"trace database {path}: the folder {folder} does not exist; `mkdir -p {folder}`")
+
+
+def _sqlite(url: URL, path: Path, *, create: bool) -> Engine:
+    query: dict[str, Any] = {"timeout": str(BUSY_SECONDS)} | dict(url.query)
+    if not create:
+        writable = os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)
+        query |= {"uri": "true", "mode": "rw" if writable else "ro"}
+        if not writable and not path.with_name(path.name + "-wal").exists():
+            query["immutable"] = "1"  # WAL needs a writable folder; nobody can be writing here
+        url = url.set(database=f"file:{quote(str(path.absolute()))}")
+    engine = _engine(url.set(query=query))
+
+    @event.listens_for(engine, "connect")
+    def pragmas(connection: sqlite3.Connection, _: object) -> None:
+        if not create:
+            connection.execute("PRAGMA query_only = ON")
+            return
+        connection.execute("PRAGMA journal_mode = WAL")
+        # In WAL mode only FULL syncs the log at each commit; NORMAL may lose the last commits to a power cut.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    return engine
+
+
+def _check_schema(connection: Connection, url: URL, *, create: bool) -> bool:
+    if create and connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # two processes must not make the tables at once
+    names = set(inspect(connection).get_table_names())
+    if schema_info.name not in names:
+        if taken := names & set(metadata.tables):
+            raise TraceError(
+                f"trace database {place(url)}: its table {min(taken)!r} is another program's; "
+                "choose another --trace-db"
+            )
+        if create:
+            metadata.create_all(connection)
+            connection.execute(insert(schema_info).values(version=SCHEMA_VERSION))
+        return create
+    version = connection.execute(select(schema_info.c.version)).scalar_one_or_none()
+    if version != SCHEMA_VERSION:
+        raise TraceError(
+            f"trace database {place(url)} has schema version {version}; this cascade reads {SCHEMA_VERSION}; "
+            f"install the cascade that wrote it, {_ELSEWHERE}"
+        )
+    return True
+
+
+def failure(error: SQLAlchemyError, url: URL) -> TraceError:
+    """Return `error` as a TraceError that names the database, the cause and the fix."""
+    original = getattr(error, "orig", None) or error
+    code = getattr(original, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF in _CAUSES:
+        cause, fix = _CAUSES[code & 0xFF]
+        return TraceError(f"trace database {place(url)}: {cause} ({original}); {fix}")
+    return TraceError(f"trace database {place(url)}: {original}")

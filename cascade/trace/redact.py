@@ -1,0 +1,94 @@
+"""Traces without texts: what a user or a model wrote is replaced by its SHA-256 hash.
+
+Everything that explains a decision stays: stages, models, rules, numbers, gate scores. Equal texts have
+equal hashes, so whether two stages agreed can still be seen. A hash is not encryption: who can guess a
+text (one of a closed set of labels, say) can check the guess.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from cascade.records import Call, Result, Step
+
+_QUOTE = 12  # characters in common with a private text that make a piece of an error message a quotation
+
+
+def redact(result: Result) -> Result:
+    """Return `result` without any text that a user or a model wrote.
+
+    Request, answers, label names and strings in a call's `meta` become `sha256:<hex>`. `metadata` is
+    dropped, and so is the text of each token: a vocabulary is small enough to look every hash up. Error
+    messages and details lose what they quote of the request or an answer.
+    """
+    answers = [call.text for step in result.trace for call in step.calls if call.role == "answer"]
+    private = [text for text in (result.request.text, result.text, result.draft, *answers) if text]
+    return result.model_copy(
+        update={
+            "text": hashed(result.text),
+            "draft": hashed(result.draft),
+            "request": result.request.model_copy(
+                update={"text": hashed(result.request.text), "metadata": {}}
+            ),
+            "trace": tuple(_step(step, private) for step in result.trace),
+        }
+    )
+
+
+def hashed(text: str | None) -> str | None:
+    """Return `sha256:<hex>` of `text` as UTF-8; None and the empty text (nothing was said) stay."""
+    if not text:
+        return text
+    return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
+def _step(step: Step, private: Sequence[str]) -> Step:
+    decision = step.decision.model_copy(update={"detail": _unquote(step.decision.detail, private)})
+    calls = tuple(_call(call, private) for call in step.calls)
+    return step.model_copy(update={"decision": decision, "calls": calls})
+
+
+def _call(call: Call, private: Sequence[str]) -> Call:
+    labels = call.labels and {hashed(name) or "": value for name, value in call.labels.items()}
+    return call.model_copy(
+        update={
+            "text": hashed(call.text),
+            "labels": labels,
+            "tokens": tuple(token.model_copy(update={"text": ""}) for token in call.tokens),
+            "meta": {key: _without_strings(value) for key, value in call.meta.items()},
+            "error": _unquote(call.error, private),
+        }
+    )
+
+
+def _without_strings(value: Any) -> Any:
+    if isinstance(value, str):
+        return hashed(value)
+    if isinstance(value, dict):
+        return {key: _without_strings(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_strings(item) for item in value]
+    return value
+
+
+def _unquote(message: str | None, private: Sequence[str]) -> str | None:
+    """Cut what `message` quotes out of the `private` texts: servers echo prompts in their errors."""
+    if not message:
+        return message
+    for text in private:
+        if len(text) < _QUOTE:
+            message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "[…]", message)
+    quoted = bytearray(len(message))
+    for start in range(len(message) - _QUOTE + 1):
+        if any(message[start : start + _QUOTE] in text for text in private):
+            quoted[start : start + _QUOTE] = b"\1" * _QUOTE
+    pieces = []
+    for index, char in enumerate(message):
+        if not quoted[index]:
+            pieces.append(char)
+        elif index == 0 or not quoted[index - 1]:
+            pieces.append("[…]")
+    return "".join(pieces)

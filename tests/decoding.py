@@ -1,0 +1,37 @@
+"""Runs a test's own code on the decode thread, where weights and contexts live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cascade.engine.weights import Library, Weights
+from cascade.engine.worker import worker
+
+T = TypeVar("T")
+
+
+def drain(steps: Generator[None, None, T]) -> T:
+    """Step a job to its end and return its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+
+def with_weights(path: Path, body: Callable[[Weights], T]) -> T:
+    """Load `path` on the decode thread, return what `body` makes of it, and free it again."""
+
+    def steps(library: Library, _queued: float) -> Generator[None, None, Any]:
+        yield
+        weights = library.acquire(path)
+        try:
+            return body(weights)
+        finally:
+            library.release(weights)
+
+    result: T = worker().submit(path, steps).result(timeout=60)
+    return result

@@ -1,0 +1,160 @@
+"""One decode thread: lanes take turns, cancelled jobs stop, failures stay with their job."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+from concurrent.futures import CancelledError, Future
+from typing import Any
+
+import pytest
+
+from cascade.engine.threads import cores, default_threads
+from cascade.engine.worker import MAX_WAITING, Steps, worker
+from cascade.errors import ModelError
+
+
+def job(log: list[str], name: str, steps: int, gate: threading.Event | None = None) -> Steps[str]:
+    def run(_library: Any, _queued: float) -> Generator[None, None, str]:
+        try:
+            for step in range(steps):
+                if gate:
+                    gate.wait(30)
+                log.append(f"{name}{step}")
+                yield
+        finally:
+            log.append(f"{name} closed")
+        return name
+
+    return run
+
+
+def wait(*futures: Future[Any]) -> list[Any]:
+    return [future.result(timeout=30) for future in futures]
+
+
+def test_jobs_of_one_lane_run_in_order_and_lanes_take_turns() -> None:
+    log: list[str] = []
+    gate = threading.Event()
+    blocker = worker().submit("gate", job([], "g", 1, gate))
+    futures = [
+        worker().submit(lane, job(log, name, 2)) for lane, name in (("x", "a"), ("x", "b"), ("y", "c"))
+    ]
+    gate.set()
+    assert wait(blocker, *futures) == ["g", "a", "b", "c"]
+    steps = [line for line in log if "closed" not in line]
+    assert steps.index("c0") < steps.index("a1")  # the other lane did not wait for job a
+    assert [step for step in steps if step[0] != "c"] == ["a0", "a1", "b0", "b1"]
+
+
+def test_all_jobs_run_on_one_thread() -> None:
+    seen = set()
+
+    def look(_library: Any, _queued: float) -> Generator[None, None, None]:
+        seen.add(threading.current_thread().name)
+        yield
+
+    wait(*(worker().submit(lane, look) for lane in range(20)))
+    assert seen == {"cascade-decode"}
+    assert [t.name for t in threading.enumerate()].count("cascade-decode") == 1
+
+
+def test_a_job_cancelled_before_its_turn_never_runs() -> None:
+    log: list[str] = []
+    gate = threading.Event()
+    blocker = worker().submit("x", job([], "g", 1, gate))
+    dropped, after = worker().submit("x", job(log, "a", 1)), worker().submit("x", job(log, "b", 1))
+    assert dropped.cancel()
+    gate.set()
+    assert wait(blocker, after) == ["g", "b"]
+    assert log == ["b0", "b closed"]
+
+
+def test_a_job_cancelled_while_it_runs_stops_before_its_next_step() -> None:
+    log: list[str] = []
+    entered, gate = threading.Event(), threading.Event()
+
+    def run(_library: Any, _queued: float) -> Generator[None, None, None]:
+        try:
+            log.append("first")
+            entered.set()
+            gate.wait(30)
+            yield
+            log.append("second")
+        finally:
+            log.append("closed")
+
+    future = worker().submit("x", run)
+    entered.wait(30)
+    assert future.cancel()
+    gate.set()
+    wait(worker().submit("x", job([], "next", 1)))
+    assert log == ["first", "closed"]
+    with pytest.raises(CancelledError):
+        future.result()
+
+
+def test_a_failure_stays_with_its_job_and_is_a_model_error() -> None:
+    def fail(_library: Any, _queued: float) -> Generator[None, None, None]:
+        yield
+        raise ZeroDivisionError("by zero")
+
+    bad, good = worker().submit("x", fail), worker().submit("x", job([], "a", 1))
+    with pytest.raises(ModelError, match="the engine failed with ZeroDivisionError: by zero"):
+        bad.result(timeout=30)
+    assert wait(good) == ["a"]
+
+
+def test_a_full_queue_refuses_and_recovers() -> None:
+    gate = threading.Event()
+    blocker = worker().submit("x", job([], "g", 1, gate))
+    futures: list[Future[str]] = []
+
+    def flood() -> None:
+        while len(futures) <= MAX_WAITING + 1:
+            futures.append(worker().submit("x", job([], "a", 1)))
+
+    with pytest.raises(ModelError, match=f"{MAX_WAITING} calls are waiting already; lower the number"):
+        flood()
+    gate.set()
+    assert wait(blocker, *futures)[-1] == "a"
+
+
+def run_script(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+def test_a_forked_child_is_told_to_use_spawn() -> None:
+    done = run_script(
+        "import os\n"
+        "from cascade.engine.worker import worker\n"
+        "def steps(library, queued):\n    yield\n    return 7\n"
+        "print(worker().submit('x', steps).result(), flush=True)\n"
+        "if os.fork() == 0:\n"
+        "    try:\n        worker().submit('x', steps)\n"
+        "    except Exception as error:\n        print(type(error).__name__, error, flush=True)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "print(worker().submit('x', steps).result())\n"
+    )
+    lines = done.stdout.splitlines()
+    assert (lines[0], lines[-1]) == ("7", "7")
+    assert lines[1].startswith("ModelError process ")
+    assert "start worker processes with the 'spawn' method" in lines[1]
+
+
+def test_a_process_exits_cleanly_with_jobs_in_flight() -> None:
+    done = run_script(
+        "from cascade.engine.worker import worker\n"
+        "def endless(library, queued):\n    while True:\n        yield\n"
+        "futures = [worker().submit(lane, endless) for lane in (1, 1, 2)]\n"
+        "print('leaving')\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
+
+
+def test_small_models_use_one_thread_and_large_ones_leave_a_core_free() -> None:
+    assert default_threads(5_000_000) == 1
+    assert default_threads(2_000_000_000) == max(1, cores() - 1)

@@ -1,0 +1,327 @@
+"""A GGUF model through the model contract: labels, text, and every way a call can fail."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from decoding import with_weights
+from gguf_maker import CHATML, make_gguf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cascade.config.schema import LlamaCppModel
+from cascade.engine.worker import worker
+from cascade.errors import ConfigError, ModelError
+from cascade.models import build_model
+from cascade.models.base import Prompt
+from cascade.models.llamacpp import LlamaCpp
+
+TASKS = {"colours": ["red", "green", "blue"], "sizes": ["small", "large"]}
+
+
+def model(path: Path, **settings: Any) -> LlamaCpp:
+    config = LlamaCppModel.model_validate({"kind": "llamacpp", "path": path.name} | settings)
+    built = build_model("nano", config, path.parent)
+    assert isinstance(built, LlamaCpp)
+    return built
+
+
+@pytest.fixture(scope="module")
+def expert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_gguf(tmp_path_factory.mktemp("gguf") / "expert.gguf", tasks=TASKS, max_tokens=16)
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Says the same two words until it is stopped."""
+    return make_gguf(tmp_path_factory.mktemp("gguf") / "endless.gguf", says="on and", ends=False, n_ctx=8192)
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights that never stop by themselves within a few tokens."""
+    return make_gguf(
+        tmp_path_factory.mktemp("gguf") / "writer.gguf", chat_template=CHATML, n_ctx=2048, seed=1
+    )
+
+
+async def test_an_expert_answers_with_the_distribution_of_its_task(expert: Path) -> None:
+    nano = model(expert, task="colours")
+    reply = await nano.ask(Prompt("  Hello CARD "))
+    assert reply.labels is not None
+    assert set(reply.labels) == {"red", "green", "blue"}
+    assert sum(reply.labels.values()) == pytest.approx(1.0, abs=1e-12)
+    assert list(reply.labels.values()) == sorted(reply.labels.values(), reverse=True)
+    assert reply.text == next(iter(reply.labels))
+    assert (reply.tokens_in, reply.tokens_out, reply.tokens) == (3, 1, ())
+    queued = reply.meta.pop("queued")
+    assert 0 <= queued < 30
+    assert reply.meta == {
+        "n_threads": 1, "decode": "labels", "batch": 1, "finish_reason": "label", "truncated": False,
+    }  # fmt: skip
+    assert (await nano.ask(Prompt("hello card"))).labels == reply.labels
+
+
+async def test_an_encoder_like_expert_answers_too(tmp_path: Path) -> None:
+    path = make_gguf(tmp_path / "m.gguf", tasks=TASKS, causal=False)
+    causal = make_gguf(tmp_path / "c.gguf", tasks=TASKS, causal=True)
+    replies = [await model(p, task="sizes").ask(Prompt("hello card")) for p in (path, causal)]
+    assert replies[0].labels != replies[1].labels  # the same weights, but every token sees every other
+
+
+async def test_a_label_list_is_scored_after_the_rendered_prompt(writer: Path) -> None:
+    nano = model(
+        writer, labels=["card lost", "card", "car"], prompt="One of {labels}.\n{text}", system="Choose."
+    )
+    spoken: list[str] = []
+    reply = await nano.ask(Prompt("hello {labels}"), spoken.append)
+    assert reply.labels is not None
+    assert sum(reply.labels.values()) == pytest.approx(1.0, abs=1e-12)
+    assert spoken == [reply.text]
+
+
+async def test_free_text_streams_whole_characters_and_ends_by_itself(tmp_path: Path) -> None:
+    data = "né✓ 日本".encode()
+    pieces = [data[i : i + 2] for i in range(0, len(data), 2)]
+    nano = model(make_gguf(tmp_path / "m.gguf", says=pieces, chat_template=CHATML))
+    spoken: list[str] = []
+    reply = await nano.ask(Prompt("hi"), spoken.append)
+    assert "".join(spoken) == reply.text == "né✓ 日本"
+    assert [token.text for token in reply.tokens if token.text] == spoken
+    assert (reply.tokens_out, reply.meta["finish_reason"], reply.meta["truncated"]) == (
+        len(pieces),
+        "stop",
+        False,
+    )
+
+
+async def test_max_tokens_and_the_context_cut_an_answer_and_say_so(writer: Path) -> None:
+    short = await model(writer, max_tokens=5).ask(Prompt("hi"))
+    assert (short.tokens_out, short.meta["finish_reason"], short.meta["truncated"]) == (5, "length", True)
+    full = await model(writer, n_ctx=40, seed=5, temperature=1.5).ask(Prompt("hi"))
+    assert full.tokens_in + full.tokens_out <= 41
+
+
+async def test_samples_differ_and_repeat(writer: Path) -> None:
+    nano = model(writer, max_tokens=8, temperature=1.0, seed=3)
+    first, other, again = [(await nano.ask(Prompt("hi", sample))).tokens for sample in (0, 1, 0)]
+    assert first == again != other
+
+
+async def test_concurrent_calls_give_the_same_distributions_as_sequential_ones(expert: Path) -> None:
+    colours, sizes = model(expert, task="colours"), model(expert, task="sizes")
+    texts = [f"hello card {i} {'os ' * (i % 5)}" for i in range(16)]
+    alone = [(await nano.ask(Prompt(text))).labels for nano in (colours, sizes) for text in texts]
+    together = await asyncio.gather(*(nano.ask(Prompt(text)) for nano in (colours, sizes) for text in texts))
+    assert [reply.labels for reply in together] == alone
+    assert len({reply.text for reply in together}) > 1
+
+
+def test_two_event_loops_in_sequence_share_the_one_decode_thread(expert: Path) -> None:
+    nano = model(expert, task="colours")
+    first, second = (asyncio.run(nano.ask(Prompt("hello"))).labels for _ in range(2))
+    assert first == second
+    assert [thread.name for thread in threading.enumerate()].count("cascade-decode") == 1
+
+
+def test_event_loops_in_several_threads_are_answered(expert: Path) -> None:
+    nano = model(expert, task="colours")
+    found: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(asyncio.run(nano.ask(Prompt("hello"))).labels))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(found) == 4
+    assert all(labels == found[0] for labels in found)
+
+
+async def loaded() -> set[Path]:
+    """Return the files that are loaded now, asked on the decode thread."""
+
+    def look(library: Any, _queued: float) -> Any:
+        yield
+        return set(library._loaded)
+
+    return await asyncio.wrap_future(worker().submit("look", look))
+
+
+async def test_models_of_one_file_share_its_weights_until_the_last_is_closed(tmp_path: Path) -> None:
+    path = make_gguf(tmp_path / "m.gguf", tasks=TASKS)
+    first, second = model(path, task="colours"), model(path, task="sizes")
+    await first.aclose()  # nothing is loaded yet
+    for nano in (first, second):
+        await nano.ask(Prompt("hi"))
+    await first.aclose()
+    await first.aclose()
+    assert path in await loaded()
+    await second.aclose()
+    assert path not in await loaded()
+    assert (await first.ask(Prompt("hi"))).labels is not None  # a later call loads it again
+    await first.aclose()
+
+
+async def test_a_timeout_ends_a_long_answer_and_the_model_stays_usable(endless: Path) -> None:
+    nano = model(endless, n_ctx=8192, max_tokens=8000, timeout=30)
+    await model(endless, n_ctx=8192, max_tokens=1).ask(Prompt("hi"))  # loaded
+    with pytest.raises(ModelError, match=r"timed out after 0.1 s while answering; raise 'timeout'") as caught:
+        await nano.ask(Prompt("hi", timeout=0.1))
+    assert caught.value.billed == nano.worst_case("hi")
+    assert (await model(endless, max_tokens=3).ask(Prompt("hi"))).text == "on andon"
+
+
+async def test_a_call_that_times_out_in_the_queue_is_not_billed(endless: Path) -> None:
+    first = asyncio.create_task(model(endless, n_ctx=8192, max_tokens=8000).ask(Prompt("hi")))
+    await asyncio.sleep(0)
+    with pytest.raises(ModelError, match=r"timed out after 0.01 s before its turn came") as caught:
+        await model(endless, max_tokens=1).ask(Prompt("hi", timeout=0.01))
+    assert caught.value.billed == (0, 0)
+    first.cancel()
+
+
+async def test_a_cancelled_call_stops_and_streams_no_more(endless: Path) -> None:
+    spoken: list[str] = []
+    started = asyncio.Event()
+
+    def listen(piece: str) -> None:
+        spoken.append(piece)
+        started.set()
+
+    nano = model(endless, n_ctx=8192, max_tokens=8000)
+    task = asyncio.create_task(nano.ask(Prompt("hello"), listen))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    heard = len(spoken)
+    await model(endless, max_tokens=2).ask(Prompt("hi"))
+    assert len(spoken) == heard < 8000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "text is empty"),
+        ("a\0b", "text holds a NUL byte at position 1"),
+        ("a\ud800", "text is not valid Unicode at position 1"),
+        ("x" * 1_000_001, "text has 1000001 bytes"),
+        ("x" * 1_000_000, "text has 100000. bytes; 512 tokens hold at most 8192"),
+        (
+            "abc " * 12,
+            "text has .* tokens; expert 'expert' task 'colours' reads at most 16; send it to a larger",
+        ),
+    ],
+)
+async def test_a_text_that_an_expert_cannot_read_is_a_failed_call(
+    expert: Path, text: str, message: str
+) -> None:
+    with pytest.raises(ModelError, match=rf"model 'nano' \(.*expert.gguf.*\): {message}"):
+        await model(expert, task="colours").ask(Prompt(text))
+
+
+async def test_a_prompt_longer_than_the_context_is_refused(writer: Path) -> None:
+    for settings_ in ({}, {"labels": ["yes", "no"]}):
+        with pytest.raises(
+            ModelError, match=r"prompt has .* tokens; expected 1 to \d+ \(n_ctx is 100, the model"
+        ):
+            await model(writer, n_ctx=100, **settings_).ask(Prompt("12345" * 40))
+
+
+async def test_a_file_that_vanishes_or_breaks_after_the_check_is_a_failed_call(tmp_path: Path) -> None:
+    path = make_gguf(tmp_path / "m.gguf", tasks=TASKS)
+    nano, other = model(path, task="colours"), model(path, task="sizes")
+    path.unlink()
+    with pytest.raises(ModelError, match=r"model 'nano' .*m.gguf.*does not exist"):
+        await nano.ask(Prompt("hi"))
+    path.write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(ModelError, match=r"model 'nano' .*m.gguf"):
+        await other.ask(Prompt("hi"))
+    make_gguf(path, tasks=TASKS)
+    assert (await nano.ask(Prompt("hi"))).labels is not None
+
+
+async def test_a_file_overwritten_while_loaded_changes_nothing(tmp_path: Path) -> None:
+    path = make_gguf(tmp_path / "m.gguf", tasks=TASKS)
+    nano = model(path, task="colours")
+    before = (await nano.ask(Prompt("hi"))).labels
+    path.write_bytes(b"")  # mapped weights would kill the process here
+    assert (await nano.ask(Prompt("hi"))).labels == before
+
+
+async def test_broken_weights_are_a_failed_call(tmp_path: Path) -> None:
+    path = make_gguf(tmp_path / "m.gguf", tasks=TASKS, weights={"output.weight": 3e38})
+    with pytest.raises(ModelError, match="NaN or infinity in its output"):
+        await model(path, task="colours").ask(Prompt("hi"))
+
+
+async def test_an_encoder_like_model_writes_no_text(tmp_path: Path) -> None:
+    path = make_gguf(tmp_path / "m.gguf", causal=False)
+    with pytest.raises(ModelError, match="it is not a causal model: it can only score labels of one token"):
+        await model(path).ask(Prompt("hi"))
+    with pytest.raises(ModelError, match="it is not a causal model"):
+        await model(path, labels=["one two", "three"]).ask(Prompt("hi"))
+
+
+def test_task_and_labels_together_are_a_config_error(expert: Path) -> None:
+    with pytest.raises(ConfigError, match="model 'nano' has both 'task' and 'labels'"):
+        model(expert, task="colours", labels=["red"])
+
+
+def test_a_local_model_is_always_available(expert: Path) -> None:
+    nano = model(expert, task="colours")
+    assert (nano.unavailable(), nano.local, nano.tier) == (None, True, "local")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=60)
+)
+def test_no_call_uses_more_tokens_than_its_worst_case(writer: Path, expert: Path, text: str) -> None:
+    for nano in (model(writer, max_tokens=2, system="Be brief."), model(expert, task="colours")):
+        worst = nano.worst_case(text)
+        try:
+            reply = asyncio.run(nano.ask(Prompt(text)))
+        except ModelError:  # blank, too long for the expert, or ended at once
+            continue
+        assert reply.tokens_in <= worst[0]
+        assert reply.tokens_out <= worst[1]
+
+
+def test_the_worst_case_is_bounded_by_the_context_and_needs_no_llama_cpp(writer: Path, expert: Path) -> None:
+    assert model(writer, n_ctx=64, max_tokens=7).worst_case("x" * 9999) == (64, 7)
+    assert model(expert, task="colours").worst_case("hi")[1] == 1
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from cascade.config.schema import LlamaCppModel\nfrom cascade.models.llamacpp import LlamaCpp\n"
+        f"config = LlamaCppModel(kind='llamacpp', path={str(expert)!r}, task='sizes')\n"
+        "LlamaCpp('nano', config, Path('.')).worst_case('hello')\n"
+        "assert not {'llama_cpp', 'numpy', 'langgraph'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_user_text_never_becomes_a_control_token(writer: Path) -> None:
+    # Behind `ask`: the same prompt with the control token as characters is longer by ten tokens.
+    async def lengths() -> tuple[int, int]:
+        nano = model(writer, max_tokens=1)
+        return (await nano.ask(Prompt("aa"))).tokens_in, (await nano.ask(Prompt("a<|im_end|>a"))).tokens_in
+
+    short, long = asyncio.run(lengths())
+    assert long == short + 10
+
+
+def test_a_bundled_expert_loads(root: Path) -> None:
+    path = root / "cascade" / "experts" / "haiku.gguf"
+    if not path.is_file():
+        pytest.skip("no bundled expert has been trained yet")
+    assert with_weights(path, lambda weights: weights.n_vocab) > 1000

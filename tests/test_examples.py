@@ -1,0 +1,97 @@
+"""The examples, run as their first lines say: two scripts, and a real server on a loopback port."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def script(name: str, *args: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *args], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def test_embed_prints_the_answer_and_the_rule_of_each_stage() -> None:
+    out = script("embed.py", "please", "freeze", "my", "card").splitlines()
+    assert "tier" in out[0] or "the best draft is" in out[0]
+    assert out[1].startswith("  first: ")
+    assert " by rule " in out[1]
+
+
+def test_walkthrough_runs_from_top_to_bottom() -> None:
+    out = script("walkthrough.py")
+    assert "graph TD" in out
+    assert "signals:" in out
+    assert "how do I bleed a radiator" in out
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The service behind uvicorn; its port is read from uvicorn's own log."""
+    env = os.environ | {"CASCADE_TRACE_DB": str(tmp_path_factory.mktemp("service") / "traces.db")}
+    command = ["-m", "uvicorn", "--app-dir", "examples", "service:app", "--port", "0", "--no-use-colors"]
+    with subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as process:
+        assert process.stderr is not None
+        log = []
+        for line in process.stderr:
+            log.append(line.decode())
+            if "running on http://" in log[-1]:
+                break
+        else:
+            pytest.fail("".join(log))
+        yield "http://" + log[-1].split("http://")[1].split()[0]
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode in (0, -15)
+
+
+def post(url: str, body: bytes) -> tuple[int, Any]:
+    request = urllib.request.Request(f"{url}/intent", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def test_the_service_answers_with_a_result(service: str) -> None:
+    code, result = post(service, json.dumps({"text": "please freeze my card"}).encode())
+    assert code == 200
+    assert result["graph"].startswith("support@")
+    assert result["trace"][0]["stage"] == "first"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"text": " "}', "text is empty"),
+        (b'{"text": "a\\u0000b"}', "NUL"),
+        (b'{"text": "\\ud800"}', "not valid Unicode"),
+        (b'{"text": 7}', "string"),
+        (b"{}", "required"),
+        (b"not json", "JSON"),
+        (b'{"text": "' + b"a" * 1_000_001 + b'"}', "at most 1000000"),
+    ],
+)
+def test_the_service_refuses_what_cannot_be_asked(service: str, body: bytes, reason: str) -> None:
+    code, answer = post(service, body)
+    assert code == 422
+    assert reason in json.dumps(answer)
