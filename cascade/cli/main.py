@@ -15,6 +15,8 @@ from cascade.cli import (
     calibrate,
     check,
     draw,
+    monitor,
+    replay,
     run,
     schema,
     trace,
@@ -33,6 +35,8 @@ app.command(name="check")(check.check)
 app.command(name="draw")(draw.draw)
 app.command(name="schema")(schema.schema)
 app.command(name="calibrate")(calibrate.calibrate)
+app.command(name="replay")(replay.replay)
+app.command(name="monitor")(monitor.monitor)
 app.add_typer(trace.app, name="trace")
 
 

@@ -1,0 +1,263 @@
+"""`cascade monitor`: do live scores still look like those that each stage was calibrated on?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cascade.cli.replay import utc
+from cascade.config.load import LoadedGraph, load_graph
+from cascade.config.schema import AgreementConfidence, Stage
+from cascade.errors import ConfigError, RequestError
+from cascade.records import Result, Step
+
+if TYPE_CHECKING:
+    from cascade.policy.drift import Drift, Reference
+
+DRIFTED = 3  # exit status: 1 is an error, 2 a wrong option
+
+
+def monitor(
+    graph: Annotated[Path, typer.Argument(help="Graph file.", metavar="GRAPH")],
+    since: Annotated[
+        str | None,
+        typer.Option(help="Runs that started then or later: ISO 8601; default: when calibrated, else all."),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Compare with this file of --write-reference.")
+    ] = None,
+    write_reference: Annotated[
+        Path | None,
+        typer.Option(help="Write the scores of these runs to this file, to compare later ones with."),
+    ] = None,
+    delta: Annotated[
+        float, typer.Option(min=1e-9, max=0.5, help="Chance of a false alarm, ever, for each stage.")
+    ] = 0.01,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    trace_db: Annotated[str | None, typer.Option(help="Trace store: SQLAlchemy URL or file.")] = None,
+) -> None:
+    """Compare the stored runs of GRAPH with each stage's calibration data; exit status 3 if one drifted."""
+    loaded = load_graph(graph)
+    from cascade.policy.drift import read_references
+    from cascade.trace.history import history
+    from cascade.trace.queries import RunFilter
+    from cascade.trace.store import default_url
+
+    given = read_references(reference) if reference else None
+    url = default_url() if trace_db is None else trace_db
+    version = f"{loaded.graph.name}@{loaded.digest}"
+    where = RunFilter(graph=version, since=utc(since))
+    stages = _collect(loaded, history(url, where), given=given, dated=since is None)
+    reports = [_report(loaded, watched, given, delta) for watched in stages]
+    if write_reference:
+        _write(write_reference, version, stages)
+    if json_:
+        print(json.dumps({"graph": version, "delta": delta, "stages": reports}))
+    else:
+        _print(reports, place=f"{version} in {url}", alarm=2 / delta)
+    if any(report["verdict"] == "drifted" for report in reports):
+        raise typer.Exit(DRIFTED)
+
+
+@dataclass
+class _Watched:
+    """What the runs tell about a checked stage.
+
+    `scores` and `runs` belong together; `unmeasured` counts drafts without a score. `audits` counts accepted
+    answers that were passed on all the same, `graded` those that a later stage answered, `agreed` those that
+    it answered alike.
+    """
+
+    stage: Stage
+    since: str | None
+    scores: list[float] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
+    unmeasured: int = 0
+    audits: int = 0
+    graded: int = 0
+    agreed: int = 0
+
+    @property
+    def signal(self) -> tuple[str, str]:
+        """The method and the signal that are the stage's score."""
+        check = self.stage.confidence
+        if check is None:
+            raise ValueError(f"stage {self.stage.name!r} has no confidence")
+        return check.by, "agreement" if isinstance(check, AgreementConfidence) else check.signal
+
+    def add(self, result: Result, step: Step) -> None:
+        """Count a step of this stage."""
+        by, signal = self.signal
+        if not any(call.role == "answer" for call in step.calls):
+            return
+        if step.estimate is None or step.estimate.by != by or signal not in step.estimate.signals:
+            self.unmeasured += 1
+            return
+        self.scores.append(min(1.0, max(0.0, step.estimate.signals[signal])))
+        self.runs.append(result.run)
+        if step.decision.rule == "audit":
+            self._audit(result, step)
+
+    def _audit(self, result: Result, step: Step) -> None:
+        from cascade.confidence.agreement import normalise
+
+        self.audits += 1
+        if result.stage != self.stage.name and result.status == "accepted" and step.estimate is not None:
+            self.graded += 1
+            draft = step.calls[step.estimate.chosen].text
+            # Where only hashes are kept, equal texts have equal hashes.
+            self.agreed += normalise(draft) == normalise(result.text or "")
+
+
+def _collect(
+    loaded: LoadedGraph, results: Iterable[Result], *, given: Mapping[str, Reference] | None, dated: bool
+) -> list[_Watched]:
+    """Return each checked stage with its live scores, in the order of the runs."""
+    watched = {}
+    for stage in loaded.graph.stages:
+        calibration = loaded.calibrations.get(stage.name) if given is None and dated else None
+        if stage.confidence is not None:
+            watched[stage.name] = _Watched(
+                stage, utc(f"{calibration.fitted}T00:00Z") if calibration else None
+            )
+    for result in results:
+        for step in result.trace:
+            stage_ = watched.get(step.stage)
+            if stage_ is not None and (stage_.since is None or result.started >= stage_.since):
+                stage_.add(result, step)
+    return list(watched.values())
+
+
+def _report(
+    loaded: LoadedGraph, watched: _Watched, given: Mapping[str, Reference] | None, delta: float
+) -> dict[str, Any]:
+    """Return what is printed of a stage."""
+    from cascade.policy.drift import drift
+
+    name, accept = watched.stage.name, watched.stage.accept
+    calibration = loaded.calibrations.get(name)
+    reference, why = _reference(loaded, watched, given)
+    found: Drift | None = None
+    if reference is not None and accept is not None:
+        confidence = calibration.apply if calibration else float
+        found = drift(reference, watched.scores, accept=accept, confidence=confidence, delta=delta)
+    report = {
+        "stage": name,
+        "runs": len(watched.scores),
+        "since": watched.since,
+        "unmeasured": watched.unmeasured,
+        "reference": None,
+        "live": None,
+        "e_value": None,
+        "verdict": "no reference",
+        "why": why,
+        "first_alarm": None,
+        "audits": {"runs": watched.audits, "graded": watched.graded, "agreed": watched.agreed},
+    }
+    if found is None:
+        return report
+    alarm = None if found.since is None else watched.runs[found.since]
+    kept = {key: value for key, value in asdict(found).items() if key not in ("runs", "since")}
+    return report | kept | {"first_alarm": alarm}
+
+
+def _reference(
+    loaded: LoadedGraph, watched: _Watched, given: Mapping[str, Reference] | None
+) -> tuple[Reference | None, str | None]:
+    """Return what the stage's live scores are compared with, or why there is nothing.
+
+    A calibration saw every row. Live, only the first stage sees every request: a later one gets what the
+    stages before it passed on, whose scores are lower even if nothing drifted.
+    """
+    from pydantic import ValidationError
+
+    from cascade.policy.drift import Reference
+
+    name, (by, signal) = watched.stage.name, watched.signal
+    if given is not None:
+        found = given.get(name)
+        if found is not None and (found.by, found.signal) == (by, signal):
+            return found, None
+        return None, f"the reference file has no scores by {by}, {signal}, of this stage"
+    calibration = loaded.calibrations.get(name)
+    if calibration is None:
+        return None, "it has no calibration; give --reference"
+    if watched.stage != loaded.graph.stages[0]:
+        return None, "it sees only what earlier stages pass on, its calibration saw all; give --reference"
+    if not calibration.scores:
+        return None, "its calibration holds no scores; fit it anew with 'cascade calibrate'"
+    try:
+        return Reference(by=by, signal=signal, rows=calibration.rows, scores=calibration.scores), None
+    except ValidationError as error:
+        text = error.errors()[0]["msg"]
+        raise ConfigError(
+            f"{loaded.path}: calibration of stage {name!r}: scores: {text}; fit it anew"
+        ) from None
+
+
+def _write(path: Path, version: str, stages: list[_Watched]) -> None:
+    from cascade.policy.calibrate import thin
+    from cascade.policy.drift import Reference, References
+
+    found = {}
+    for watched in stages:
+        by, signal = watched.signal
+        if watched.scores:
+            rows = len(watched.scores)
+            found[watched.stage.name] = Reference(
+                by=by, signal=signal, rows=rows, scores=thin(watched.scores)
+            )
+    if not found:
+        raise RequestError(f"{path}: not written: no stored run of {version} has a score")
+    written = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        path.write_text(References(graph=version, written=written, stages=found).model_dump_json() + "\n")
+    except OSError as error:
+        raise RequestError(f"{path}: {error.strerror}; give a writable file for --write-reference") from None
+
+
+def _print(reports: list[dict[str, Any]], place: str, alarm: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if not reports:
+        console.print("no stage of this graph checks confidence, so there is nothing to compare")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("stage", "runs", "accepted then", "accepted now", "e-value", "verdict"):
+        table.add_column(name, justify="left" if name in ("stage", "verdict") else "right")
+    for report in reports:
+        shares = (_share(report["reference"]), _share(report["live"]))
+        e_value = "—" if report["e_value"] is None else f"{report['e_value']:.3g}"
+        table.add_row(report["stage"], str(report["runs"]), *shares, e_value, report["verdict"])
+    console.print(table)
+    console.print(f"alarm at an e-value of {alarm:g}; runs of {place}")
+    for report in reports:
+        for line in _remarks(report):
+            console.print(f"{report['stage']}: {line}")
+
+
+def _share(value: float | None) -> str:
+    return "—" if value is None else f"{value:.1%}"
+
+
+def _remarks(report: dict[str, Any]) -> Iterable[str]:
+    if report["why"]:
+        yield f"no reference: {report['why']}"
+    if report["first_alarm"]:
+        yield f"drifted: the alarm came with run {report['first_alarm']}"
+    if report["unmeasured"]:
+        yield f"{report['unmeasured']} answers had no score"
+    audits = report["audits"]
+    if audits["runs"]:
+        yield (
+            f"{audits['runs']} accepted answers audited; later stages answered {audits['graded']} of them, "
+            f"{audits['agreed']} alike"
+        )

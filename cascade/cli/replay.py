@@ -1,0 +1,206 @@
+"""`cascade replay`: what stored runs would have become under other thresholds, without calling a model."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cascade.config.change import change_graph
+from cascade.config.load import LoadedGraph, load_graph
+from cascade.errors import RequestError
+from cascade.records import Request, Result, Status
+
+if TYPE_CHECKING:
+    from cascade.trace.compare import Change, Comparison
+    from cascade.trace.queries import RunFilter
+    from cascade.trace.replay import Outcome, Price
+
+_SHOWN = 20  # changed runs that the table lists; --json lists all
+
+
+def replay(
+    graph: Annotated[Path, typer.Argument(help="Graph file.", metavar="GRAPH")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change a threshold or limit; may be repeated."),
+    ] = None,
+    graph_name: Annotated[
+        str | None, typer.Option(help="Runs of this graph: NAME or NAME@DIGEST; default: GRAPH's name.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="Only runs that started then or later: ISO 8601.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only runs with this status.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    trace_db: Annotated[str | None, typer.Option(help="Trace store: SQLAlchemy URL or file.")] = None,
+) -> None:
+    """Decide stored runs of GRAPH anew, with the thresholds and limits of --set; no model is called."""
+    loaded = load_graph(graph)
+    changed = change_graph(loaded, set_ or [])
+    from cascade.trace.compare import compare
+    from cascade.trace.queries import RunFilter
+    from cascade.trace.replay import Scene
+    from cascade.trace.replay import replay as decide_anew
+    from cascade.trace.store import default_url
+
+    url = default_url() if trace_db is None else trace_db
+    where = RunFilter(graph=graph_name or loaded.graph.name, status=status, since=utc(since))
+    price = _prices(changed, url, where)
+    scene = Scene(changed.graph, loaded.graph.limits.seconds, changed.calibrations, price)
+    left_out: Counter[str] = Counter()
+    found = compare(_fitting(changed, url, where, left_out), lambda result: decide_anew(result, scene))
+    if json_:
+        about = {"graph": f"{loaded.graph.name}@{loaded.digest}", "set": set_ or []}
+        print(json.dumps(about | _as_json(found, left_out)))
+    else:
+        _print(found, left_out, place=f"{where.graph} in {url}")
+
+
+def utc(text: str | None) -> str | None:
+    """Return a time that someone typed as runs are stored: UTC, ISO 8601, milliseconds.
+
+    Raises:
+        RequestError: it is no time.
+    """
+    if text is None:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        example = "2026-11-21 or 2026-11-21T06:00"
+        raise RequestError(f"--since: {text!r} is no time; give ISO 8601, such as {example}") from None
+    # Without an offset it is the time on the user's clock.
+    return when.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def _prices(loaded: LoadedGraph, url: str, where: RunFilter) -> Price:
+    """Return the worst case of a call; where only the hash of a text is kept, the dearest recorded call."""
+    from cascade.models import build_model
+    from cascade.models.base import cost
+    from cascade.trace.history import dearest_calls
+    from cascade.trace.words import is_hash
+
+    models = {name: build_model(name, model, loaded.base) for name, model in loaded.graph.models.items()}
+    dearest: dict[str, float] | None = None
+
+    def price(name: str, request: Request) -> float | None:
+        nonlocal dearest
+        model = models[name]
+        if not is_hash(request.text):
+            return cost(model.price, *model.worst_case(request.text))
+        if cost(model.price, 1, 1) == 0:
+            return 0.0
+        if dearest is None:
+            dearest = dearest_calls(url, where)
+        return dearest.get(name)
+
+    return price
+
+
+def _fitting(loaded: LoadedGraph, url: str, where: RunFilter, left_out: Counter[str]) -> Iterator[Result]:
+    """Yield the runs that say something about this graph; count why the others do not."""
+    from cascade.trace.history import history
+    from cascade.trace.replay import misfit
+
+    for result in history(url, where):
+        reason = misfit(result, loaded.graph)
+        if reason is None:
+            yield result
+        else:
+            left_out[reason] += 1
+
+
+def _as_json(found: Comparison, left_out: Counter[str]) -> dict[str, Any]:
+    status = ("answered", "accepted", "best_effort", "abstained", "waiting")
+    return {
+        "runs": found.runs,
+        "unknown": dict(found.unknown),
+        "left_out": dict(left_out),
+        "old": {
+            **{name: found.old["status", name] for name in status},
+            "tiers": {tier: found.old["tier", tier] for tier in found.tiers()},
+            "cost_usd": found.old_cost,
+        },
+        "new": {
+            **{name: [found.least["status", name], found.most["status", name]] for name in status},
+            "tiers": {tier: [found.least["tier", tier], found.most["tier", tier]] for tier in found.tiers()},
+            "cost_usd": [found.lowest, found.highest],
+        },
+        "changes": [
+            {
+                "run": change.run,
+                "old": change.old._asdict() | {"cost_usd": change.old_cost},
+                "new": [outcome._asdict() for outcome in change.new],
+                "cost_usd": [change.lowest, change.highest],
+                "unknown": change.unknown,
+            }
+            for change in found.changes
+        ],
+    }
+
+
+def _print(found: Comparison, left_out: Counter[str], place: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    for reason, count in left_out.most_common():
+        console.print(f"left out: {count} of another version: {reason}")
+    if not found.runs:
+        console.print(f"no run of {place} to replay")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (f"{found.runs} runs", "as recorded", "replayed"):
+        table.add_column(name, justify="left" if name.endswith("runs") else "right")
+    for row in _rows(found):
+        table.add_row(*row)
+    console.print(table)
+    for stage, count in found.unknown.most_common():
+        console.print(f"not known: {count} runs would have asked {stage}, which they never did")
+    known = [change for change in found.changes if change.unknown is None]
+    _list(console, "changed", known)
+    _list(console, "may change", [change for change in found.changes if change.unknown is not None])
+    if not found.changes:
+        console.print("no run would have ended otherwise")
+
+
+def _rows(found: Comparison) -> Iterator[tuple[str, str, str]]:
+    from cascade.trace.words import usd
+
+    def row(label: str, key: tuple[str, str]) -> tuple[str, str, str]:
+        return label, str(found.old[key]), _range(str(found.least[key]), str(found.most[key]))
+
+    yield row("answered", ("status", "answered"))
+    for tier in found.tiers():
+        yield row(f"  by {tier}", ("tier", tier))
+    for name, label in (("best_effort", "  best effort"), ("abstained", "abstained"), ("waiting", "waiting")):
+        if found.old["status", name] or found.most["status", name] or name == "abstained":
+            yield row(label, ("status", name))
+    highest = "no bound" if found.highest is None else usd(found.highest)
+    yield "cost", usd(found.old_cost), _range(usd(found.lowest), highest)
+    yield "not known", "", str(found.unknown.total())
+
+
+def _range(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
+
+
+def _list(console: Any, title: str, changes: list[Change]) -> None:
+    from cascade.trace.words import clean
+
+    if changes:
+        console.print(f"\n{title}: {len(changes)}")
+    for change in changes[:_SHOWN]:
+        new = " or ".join(map(_outcome, change.new))
+        console.print(f"  {clean(change.run, 80)}  {_outcome(change.old)} → {new}")
+    if len(changes) > _SHOWN:
+        console.print(f"  … and {len(changes) - _SHOWN} more; --json lists all")
+
+
+def _outcome(outcome: Outcome) -> str:
+    tier = f"({outcome.tier})" if outcome.tier else None
+    return " ".join(filter(None, (outcome.status.replace("_", " "), outcome.stage, tier)))

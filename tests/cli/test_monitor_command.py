@@ -1,0 +1,177 @@
+"""`cascade monitor` over stores of real runs: quiet, drifted, without a reference, and audited."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from scripting import REMOTE, checked, load, scripted, write
+from typer.testing import CliRunner
+
+from cascade.cli.calibrate import calibrate
+from cascade.cli.monitor import DRIFTED, monitor
+from cascade.config.load import load_graph
+from cascade.errors import ConfigError, RequestError
+
+app = typer.Typer()
+app.command()(monitor)
+app.command()(calibrate)
+
+ANSWERS = [["yes", "yes", "yes"], ["yes", "yes", "no"], ["yes", "no", "perhaps"]]  # agreement 1, 2/3, 1/3
+
+
+def texts(count: int, weights: list[int], seed: int = 0) -> dict[str, list[str]]:
+    """Questions and the three drafts that each gets."""
+    chance = random.Random(seed)
+    drawn = chance.choices(ANSWERS, weights, k=count)
+    return {f"question {seed} {number}": answers for number, answers in enumerate(drawn)}
+
+
+USUAL, STRANGE = texts(80, [6, 3, 1]), texts(80, [1, 3, 6], seed=1)
+MODELS = {
+    "small": {"kind": "scripted", "tier": "haiku", "replies": USUAL | STRANGE},
+    "large": scripted("yes", confidence=0.7, tier="opus", **REMOTE),
+}
+STAGES = [
+    checked("first", "small", by="agreement", accept=0.5, samples=3),
+    checked("second", "large", accept=0.6, escalate="end"),
+]
+
+
+def monitored(*arguments: object, status: int = 0) -> str:
+    done = CliRunner().invoke(app, ["monitor", *map(str, arguments)], env={"COLUMNS": "140"})
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == status, done.output
+    return done.output
+
+
+def stages(*arguments: object, status: int = 0) -> dict[str, Any]:
+    found = json.loads(monitored(*arguments, "--json", status=status))
+    return {report["stage"]: report for report in found["stages"]}
+
+
+FIRST = {**STAGES[0], "confidence": {"by": "agreement", "calibration": "first.json"}}
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What `cascade calibrate` writes for the first stage, from the usual questions."""
+    folder = tmp_path_factory.mktemp("calibration")
+    path = write(folder, MODELS, [FIRST, STAGES[1]])
+    chance = random.Random(2)
+    rows = [
+        {"text": text, "label": "yes" if chance.random() < [0, 0.1, 0.6, 0.9][answers.count("yes")] else "no"}
+        for text, answers in USUAL.items()
+    ]
+    data = folder / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = CliRunner().invoke(app, ["calibrate", str(path), "first", "--data", str(data)])
+    assert done.exit_code == 0, done.output
+    return (folder / "first.json").read_text()
+
+
+@pytest.fixture
+def graph(calibration: str, tmp_path: Path) -> Path:
+    """A graph whose first stage is calibrated on the usual questions."""
+    (tmp_path / "first.json").write_text(calibration)
+    return write(tmp_path, MODELS, [FIRST, STAGES[1]])
+
+
+def ask(graph: Path, questions: dict[str, list[str]]) -> None:
+    from cascade import Cascade
+
+    with Cascade.load(graph) as cascade:
+        cascade.batch(list(questions))
+
+
+def test_runs_like_the_calibration_data_are_ok(graph: Path) -> None:
+    ask(graph, USUAL)
+    shown = monitored(graph)
+    assert "alarm at an e-value of 200" in shown
+    found = stages(graph)
+    assert (found["first"]["verdict"], found["first"]["runs"]) == ("ok", 80)
+    assert found["first"]["live"] == pytest.approx(found["first"]["reference"])
+    assert found["first"]["e_value"] < 10
+    assert found["first"]["since"].endswith("T00:00:00.000+00:00")
+
+
+def test_other_questions_are_drift_with_their_own_exit_status(graph: Path) -> None:
+    ask(graph, STRANGE)
+    found = stages(graph, status=DRIFTED)["first"]
+    assert (found["verdict"], found["e_value"] > 200) == ("drifted", True)
+    assert found["live"] < found["reference"]
+    assert f"first: drifted: the alarm came with run {found['first_alarm']}" in monitored(
+        graph, status=DRIFTED
+    )
+
+
+def test_a_later_stage_is_not_compared_with_what_it_never_sees(graph: Path) -> None:
+    ask(graph, USUAL)
+    found = stages(graph)["second"]
+    assert (found["verdict"], found["why"]) == ("no reference", "it has no calibration; give --reference")
+
+
+def test_a_reference_of_earlier_runs_serves_every_stage(graph: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "reference.json"
+    ask(graph, USUAL)
+    monitored(graph, "--write-reference", kept)
+    found = stages(graph, "--reference", kept)
+    assert found["first"]["verdict"] == "ok"
+    assert found["first"]["since"] is None
+    assert found["second"]["verdict"] in ("ok", "too few runs")
+    assert found["second"]["reference"] == found["second"]["live"] == 1.0
+
+
+def test_a_calibration_of_before_this_check_is_no_reference(graph: Path, tmp_path: Path) -> None:
+    path = tmp_path / "first.json"
+    fitted = json.loads(path.read_text())
+    assert len(fitted.pop("scores")) == 80
+    path.write_text(json.dumps(fitted))
+    assert load_graph(graph).calibrations["first"].scores == ()
+    ask(graph, STRANGE)
+    assert "fit it anew" in stages(graph)["first"]["why"]
+    path.write_text(json.dumps(fitted | {"scores": [0.5]}))
+    with pytest.raises(ConfigError, match=r"calibration of stage 'first': scores: .*1 scores; expected 80"):
+        monitored(graph)
+
+
+def test_answers_without_a_score_are_counted_apart(graph: Path) -> None:
+    ask(graph, {"no reply is scripted for this": []})
+    found = stages(graph)["first"]
+    assert (found["runs"], found["unmeasured"], found["verdict"]) == (0, 1, "too few runs")
+    assert "first: 1 answers had no score" in monitored(graph)
+
+
+def test_only_runs_since_then_count(graph: Path) -> None:
+    ask(graph, STRANGE)
+    assert stages(graph, "--since", "2999-01-01")["first"]["runs"] == 0
+    assert stages(graph, "--since", "2020-01-01", status=DRIFTED)["first"]["runs"] == 80
+
+
+def test_audited_answers_are_graded_by_the_next_stage(tmp_path: Path) -> None:
+    audited = [{**STAGES[0], "audit_rate": 0.5}, STAGES[1]]
+    with load(tmp_path, MODELS, audited) as cascade:
+        cascade.batch(list(USUAL))
+    found = stages(tmp_path / "graph.yaml")["first"]
+    audits = found["audits"]
+    assert 20 < audits["runs"] < 60
+    assert audits["graded"] == audits["agreed"] == audits["runs"]
+    assert "accepted answers audited; later stages answered" in monitored(tmp_path / "graph.yaml")
+
+
+def test_a_graph_without_checks_has_nothing_to_monitor(tmp_path: Path) -> None:
+    path = write(tmp_path, {"small": scripted("yes")}, [{"name": "only", "ask": ["small"]}])
+    assert "nothing to compare" in monitored(path)
+    with pytest.raises(RequestError, match="not written: no stored run of test@"):
+        monitored(path, "--write-reference", tmp_path / "x.json")
+
+
+def test_a_reference_that_cannot_be_written_is_an_error(graph: Path, tmp_path: Path) -> None:
+    ask(graph, USUAL)
+    with pytest.raises(RequestError, match="give a writable file for --write-reference"):
+        monitored(graph, "--write-reference", tmp_path / "none" / "x.json")
