@@ -15,11 +15,14 @@ from cascade.cli import (
     calibrate,
     check,
     draw,
+    evaluate,
     monitor,
+    outcomes,
     replay,
     run,
     schema,
     trace,
+    tune,
 )
 from cascade.errors import CascadeError
 
@@ -35,8 +38,11 @@ app.command(name="check")(check.check)
 app.command(name="draw")(draw.draw)
 app.command(name="schema")(schema.schema)
 app.command(name="calibrate")(calibrate.calibrate)
+app.command(name="outcomes")(outcomes.outcomes)
+app.command(name="evaluate")(evaluate.evaluate)
 app.command(name="replay")(replay.replay)
 app.command(name="monitor")(monitor.monitor)
+app.command(name="tune")(tune.tune)
 app.add_typer(trace.app, name="trace")
 
 

@@ -1,0 +1,183 @@
+"""Certificates: how often is a promise broken, and what does keeping it cost?
+
+    python benchmarks/certificates.py --data DIR [--draws 1000] [--json]
+
+Each table is taken as the whole world: calibration rows are drawn from it at random, with replacement, so
+that the true risk of what was tuned on them is known exactly. `tune --max-risk` must break its promise in at
+most delta of the draws. Plain tuning takes the boldest threshold whose error on all the drawn rows, out of
+fold, is at most alpha. The oracle takes it on the world itself, with plain tuning's score. Bundled experts
+escalate to a person, who is right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from common import Figures, guarded, parser, print_json, progress, rate, shown, table, thin
+from experts import Answer, ask_all
+
+from cascade.config.schema import LlamaCppModel
+from cascade.evaluate.datasets import Row, load
+from cascade.evaluate.recorded import load_table
+from cascade.policy.apply import score_values
+from cascade.policy.artifact import Goal
+from cascade.policy.design import choose, problem_of
+from cascade.policy.ensemble import Ensemble
+from cascade.policy.features import Features
+from cascade.policy.promise import certify
+from cascade.policy.search import boldest, walk
+from cascade.policy.table import ModelOutcomes, Outcomes
+
+DELTA = 0.1
+MOST = 1000  # calibration rows of a draw
+PERSON_USD = 1.0
+MIXTRAL, GPT4 = "Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"
+PHI, QWEN, GPT4O, O1 = (
+    "Phi-3.5-mini-instruct",
+    "Qwen2.5-7B-Instruct",
+    "gpt-4o-2024-08-06",
+    "o1-mini-2024-09-12",
+)
+# Table → chain and alpha, about half of the error that the last small model makes alone.
+WORLDS = {
+    "routellm-gsm8k": ((MIXTRAL, GPT4), 0.25),
+    "routellm-mmlu": ((MIXTRAL, GPT4), 0.25),
+    "zeroeval-gsm": ((PHI, "gemma-2-9b-it", GPT4O), 0.06),
+    "zeroeval-crux": ((PHI, QWEN, GPT4O), 0.25),
+    "zeroeval-math": (("Qwen2.5-3B-Instruct", QWEN, O1), 0.25),
+}
+EXPERTS = {"haiku clinc150": 0.03, "haiku banking77": 0.03, "hunter tram": 0.1}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one draw led to: its true risk (NaN if refused or nothing is accepted), and the share accepted."""
+
+    risk: float
+    coverage: float
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--draws", type=int, default=1000, help="random calibration sets of each table")
+    names = [*WORLDS, *EXPERTS]
+    arguments.add_argument("--tables", nargs="+", choices=names, default=names, help="which tables")
+    args = arguments.parse_args()
+    results = []
+    for name in args.tables:
+        if name in WORLDS:
+            chain, alpha = WORLDS[name]
+            world = load_table(name, args.data)
+            world = world.take(np.array(thin(range(len(world)), args.rows)))
+        else:
+            expert, task = name.split()
+            chain, alpha = (expert, "person"), EXPERTS[name]
+            rows = thin(load(task, args.data).test, args.rows)
+            config = LlamaCppModel(kind="llamacpp", path=f"bundled:{expert}", task=task)
+            world = expert_world(expert, rows, asyncio.run(ask_all(config, name, rows)))
+        results.append(measure(name, world, chain, alpha, args.draws))
+    if args.json:
+        print_json({"benchmark": "certificates", "delta": DELTA, "tables": results})
+    else:
+        show(results)
+
+
+def expert_world(expert: str, rows: Sequence[Row], answers: Sequence[Answer]) -> Outcomes:
+    """Return the outcomes of an expert, and of a person who is always right."""
+    right = np.array(
+        [row.label == answer.label for row, answer in zip(rows, answers, strict=True)], dtype=float
+    )
+    sure = np.array([answer.top1 for answer in answers])
+    unknown = np.full(len(rows), np.nan)
+    small = ModelOutcomes(right, np.zeros(len(rows)), unknown, sure)
+    person = ModelOutcomes(np.ones(len(rows)), np.full(len(rows), PERSON_USD), unknown, unknown)
+    ids, prompts = [str(index) for index in range(len(rows))], [row.text for row in rows]
+    return Outcomes(ids, prompts, {expert: small, "person": person})
+
+
+def measure(name: str, world: Outcomes, chain: Sequence[str], alpha: float, draws: int) -> Figures:
+    """Return how often each way of tuning breaks its promise, and how much it accepts."""
+    models = {model: world.models[model] for model in chain}
+    world = Outcomes(world.ids, world.prompts, models, {}, world.sha256)
+    size = min(MOST, len(world) // 2)
+    certified, plain, oracle = [], [], []
+    with progress() as bar:
+        for draw in bar.track(range(draws), description=name):
+            rows = np.random.default_rng(draw).integers(len(world), size=size)
+            certified.append(tuned(world, rows, alpha, draw))
+            found, best = pointwise(world, rows, alpha, draw)
+            plain.append(found)
+            oracle.append(best)
+    figures: Figures = {"table": name, "chain": list(chain), "alpha": alpha, "rows": size, "draws": draws}
+    for kind, outcomes in (("certified", certified), ("plain", plain)):
+        figures |= rate(f"{kind}_broken", sum(each.risk > alpha for each in outcomes), draws)
+        figures[f"{kind}_coverage"] = float(np.mean([each.coverage for each in outcomes]))
+    figures |= rate("refused", sum(np.isnan(each.risk) for each in certified), draws)
+    figures["oracle_coverage"] = float(np.mean([each.coverage for each in oracle]))
+    return figures
+
+
+def tuned(world: Outcomes, rows: np.ndarray, alpha: float, seed: int) -> Outcome:
+    """Tune as `cascade tune --max-risk` does, and return the largest true risk of a stage that accepts."""
+    goal = Goal(kind="max_risk", value=alpha, delta=DELTA)
+    half = len(rows) // 2
+    chain = list(world.models)
+    design = choose(world.take(rows[:half]), goal, seed, chain[-1])
+    found = None if design is None else certify(design, world.take(rows[half:]), goal)
+    if design is None or found is None:
+        return Outcome(np.nan, 0.0)
+    features = Features(world)
+    scores = [None if s is None else score_values(s.score, features, len(world)) for s in design.stages]
+    problem = problem_of(world, design.chain, scores, goal)
+    stage = walk(problem, found[0]).stage
+    risks = [
+        float(1.0 - problem.quality[stage == index, index].mean())
+        for index in range(problem.checked)
+        if (stage == index).any()
+    ]
+    return Outcome(max(risks, default=np.nan), float((stage < problem.checked).mean()))
+
+
+def pointwise(world: Outcomes, rows: np.ndarray, alpha: float, seed: int) -> tuple[Outcome, Outcome]:
+    """Tune by the error measured on the drawn rows, and on the world; the first promises nothing."""
+    drawn, chain = world.take(rows), list(world.models)
+    stage = Ensemble(drawn, seed).stage(tuple(chain[:-1]), chain[-1], "correct")
+    if stage is None:
+        raise ValueError("nothing to judge answers by")
+    wrong = 1.0 - world.models[chain[-2]].quality
+    score = score_values(stage.score, Features(world), len(world))
+    found = []
+    for at in (boldest(stage.held_out, wrong[rows], alpha), boldest(score, wrong, alpha)):
+        taken = score >= at
+        found.append(Outcome(float(wrong[taken].mean()) if taken.any() else np.nan, float(taken.mean())))
+    return found[0], found[1]
+
+
+def show(results: Sequence[Figures]) -> None:
+    """Print the table."""
+    rows = [
+        [
+            found["table"], f"{found['alpha']:g}", str(found["rows"]), shown(found, "certified_broken"),
+            shown(found, "plain_broken"), shown(found, "refused"), f"{found['certified_coverage']:.3f}",
+            f"{found['plain_coverage']:.3f}", f"{found['oracle_coverage']:.3f}",
+        ]
+        for found in results
+    ]  # fmt: skip
+    columns = [
+        "table",
+        "alpha",
+        "rows",
+        "broken: certified",
+        "broken: plain",
+        "refused",
+        "accepted: certified",
+    ]
+    table(f"promise: risk ≤ alpha with delta {DELTA}", [*columns, "plain", "oracle"], rows)
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,130 @@
+"""`cascade evaluate`: measure a policy on an outcome table that it was not tuned on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cascade.errors import RequestError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cascade.evaluate.evaluation import Evaluation
+
+
+def evaluate(
+    outcomes: Annotated[Path, typer.Option(help="Outcome table: .jsonl, .csv or .parquet.")],
+    policy: Annotated[Path, typer.Option(help="Policy file ('cascade tune').")],
+    by: Annotated[list[str] | None, typer.Option(help="Field to slice by; may be given again.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap intervals.")] = 0,
+) -> None:
+    """Measure a policy: accuracy, cost, coverage, risk, routing, slices, and whether promises held."""
+    from cascade.evaluate.evaluation import evaluate_policy
+    from cascade.evaluate.outcomes import read_outcomes
+    from cascade.policy.artifact import read_policy
+
+    tuned = read_policy(policy)
+    found = evaluate_policy(tuned, read_outcomes(outcomes), by=list(dict.fromkeys(by or [])), seed=seed)
+    data = {"policy": str(policy), "outcomes": str(outcomes), **found.as_json()}
+    if report is not None:
+        _write_report(found, f"{policy.name} on {outcomes.name}", report)
+    if data["tuned_on_these_rows"]:
+        print("note: the policy was tuned on this very table; its figures flatter it", file=sys.stderr)
+    if json_:
+        print(json.dumps(data, ensure_ascii=False, allow_nan=False))
+    else:
+        _print(data)
+        if report is not None:
+            print(f"report  {report}")
+
+
+def _write_report(found: Evaluation, title: str, target: Path) -> None:
+    from cascade.evaluate.report import report_page
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(report_page(found, title), encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise RequestError(f"{target}: {error.strerror}; give a writable file for --report") from None
+
+
+def _print(data: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    left_out = f", {data['unknown_rows']} more cannot be known" if data["unknown_rows"] else ""
+    console.print(f"{' → '.join(data['chain'])} on {data['rows']} rows{left_out}", soft_wrap=True)
+    _print_figures(console, data)
+    _print_models(console, data)
+    _print_slices(console, data)
+    for each in data["certificates"]:
+        seen = "nothing" if each["observed"] is None else f"{each['observed']:.2%}"
+        promise = f"{each['kind']} ≤ {each['alpha']:.2%} with probability {1 - each['delta']:g}"
+        verdict = "held" if each["held"] else "DID NOT HOLD"
+        rows = f"{each['observed_rows']} rows"
+        console.print(
+            f"certificate {each['stage']}: {promise}: {verdict} ({seen} here, {rows})", soft_wrap=True
+        )
+
+
+def _print_figures(console: Console, data: dict[str, Any]) -> None:
+    from cascade.evaluate.report import HEADLINES
+
+    rows = []
+    for name, (title, show, meaning) in HEADLINES.items():
+        value, interval = data[name], data[f"{name}_ci"]
+        ends = f"{show(interval[0])} to {show(interval[1])}" if interval else "—"
+        rows.append([title, "—" if value is None else show(value), ends, meaning])
+    _table(console, ["figure", "value", "95% interval", "meaning"], rows, text=(0, 3))
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in data["answered_by"].items())
+    console.print(f"answered by: {shares}", soft_wrap=True)
+
+
+def _print_models(console: Console, data: dict[str, Any]) -> None:
+    from cascade.evaluate.words import per_thousand, percent, plain
+
+    rows = []
+    for name, model in data["models"].items():
+        right = "—" if model["accuracy"] is None else percent(model["accuracy"])
+        cost = "—" if model["mean_cost_usd"] is None else per_thousand(model["mean_cost_usd"], "")
+        for check in [model, *([model["reported"]] if "reported" in model else [])]:
+            figures = ["—" if check[key] is None else plain(check[key]) for key in _CHECKS]
+            rows.append([name, right, cost, check["confidence"] or "—", *figures])
+    head = ["model alone", "accuracy", "cost of 1,000", "confidence of", "AUROC", "AURC", "ECE", "Brier"]
+    _table(console, head, rows, text=(0, 3))
+
+
+_CHECKS = ("auroc", "aurc", "ece", "brier")
+
+
+def _print_slices(console: Console, data: dict[str, Any]) -> None:
+    from cascade.evaluate.words import per_thousand, percent
+
+    rows = []
+    for each in data["slices"]:
+        low, high = each["accuracy_ci"]
+        risk = "—" if each["selective_risk"] is None else percent(each["selective_risk"])
+        figures = [percent(each["accuracy"]), f"{percent(low)} to {percent(high)}", risk]
+        cost = per_thousand(each["mean_cost_usd"], "")
+        rows.append([f"{each['field']} {each['value']}", str(each["rows"]), *figures, cost])
+    if rows:
+        head = ["slice", "rows", "accuracy", "95% interval", "wrong answers", "cost of 1,000"]
+        _table(console, head, rows, text=(0,))
+
+
+def _table(console: Console, head: list[str], rows: list[list[str]], text: tuple[int, ...]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(head):
+        table.add_column(name, justify="left" if number in text else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,226 @@
+"""Rows of an outcome table as JSONL, CSV or Parquet, read into nested objects and written from them.
+
+CSV and Parquet hold one column per value: `id`, `prompt`, `label`, any fields, and for each model
+`NAME.correct` or `NAME.quality`, `NAME.cost_usd`, `NAME.seconds`, `NAME.text`, `NAME.confidence`,
+`NAME.signals.SIGNAL`, and `NAME.error` for a call that failed. An empty cell is an absent value. Parquet may
+also hold `models` as a nested column, as JSONL does.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from cascade.errors import RequestError
+
+SUFFIXES = (".jsonl", ".csv", ".parquet")
+_VALUE = re.compile(r"(.+)\.(correct|quality|cost_usd|seconds|text|confidence|error)", re.DOTALL)
+_SIGNAL = re.compile(r"(.+)\.signals\.(.+)", re.DOTALL)
+_NUMBERS = ("correct", "quality", "cost_usd", "seconds", "confidence")
+
+Row = dict[str, Any] | RequestError
+
+
+def parse_file(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
+    """Yield (line, row) of a file's bytes; a row that cannot be read is its error.
+
+    Lines count from 1; a Parquet file has none, so its rows are counted.
+
+    Raises:
+        RequestError: the file as a whole cannot be read.
+    """
+    if path.suffix not in SUFFIXES:
+        raise RequestError(f"{path}: unknown kind of file {path.suffix!r}; known: {', '.join(SUFFIXES)}")
+    if path.suffix == ".parquet":
+        return _parquet(path, data)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise RequestError(f"{path}:{line}: not valid UTF-8; save the file as UTF-8") from None
+    return _csv(text) if path.suffix == ".csv" else _jsonl(text)
+
+
+def format_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return `rows` as a file of the kind that `path` ends in.
+
+    Raises:
+        RequestError: there is no such kind, or Parquet is not installed.
+    """
+    if path.suffix == ".jsonl":
+        return "".join(map(json_line, rows)).encode()
+    if path.suffix not in SUFFIXES:
+        raise RequestError(f"{path}: unknown kind of file {path.suffix!r}; known: {', '.join(SUFFIXES)}")
+    flat = [_flatten(row) for row in rows]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    if path.suffix == ".csv":
+        sink = io.StringIO(newline="")
+        writer = csv.DictWriter(sink, names)
+        writer.writeheader()
+        writer.writerows(flat)
+        return sink.getvalue().encode()
+    arrow, parquet = _pyarrow(path)
+    buffer = io.BytesIO()
+    parquet.write_table(arrow.table({name: [row.get(name) for row in flat] for name in names}), buffer)
+    return buffer.getvalue()
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """Return one line of JSON."""
+    # A lone surrogate, which a model may answer, is no UTF-8: such a line is escaped.
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    return (text if _encodable(text) else json.dumps(row, allow_nan=False)) + "\n"
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _jsonl(text: str) -> Iterator[tuple[int, Row]]:
+    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
+    for line, content in enumerate(text.split("\n"), start=1):
+        if not content.strip():
+            continue
+        try:
+            row = decoder.decode(content)
+        except json.JSONDecodeError as error:
+            yield (
+                line,
+                RequestError(f"not JSON ({error.msg}, column {error.colno}); expected one object"),
+            )
+        except (ValueError, RecursionError) as error:
+            yield line, RequestError(f"not usable JSON: {error}")
+        else:
+            yield line, row
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} stands twice in one object; keep one")
+    return found
+
+
+def _constant(name: str) -> float:
+    raise ValueError(f"{name} is no number; leave out what was not measured")
+
+
+def _csv(text: str) -> Iterator[tuple[int, Row]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = next(reader, [])
+        trouble = _bad_header(header)
+        if trouble:
+            yield 1, RequestError(trouble)
+            return
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                yield reader.line_num, RequestError(f"{len(cells)} cells, the header has {len(header)}")
+                continue
+            try:
+                yield reader.line_num, _nest(dict(zip(header, cells, strict=True)), numbers=True)
+            except ValueError as error:
+                yield reader.line_num, RequestError(str(error))
+    except csv.Error as error:
+        yield reader.line_num, RequestError(f"not CSV ({error})")
+
+
+def _bad_header(header: Sequence[str]) -> str | None:
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        return f"columns {', '.join(twice)} stand twice; keep one of each"
+    models = {match[1] for name in header if (match := _VALUE.fullmatch(name))}
+    for name in header:
+        owner = next((model for model in models if name.startswith(f"{model}.")), None)
+        if owner is not None and not _VALUE.fullmatch(name) and not _SIGNAL.fullmatch(name):
+            known = ", ".join((*_NUMBERS, "text", "error", "signals.NAME"))
+            return f"unknown column {name!r} of model {owner!r}; known: {known}"
+    return None
+
+
+def _nest(cells: Mapping[str, Any], *, numbers: bool) -> dict[str, Any]:
+    """Turn one row of columns into a nested row; `numbers`: cells are text, and figures have to be parsed.
+
+    Raises:
+        ValueError: a figure is not a number.
+    """
+    row: dict[str, Any] = {}
+    models: dict[str, dict[str, Any]] = {}
+    failed: dict[str, dict[str, Any]] = {}
+    for name, cell in cells.items():
+        if cell is None or cell == "":
+            continue
+        if signal := _SIGNAL.fullmatch(name):
+            value = _number(name, cell) if numbers else cell
+            models.setdefault(signal[1], {}).setdefault("signals", {})[signal[2]] = value
+        elif found := _VALUE.fullmatch(name):
+            figure = numbers and found[2] in _NUMBERS
+            models.setdefault(found[1], {})[found[2]] = _number(name, cell) if figure else cell
+        else:
+            row[name] = cell
+    for name in [name for name, entry in models.items() if "error" in entry]:
+        failed[name] = models.pop(name)
+    row.setdefault("models", models)
+    return row | ({"failed": failed} if failed else {})
+
+
+def _number(name: str, cell: str) -> float:
+    if cell.lower() in ("true", "false"):
+        return float(cell.lower() == "true")
+    try:
+        return float(cell)
+    except ValueError:
+        raise ValueError(f"{name} is {cell!r}; expected a number, or an empty cell") from None
+
+
+def _flatten(row: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {name: value for name, value in row.items() if name not in ("models", "failed")}
+    for name, entry in (*row.get("models", {}).items(), *row.get("failed", {}).items()):
+        flat |= {f"{name}.{key}": value for key, value in entry.items() if key != "signals"}
+        flat |= {f"{name}.signals.{key}": value for key, value in entry.get("signals", {}).items()}
+    return flat
+
+
+def _parquet(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
+    arrow, parquet = _pyarrow(path)
+    try:
+        table = parquet.read_table(arrow.BufferReader(data))
+    except (arrow.ArrowException, OSError) as error:
+        raise RequestError(f"{path}: not a Parquet file: {error}") from error
+    trouble = _bad_header(table.column_names)
+    if trouble:
+        raise RequestError(f"{path}: {trouble}")
+    rows = (row for batch in table.to_batches() for row in batch.to_pylist())
+    return ((number, _nest(_dense(row), numbers=False)) for number, row in enumerate(rows, start=1))
+
+
+def _dense(value: Any) -> Any:
+    """Drop what is null: Parquet has every column in every row."""
+    if isinstance(value, dict):
+        kept = {name: _dense(item) for name, item in value.items() if item is not None}
+        return {name: item for name, item in kept.items() if item != {} or name == "models"}
+    return value
+
+
+def _pyarrow(path: Path) -> tuple[Any, Any]:
+    try:  # imported by name: it is no dependency, so type checkers cannot see it
+        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise RequestError(
+            f"{path}: Parquet needs pyarrow, which is not installed: pip install pyarrow (or use .jsonl)"
+        ) from error
+    return arrow, parquet

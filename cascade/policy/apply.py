@@ -1,0 +1,156 @@
+"""Deciding by a tuned policy: pure, numpy only, no model is called.
+
+The same code serves a live request (a table of one row), evaluation and replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascade.errors import ConfigError
+from cascade.policy.artifact import Policy, PolicyStage, PromptGate, Score
+from cascade.policy.calibrate import Curve
+from cascade.policy.features import Features
+from cascade.policy.table import Column, Outcomes
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What a policy decides on each row of a table.
+
+    Attributes:
+        answered_by: index into the policy's stages; −1 where it abstains, −2 where it cannot be known because
+            the table lacks the outcome of a model that would have been asked.
+        stopped_at: index of the last stage asked, whether it answered or abstained; −1 where unknown.
+        quality: of the answer; NaN where there is none.
+        cost_usd, seconds: of all models asked; NaN where the table does not say.
+        confidence: P(correct) of the answer; NaN where it was not measured.
+        scores: model → its stage's score on every row that the stage asked, else NaN.
+    """
+
+    answered_by: NDArray[np.intp]
+    stopped_at: NDArray[np.intp]
+    quality: Column
+    cost_usd: Column
+    seconds: Column
+    confidence: Column
+    scores: Mapping[str, Column]
+
+
+def apply_policy(policy: Policy, outcomes: Outcomes) -> Decisions:
+    """Decide every row of `outcomes`.
+
+    Raises:
+        ConfigError: the table lacks a model of the policy.
+    """
+    if missing := [name for name in policy.chain if name not in outcomes.models]:
+        known = ", ".join(outcomes.models)
+        raise ConfigError(f"policy asks {', '.join(missing)}, which the outcome table lacks; known: {known}")
+    rows = len(outcomes)
+    features = Features(outcomes)
+    asked = np.ones(rows, dtype=bool) if policy.gate is None else ~_skips(policy.gate, features, rows)
+    done = np.zeros(rows, dtype=bool)
+    answered_by, stopped_at = np.full(rows, -1, dtype=np.intp), np.full(rows, -1, dtype=np.intp)
+    quality, confidence = np.full(rows, np.nan), np.full(rows, np.nan)
+    cost, seconds = np.zeros(rows), np.zeros(rows)
+    scores: dict[str, Column] = {}
+    for index, stage in enumerate(policy.stages):
+        model = outcomes.models[stage.model]
+        if policy.gate is not None and stage.model == policy.gate.to:
+            asked |= ~done
+        here = asked & ~done
+        unknown = here & np.isnan(model.quality)
+        answered_by[unknown], done = -2, done | unknown
+        here &= ~unknown
+        cost[here] += model.cost_usd[here]
+        seconds[here] += model.seconds[here]
+        stopped_at[here] = index
+        score = np.full(rows, np.nan) if stage.score is None else score_values(stage.score, features, rows)
+        scores[stage.model] = np.where(here, score, np.nan)
+        accepted = here & _accepts(stage, score)
+        answered_by[accepted], quality[accepted] = index, model.quality[accepted]
+        if stage.confidence is not None:
+            confidence[accepted] = curve_values(stage.confidence, score[accepted])
+        if stage.abstain_below is not None:
+            done |= here & (score < stage.abstain_below)
+        done |= accepted
+    lost = answered_by == -2
+    cost[lost], seconds[lost], stopped_at[lost] = np.nan, np.nan, -1
+    return Decisions(answered_by, stopped_at, quality, cost, seconds, confidence, scores)
+
+
+def decide_row(policy: Policy, outcomes: Outcomes, stage: int) -> Literal["accept", "escalate", "abstain"]:
+    """Decide what follows after `stage` (an index) answered a single live request.
+
+    Args:
+        policy: the policy.
+        outcomes: a table of one row with every model that was asked so far; qualities do not matter.
+        stage: index of the stage that was asked last.
+    """
+    here = policy.stages[stage]
+    score = np.full(1, np.nan) if here.score is None else score_values(here.score, Features(outcomes), 1)
+    if _accepts(here, score)[0]:
+        return "accept"
+    low = here.abstain_below is not None and bool(score[0] < here.abstain_below)
+    return "abstain" if low or stage + 1 == len(policy.stages) else "escalate"
+
+
+def first_stage(policy: Policy, prompt: str) -> int:
+    """Return the index of the stage that a request starts at."""
+    if policy.gate is None:
+        return 0
+    table = Outcomes([""], [prompt], {})
+    return policy.chain.index(policy.gate.to) if _skips(policy.gate, Features(table), 1)[0] else 0
+
+
+def routing_score(policy: Policy, outcomes: Outcomes) -> Column:
+    """Return how much each row needs the last model, in [0, 1], for APGR and CPT.
+
+    One minus the score of the last stage that has one, whether or not a row gets so far; else the gate's.
+
+    Raises:
+        ConfigError: the policy has neither, so that it routes nothing.
+    """
+    features = Features(outcomes)
+    for stage in reversed(policy.stages[:-1]):
+        if stage.score is not None:
+            return 1.0 - score_values(stage.score, features, len(outcomes))
+    if policy.gate is None:
+        raise ConfigError("policy has no score and no gate: every row goes the same way")
+    return score_values(policy.gate.score, features, len(outcomes))
+
+
+def score_values(score: Score, features: Features, rows: int) -> Column:
+    """Return the score of each row; NaN where a feature is missing."""
+    z = np.full(rows, score.bias)
+    for term in score.terms:
+        z += term.weight * (features.column(term.feature) - term.mean) / term.scale
+    for words in score.words:
+        row, bucket = features.words(words.model, len(words.weights))
+        z += np.bincount(row, weights=np.array(words.weights)[bucket], minlength=rows)
+    return np.asarray(0.5 * (1.0 + np.tanh(z / 2.0)))  # the logistic function, without overflow
+
+
+def curve_values(curve: Curve, score: Column) -> Column:
+    """Return `curve` at each score, as `Curve.apply` does for one; NaN stays NaN."""
+    if curve.a is not None and curve.b is not None:
+        value = 0.5 * (1.0 + np.tanh((curve.a * score + curve.b) / 2.0))
+        return np.asarray(np.clip(value, 1e-9, 1.0 - 1e-9))
+    return np.asarray(np.where(np.isnan(score), np.nan, np.interp(score, curve.x, curve.y)))
+
+
+def _accepts(stage: PolicyStage, score: Column) -> NDArray[np.bool_]:
+    if stage.accept == "always":
+        return np.ones(len(score), dtype=bool)
+    if stage.accept == "never":
+        return np.zeros(len(score), dtype=bool)
+    return np.asarray(score >= stage.accept)  # false where the score is NaN: no estimate escalates
+
+
+def _skips(gate: PromptGate, features: Features, rows: int) -> NDArray[np.bool_]:
+    return np.asarray(score_values(gate.score, features, rows) >= gate.skip_at)

@@ -1,0 +1,195 @@
+"""The tuned policy: which models are asked in which order, and when an answer is good enough.
+
+A small readable JSON file, made by `cascade tune`; `cascade.policy.apply` decides by it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from cascade.errors import ConfigError
+from cascade.policy.calibrate import Curve
+from cascade.policy.features import Feature
+from cascade.records import Record
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+_REDO = "write it anew with 'cascade tune'"
+
+
+class Term(Record):
+    """One feature of a score: it adds weight · (feature − mean) / scale."""
+
+    feature: Feature
+    weight: Finite
+    mean: Finite = 0.0
+    scale: float = Field(1.0, gt=0.0, allow_inf_nan=False)
+
+
+class Words(Record):
+    """Each distinct word or pair in the prompt (or in `model`'s answer) adds its hash bucket's weight."""
+
+    model: str | None = None
+    weights: tuple[Finite, ...] = Field(min_length=1)
+
+
+class Score(Record):
+    """A number in [0, 1] made of features: 1 / (1 + exp(−(bias + terms + words)))."""
+
+    bias: Finite
+    terms: tuple[Term, ...] = ()
+    words: tuple[Words, ...] = ()
+
+
+class PolicyStage(Record):
+    """Ask `model`; accept its answer where the score is at least `accept`.
+
+    `accept` is "always" for a stage without a check and "never" for a model that is asked only for what its
+    answer tells the later scores. Below `abstain_below` the run ends without an answer. `confidence` maps
+    the score to P(correct).
+    """
+
+    model: str
+    accept: Finite | Literal["always", "never"]
+    abstain_below: Finite | None = None
+    score: Score | None = None
+    confidence: Curve | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.score is None and (isinstance(self.accept, float) or self.abstain_below is not None):
+            raise ValueError("a threshold needs a 'score' to be compared with")
+        return self
+
+
+class PromptGate(Record):
+    """Where the score of the prompt is at least `skip_at`, the first model asked is `to`."""
+
+    score: Score
+    skip_at: Finite
+    to: str
+
+
+class Certificate(Record):
+    """A promise, and the held-out rows that support it.
+
+    max_risk: with probability 1 − delta, at most `alpha` of what `stage` accepts is wrong; `accepted` of
+    `rows` rows were, `errors` of these wrong. max_loss: with probability 1 − delta, the policy's accuracy
+    is at most `alpha` under the top model's; `errors` rows it alone got wrong, `gains` it alone got right.
+    `bound` is the upper confidence bound of that risk or loss.
+    """
+
+    stage: str
+    kind: Literal["max_risk", "max_loss"]
+    alpha: Share
+    delta: Share
+    bound: Finite
+    rows: int = Field(ge=0)
+    accepted: int = Field(ge=0)
+    errors: int = Field(ge=0)
+    gains: int = Field(0, ge=0)
+
+
+class Goal(Record):
+    """What a policy was tuned for: error among the accepted, loss, mean USD, or quality per USD."""
+
+    kind: Literal["max_risk", "max_loss", "budget", "lambda"]
+    value: Finite
+    delta: Share | None = None
+    abstention_price: Finite | None = None
+
+
+class Policy(Record):
+    """A tuned cascade.
+
+    `fitted_rows` of `rows` fitted scores and chose thresholds; certificates count the other
+    `certified_rows`. `data_sha256` is of the outcome file. `changes` says what differs from an older policy.
+    """
+
+    version: Literal[1] = 1
+    goal: Goal
+    gate: PromptGate | None = None
+    stages: tuple[PolicyStage, ...] = Field(min_length=1)
+    certificates: tuple[Certificate, ...] = ()
+    rows: int = Field(ge=0)
+    fitted_rows: int = Field(ge=0)
+    certified_rows: int = Field(ge=0)
+    data_sha256: str
+    seed: int
+    fitted: str
+    changes: tuple[str, ...] = ()
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """The models in the order they are asked."""
+        return tuple(stage.model for stage in self.stages)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        seen: set[str] = set()
+        if len(set(self.chain)) < len(self.chain):
+            raise ValueError(f"stages ask {', '.join(self.chain)}; each model may be asked once")
+        if self.gate is not None:
+            if self.gate.to not in self.chain[1:]:
+                raise ValueError(f"gate.to is {self.gate.to!r}; known: {', '.join(self.chain[1:])}")
+            _known(self.gate.score, seen, "gate")
+        for stage in self.stages:
+            seen.add(stage.model)
+            if stage.score is not None:
+                _known(stage.score, seen, f"stage {stage.model!r}")
+        return self
+
+
+def _known(score: Score, models: set[str], where: str) -> None:
+    """Refuse a score that needs what has not been asked yet."""
+    used = {term.feature.model for term in score.terms} | {term.feature.other for term in score.terms}
+    used |= {words.model for words in score.words}
+    if ahead := sorted(name for name in used if name is not None and name not in models):
+        raise ValueError(f"{where} needs answers of {', '.join(ahead)}, which has not been asked by then")
+
+
+def read_policy(path: str | Path) -> Policy:
+    """Read a policy file.
+
+    Raises:
+        ConfigError: the file is missing, is not JSON, or is not a valid policy.
+    """
+    path = Path(path)
+    try:
+        return Policy.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: policy file is missing; {_REDO}") from None
+    except ValidationError as error:
+        problems = [
+            f"{path}: {'.'.join(map(str, item['loc'])) or 'policy'}: {item['msg']}; {_REDO}"
+            for item in error.errors(include_url=False)
+        ]
+        raise ConfigError(*problems) from error
+    except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
+        raise ConfigError(f"{path}: policy file cannot be read: {error}") from error
+
+
+def write_policy(policy: Policy, path: str | Path) -> None:
+    """Write a policy file; a reader sees the old file or the new one, never a part.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(
+            json.dumps(policy.model_dump(mode="json", exclude_none=True), indent=1) + "\n", encoding="utf-8"
+        )
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise ConfigError(f"{path}: policy file cannot be written: {error.strerror}") from error

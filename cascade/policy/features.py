@@ -1,0 +1,139 @@
+"""Features of a prompt and of what models answered so far: what a policy's learned scores are made of.
+
+Every feature can be computed for one request as well as for a table, with numpy alone. A feature that
+cannot be computed (a missing signal, no text) is NaN, and so is every score that needs it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+import zlib
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascade.policy.table import Column, Outcomes
+from cascade.records import Record
+
+_WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]")
+_EDGE = 1e-6  # a confidence of 0 or 1 has no finite logit
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+
+
+def _log(count: int) -> float:
+    return math.log1p(count)
+
+
+# Each is a number that one reading of the text gives, cheap next to any model call.
+SHAPES: dict[str, Callable[[str], float]] = {
+    "chars": lambda text: _log(len(text)),
+    "words": lambda text: _log(len(text.split())),
+    "lines": lambda text: _log(text.count("\n")),
+    "numbers": lambda text: _log(len(_NUMBER.findall(text))),
+    "longest_number": lambda text: float(max(map(len, _NUMBER.findall(text)), default=0)),
+    "symbols": lambda text: sum(not c.isalnum() and not c.isspace() for c in text) / max(1, len(text)),
+}
+
+
+class Feature(Record):
+    """One number about a row.
+
+    prompt: `name` is one of SHAPES, of the request. text: the same of `model`'s answer. signal: `model`'s
+    signal `name`. confidence: the logit of what `model`'s check reported. agreement: 1 if `model` and
+    `other` answered the same but for case and white space, else 0; a blank answer agrees with nobody.
+    """
+
+    kind: Literal["prompt", "text", "signal", "confidence", "agreement"]
+    model: str | None = None
+    other: str | None = None
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """A short name for people."""
+        return " ".join(part for part in (self.kind, self.model, self.other, self.name) if part)
+
+
+def same_answer(text: str) -> str:
+    """Return `text` as answers are compared: Unicode NFKC, without regard to case or to white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+class Features:
+    """Computes features of one table, each thing once."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._outcomes = outcomes
+        self._columns: dict[Feature, Column] = {}
+        self._answers: dict[str, NDArray[np.intp]] = {}
+        self._codes: dict[str, int] = {}
+        self._hashed: dict[tuple[str | None, int], tuple[NDArray[np.intp], NDArray[np.intp]]] = {}
+
+    def column(self, feature: Feature) -> Column:
+        """Return one value a row; NaN where it cannot be known."""
+        if feature not in self._columns:
+            self._columns[feature] = self._compute(feature)
+        return self._columns[feature]
+
+    def matrix(self, features: Sequence[Feature]) -> NDArray[np.float64]:
+        """Return rows × features."""
+        if not features:
+            return np.zeros((len(self._outcomes), 0))
+        return np.column_stack([self.column(feature) for feature in features])
+
+    def words(self, model: str | None, size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return (row, bucket) of each distinct word and pair of words of prompts, or of `model`'s answers.
+
+        Words are hashed into `size` buckets (Weinberger et al. 2009), so no vocabulary has to be stored.
+        """
+        key = (model, size)
+        if key not in self._hashed:
+            found = [buckets(text, size) for text in self._texts(model)]
+            rows = np.repeat(np.arange(len(found)), [len(each) for each in found])
+            flat = np.fromiter((bucket for each in found for bucket in each), np.intp, len(rows))
+            self._hashed[key] = (rows, flat)
+        return self._hashed[key]
+
+    def _texts(self, model: str | None) -> Sequence[str | None]:
+        if model is None:
+            return self._outcomes.prompts
+        return self._outcomes.models[model].texts or [None] * len(self._outcomes)
+
+    def _compute(self, feature: Feature) -> Column:
+        if feature.kind == "agreement":
+            ours, theirs = self._answer_codes(feature.model or ""), self._answer_codes(feature.other or "")
+            known = (ours >= 0) & (theirs >= 0)
+            return np.where(known, (ours == theirs).astype(float), np.nan)
+        if feature.kind in ("signal", "confidence"):
+            outcomes = self._outcomes.models[feature.model or ""]
+            missing = np.full(len(self._outcomes), np.nan)
+            if feature.kind == "confidence":
+                sure = np.clip(outcomes.confidence, _EDGE, 1.0 - _EDGE)
+                return np.asarray(np.log(sure / (1.0 - sure)))
+            return outcomes.signals.get(feature.name or "", missing)
+        shape = SHAPES[feature.name or ""]
+        texts = self._texts(feature.model)
+        return np.array([math.nan if text is None else shape(text) for text in texts], dtype=float)
+
+    def _answer_codes(self, model: str) -> NDArray[np.intp]:
+        """Number the distinct answers; −1 where there is none."""
+        if model not in self._answers:
+            # A blank answer agrees with nobody, so each model's blanks get a key that no answer has.
+            keys = [
+                None if text is None else same_answer(text) or f"\0{model}" for text in self._texts(model)
+            ]
+            codes = [-1 if key is None else self._codes.setdefault(key, len(self._codes)) for key in keys]
+            self._answers[model] = np.array(codes, dtype=np.intp)
+        return self._answers[model]
+
+
+def buckets(text: str | None, size: int) -> list[int]:
+    """Return the distinct hash buckets of a text's words and pairs of neighbouring words; none for None."""
+    words = [word.casefold() for word in _WORD.findall(text or "")]
+    terms = {*words, *(f"{left} {right}" for left, right in pairwise(words))}
+    return sorted({zlib.crc32(term.encode()) % size for term in terms})
