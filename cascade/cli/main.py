@@ -16,6 +16,7 @@ from cascade.cli import (
     check,
     draw,
     evaluate,
+    grade,
     monitor,
     outcomes,
     replay,
@@ -23,6 +24,7 @@ from cascade.cli import (
     schema,
     trace,
     tune,
+    ui,
 )
 from cascade.errors import CascadeError
 
@@ -42,7 +44,9 @@ app.command(name="outcomes")(outcomes.outcomes)
 app.command(name="evaluate")(evaluate.evaluate)
 app.command(name="replay")(replay.replay)
 app.command(name="monitor")(monitor.monitor)
+app.command(name="grade")(grade.grade)
 app.command(name="tune")(tune.tune)
+app.command(name="ui")(ui.ui)
 app.add_typer(trace.app, name="trace")
 
 

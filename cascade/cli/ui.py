@@ -1,0 +1,81 @@
+"""`cascade ui`: the trace viewer, on this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cascade.errors import CascadeError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+def ui(
+    graphs: Annotated[
+        list[Path] | None, typer.Argument(help="Graph files to draw runs in.", metavar="[GRAPH]...")
+    ] = None,
+    trace_db: Annotated[
+        str | None,
+        typer.Option(
+            help="Trace store: SQLAlchemy URL or file; default: CASCADE_TRACE_DB, else your data folder."
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; the default is this machine only.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8765,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+) -> None:
+    """Look at stored runs in a browser: why each was answered as it was, and what it cost."""
+    from cascade.config.load import load_graph
+    from cascade.trace.store import TraceStore, default_url
+
+    loaded = [load_graph(path) for path in graphs or []]
+    try:
+        from cascade.serve.app import create_app
+    except ImportError as error:
+        raise CascadeError(f"cascade ui needs {error.name}; pip install 'cascade[serve]'") from error
+    listener = _listen(host, port)
+    with listener, TraceStore(default_url() if trace_db is None else trace_db, create=False) as store:
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{listener.getsockname()[1]}/"
+        print(f"traces of {store.location} at {url}  (Ctrl-C ends)", flush=True)
+        if open_ and _has_display():
+            webbrowser.open(url)
+        _serve(create_app(store, loaded, hosts=(host, socket.gethostname())), listener)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        cause = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise CascadeError(
+            f"cannot listen at {host} port {port}: {cause}; give another --host or --port"
+        ) from error
+
+
+def _has_display() -> bool:
+    """Whether a browser window can open; without one a text browser would take the terminal."""
+    graphical = sys.platform in ("win32", "darwin")
+    return graphical or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _serve(app: FastAPI, listener: socket.socket) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, lifespan="off"
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:  # the usual way to end it
+        print()

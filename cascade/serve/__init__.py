@@ -1,0 +1,1 @@
+"""The trace viewer: pages without scripts, and the same as JSON."""

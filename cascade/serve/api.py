@@ -1,0 +1,91 @@
+"""The runs as JSON: list, one in full, and grading one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from cascade.records import Record
+from cascade.serve.filters import NAMES, read_query
+from cascade.serve.inputs import read_body, viewer_of
+
+_LIMIT, _MOST = 50, 500  # runs in one answer: default, at most
+
+router = APIRouter(prefix="/v1")
+
+
+class GradeBody(BaseModel):
+    """The body of a grade."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    correct: bool
+    by: str | None = None
+    note: str | None = None
+
+
+@router.get("/runs", response_model=None)
+def list_runs(request: Request) -> Response:
+    """Return summaries of runs, newest first, and where the next page begins (`before`)."""
+    params = request.query_params
+    query = read_query(params)
+    problems = list(query.problems)
+    known = (*NAMES, "limit", "before")
+    problems += [f"unknown {name!r}; known: {', '.join(known)}" for name in params if name not in known]
+    try:
+        limit = int(params.get("limit", _LIMIT))
+    except ValueError:
+        limit = 0
+    if not 1 <= limit <= _MOST:
+        problems.append(f"limit is {params.get('limit')!r}; expected 1 to {_MOST}")
+    if problems:
+        return problem(422, "; ".join(problems))
+    found = viewer_of(request).store.search(query.where, limit=limit + 1, before=params.get("before"))
+    rows = [_plain(row) for row in found[:limit]]
+    return _json({"runs": rows, "before": rows[-1]["run"] if len(found) > limit else None})
+
+
+@router.get("/runs/{run}", response_model=None)
+def one_run(request: Request, run: str) -> Response:
+    """Return a run in full, with its grades, the newest last; an infinite number is null."""
+    store = viewer_of(request).store
+    result = store.get(run)
+    return _json({**_plain(result), "grades": [_plain(grade) for grade in store.grades(result.run)]})
+
+
+@router.post("/runs/{run}/grade", response_model=None)
+async def grade_run(request: Request, run: str) -> Response:
+    """Store a grade: `{"correct": true, "by": "…", "note": "…"}`, the last two optional."""
+    # A form on another site can post, but not with this type.
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise HTTPException(415, "the body must be JSON; set Content-Type: application/json")
+    try:
+        body = GradeBody.model_validate_json(await read_body(request))
+    except ValidationError as error:
+        found = [f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in error.errors()]
+        raise HTTPException(422, f'{"; ".join(found)}; expected {{"correct": true}} or false') from None
+    store = viewer_of(request).store
+    grade = await run_in_threadpool(store.grade, run, body.correct, by=body.by, note=body.note)
+    return _json(_plain(grade), 201)
+
+
+def problem(code: int, detail: str) -> Response:
+    """Return an error."""
+    return _json({"error": detail}, code)
+
+
+def _plain(record: Record) -> dict[str, Any]:
+    """Return a record as plain JSON values; JSON has no infinity, so that is null."""
+    plain: dict[str, Any] = json.loads(record.model_dump_json())
+    return plain
+
+
+def _json(value: dict[str, Any], code: int = 200) -> Response:
+    return JSONResponse(value, code)

@@ -1,0 +1,180 @@
+"""The viewer as an ASGI application: `uvicorn` runs it, and any ASGI application can mount it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from urllib.parse import parse_qs, urlencode
+
+from fastapi import APIRouter, FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from cascade.config.load import LoadedGraph
+from cascade.errors import GradeError, TraceError, UnknownRunError
+from cascade.serve import api
+from cascade.serve.dashboard import saving, summarise
+from cascade.serve.filters import GRADES, RULES, STATUSES, Query, read_query
+from cascade.serve.guard import Guard
+from cascade.serve.inputs import Viewer, read_body, viewer_of
+from cascade.serve.pages import HERE, render
+from cascade.serve.run_page import heat_levels, view
+from cascade.trace.store import TraceStore
+
+_PAGE = 50  # runs on a page of the list
+_WINDOW = 5000  # newest runs that the dashboard looks at
+_FILES = {"style.css": "text/css", "icon.svg": "image/svg+xml"}
+
+router = APIRouter(default_response_class=HTMLResponse)
+
+
+def create_app(
+    store: TraceStore, graphs: Sequence[LoadedGraph] = (), *, hosts: Collection[str] = ()
+) -> FastAPI:
+    """Return the viewer.
+
+    Args:
+        store: where the runs are. The caller closes it.
+        graphs: graph files whose runs are drawn in them, and shown on their calibration curves.
+        hosts: names that the viewer is reached by, beside those of the loopback interface.
+    """
+    app = FastAPI(title="cascade", docs_url=None, redoc_url=None, openapi_url=None)
+    known = {f"{loaded.graph.name}@{loaded.digest}": loaded for loaded in graphs}
+    app.state.viewer = Viewer(store, known)
+    app.include_router(api.router)
+    app.include_router(router)
+    app.add_middleware(Guard, hosts=hosts)
+    app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(TraceError, _trace_problem)
+    return app
+
+
+@router.get("/")
+def list_page(request: Request) -> Response:
+    """Show the runs, newest first."""
+    store = viewer_of(request).store
+    query = read_query(request.query_params)
+    before = request.query_params.get("before") or None
+    found = [] if query.problems else store.search(query.where, limit=_PAGE + 1, before=before)
+    older = urlencode(query.given | {"before": found[_PAGE - 1].run}) if len(found) > _PAGE else None
+    return _page(
+        request,
+        "list.html",
+        400 if query.problems else 200,
+        **_choices(query, store),
+        rows=found[:_PAGE],
+        older=older,
+        newest=urlencode(query.given) if before else None,
+        any_runs=bool(found or store.runs(limit=1)),
+    )
+
+
+@router.get("/dashboard")
+def dashboard_page(request: Request) -> Response:
+    """Show what the newest runs amount to."""
+    store = viewer_of(request).store
+    query = read_query(request.query_params)
+    summary = None if query.problems else summarise(store.overview(query.where, limit=_WINDOW))
+    return _page(
+        request,
+        "dashboard.html",
+        400 if query.problems else 200,
+        **_choices(query, store),
+        summary=summary,
+        saving=saving(summary) if summary else None,
+        window=_WINDOW,
+        any_runs=bool(summary or store.runs(limit=1)),
+    )
+
+
+@router.get("/runs/{run}")
+def run_page(request: Request, run: str) -> Response:
+    """Show one run in full."""
+    return _run_page(request, run)
+
+
+@router.post("/runs/{run}/grade")
+async def grade_form(request: Request, run: str) -> Response:
+    """Take a grade from the form of the run's page."""
+    fields = parse_qs((await read_body(request)).decode("utf-8", "replace"))
+    given = {name: values[0] for name, values in fields.items()}
+    if given.get("grade") not in ("right", "wrong"):
+        raise HTTPException(422, f"grade is {given.get('grade')!r}; expected right or wrong")
+    return await run_in_threadpool(_grade, request, run, given)
+
+
+def _grade(request: Request, run: str, given: dict[str, str]) -> Response:
+    store = viewer_of(request).store
+    correct = given["grade"] == "right"
+    try:
+        grade = store.grade(run, correct, by=given.get("by"), note=given.get("note"))
+    except GradeError as error:
+        return _run_page(request, run, problem=str(error))
+    return RedirectResponse(f"{_root(request)}/runs/{grade.run}#grade", 303)
+
+
+def _run_page(request: Request, run: str, *, problem: str | None = None) -> Response:
+    viewer = viewer_of(request)
+    result = viewer.store.get(run)
+    return _page(
+        request,
+        "run.html",
+        422 if problem else 200,
+        run=result,
+        view=view(result, viewer.graphs),
+        grades=viewer.store.grades(result.run),
+        levels=heat_levels(),
+        problem=problem,
+    )
+
+
+@router.get("/{name}")
+def static_file(name: str) -> Response:
+    """Serve the style sheet and the icon."""
+    if name not in _FILES:
+        raise HTTPException(404, f"/{name} is no page of the viewer")
+    return Response((HERE / "static" / name).read_bytes(), media_type=_FILES[name])
+
+
+def _choices(query: Query, store: TraceStore) -> dict[str, object]:
+    """What the form of filters offers and holds."""
+    options = {
+        "graph": store.known("graph"),
+        "status": STATUSES,
+        "tier": store.known("tier"),
+        "rule": RULES,
+        "grade": GRADES,
+    }
+    return {"given": query.given, "problems": query.problems, "options": options}
+
+
+def _root(request: Request) -> str:
+    """Where the viewer is mounted: the beginning of its links."""
+    return str(request.scope.get("root_path", ""))
+
+
+def _page(request: Request, template: str, status: int = 200, **values: object) -> Response:
+    place = viewer_of(request).store.location
+    path = request.url.path.removeprefix(_root(request))
+    html = render(template, root=_root(request), here=path, place=place, **values)
+    return HTMLResponse(html, status)
+
+
+def _http_problem(request: Request, error: Exception) -> Response:
+    code = error.status_code if isinstance(error, HTTPException) else 500
+    detail = str(error.detail) if isinstance(error, HTTPException) else ""
+    if code == 404 and detail == "Not Found":
+        detail = f"{request.url.path} is no page of the viewer"
+    return _problem(request, code, detail)
+
+
+def _trace_problem(request: Request, error: Exception) -> Response:
+    code = 404 if isinstance(error, UnknownRunError) else 422 if isinstance(error, GradeError) else 503
+    return _problem(request, code, str(error))
+
+
+def _problem(request: Request, code: int, detail: str) -> Response:
+    if request.url.path.removeprefix(_root(request)).startswith("/v1/"):
+        return api.problem(code, detail)
+    return _page(request, "error.html", code, code=code, detail=detail)

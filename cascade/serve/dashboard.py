@@ -1,0 +1,291 @@
+"""The figures of many runs, folded for the dashboard. Everything is counted from the stored runs."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate, pairwise
+
+from markupsafe import Markup
+
+from cascade.serve import charts
+from cascade.serve.pages import percent, tier_class
+from cascade.trace.overview import Figures, Opinion, Overview
+from cascade.trace.words import clean, number, usd
+
+_COLUMNS = 24  # of a chart over time
+_FEW = 10  # rows of a table
+_ORDER = ("haiku", "sonnet", "opus")
+
+
+@dataclass(frozen=True)
+class Share:
+    """A tier (None: no answer), how many runs it answered, and how many graded ones rightly."""
+
+    tier: str | None
+    runs: int
+    share: float
+    cost_usd: float
+    graded: int
+    right: int
+    bar: Markup
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two tiers that both gave a draft in `runs` runs, and the same one in `same` of them."""
+
+    first: str
+    second: str
+    runs: int
+    same: int
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A run in which two tiers gave different answers."""
+
+    figures: Figures
+    opinions: tuple[Opinion, ...]
+
+
+@dataclass(frozen=True)
+class Period:
+    """A column of the charts over time: when it begins, its runs, spend, and confidence at three ranks."""
+
+    begin: str
+    runs: int
+    cost_usd: float
+    baseline_usd: float
+    low: float | None
+    middle: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the dashboard shows."""
+
+    runs: int
+    first: str
+    last: str
+    answered: float
+    spent: float
+    priced_spent: float
+    baseline: float | None
+    baseline_models: tuple[str, ...]
+    middle_seconds: float
+    graded: int
+    right: int
+    shares: list[Share]
+    periods: list[Period]
+    volume: Markup
+    spend: Markup | None
+    drift: Markup | None
+    slowest: list[Figures]
+    pairs: list[Pair]
+    conflicts: list[Conflict]
+
+
+def summarise(overview: Overview) -> Summary | None:
+    """Return what the runs of `overview` amount to; None if there are none."""
+    rows = overview.figures
+    if not rows:
+        return None
+    priced = [row for row in rows if row.baseline_cost_usd is not None]
+    periods = _periods(rows)
+    grades = [row.correct for row in rows if row.correct is not None]
+    pairs, conflicts = _disagreements(rows, overview.opinions)
+    return Summary(
+        runs=len(rows),
+        first=min(row.started for row in rows),
+        last=max(row.started for row in rows),
+        answered=sum(row.status in ("accepted", "best_effort") for row in rows) / len(rows),
+        spent=sum(row.cost_usd for row in rows),
+        priced_spent=sum(row.cost_usd for row in priced),
+        baseline=sum(row.baseline_cost_usd or 0.0 for row in priced) if priced else None,
+        baseline_models=tuple(sorted({row.baseline_model for row in priced if row.baseline_model})),
+        middle_seconds=_rank([row.seconds for row in rows], 0.5),
+        graded=len(grades),
+        right=sum(grades),
+        shares=_shares(rows),
+        periods=periods,
+        volume=_volume(rows),
+        spend=_spend(periods) if priced and periods else None,
+        drift=_drift(periods),
+        slowest=sorted(rows, key=lambda row: -row.seconds)[:_FEW],
+        pairs=pairs,
+        conflicts=conflicts[:_FEW],
+    )
+
+
+def _rank(values: Iterable[float], share: float) -> float:
+    """Return the value at `share` of the sorted values (nearest rank)."""
+    ranked = sorted(values)
+    return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
+
+
+def _answered_by(row: Figures) -> str | None:
+    return row.tier if row.status in ("accepted", "best_effort") else None
+
+
+def _tiers(rows: Iterable[Figures]) -> list[str | None]:
+    """The tiers that answered, cheap ones first, and None last if some run gave no answer."""
+    found = {_answered_by(row) for row in rows}
+    known: list[str | None] = [tier for tier in _ORDER if tier in found]
+    others = sorted(tier for tier in found if tier is not None and tier not in _ORDER)
+    return [*known, *others, *([None] if None in found else [])]
+
+
+def _shares(rows: Sequence[Figures]) -> list[Share]:
+    groups: dict[str | None, list[Figures]] = defaultdict(list)
+    for row in rows:
+        groups[_answered_by(row)].append(row)
+    found = []
+    for tier in _tiers(rows):
+        group = groups[tier]
+        grades = [row.correct for row in group if row.correct is not None]
+        share = len(group) / len(rows)
+        bar = charts.bar(share, tier_class(tier) if tier else "nobody")
+        cost = sum(row.cost_usd for row in group)
+        found.append(Share(tier, len(group), share, cost, len(grades), sum(grades), bar))
+    return found
+
+
+def _columns(rows: Sequence[Figures]) -> tuple[list[datetime], list[list[Figures]]]:
+    """Cut the time from the first to the last run into equal columns; return their begins and runs."""
+    timed = [(time, row) for row in rows if (time := _time(row.started)) is not None]
+    if not timed:
+        return [], []
+    first, last = min(time for time, _ in timed), max(time for time, _ in timed)
+    width = max((last - first) / _COLUMNS, timedelta(milliseconds=1))
+    columns: list[list[Figures]] = [[] for _ in range(_COLUMNS)]
+    for time, row in timed:
+        columns[min(_COLUMNS - 1, int((time - first) / width))].append(row)
+    return [first + index * width for index in range(_COLUMNS)], columns
+
+
+def _time(started: str) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(started)
+    except ValueError:
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def _periods(rows: Sequence[Figures]) -> list[Period]:
+    found = []
+    begins, columns = _columns(rows)
+    names = _names(begins)
+    for name, group in zip(names, columns, strict=True):
+        sure = [row.confidence for row in group if row.confidence is not None]
+        priced = [row for row in group if row.baseline_cost_usd is not None]
+        low, middle, high = (_rank(sure, share) if sure else None for share in (0.1, 0.5, 0.9))
+        spent = sum(row.cost_usd for row in priced)
+        alone = sum(row.baseline_cost_usd or 0.0 for row in priced)
+        found.append(Period(name, len(group), spent, alone, low, middle, high))
+    return found
+
+
+def _names(times: Sequence[datetime]) -> list[str]:
+    """Return times as the charts name them: with as much as it takes to tell them apart."""
+    if not times:
+        return []
+    length = times[-1] - times[0]
+    shape = "%b %d" if length > timedelta(days=4) else "%b %d %H:%M"
+    if length < timedelta(hours=20) and times[0].date() == times[-1].date():
+        shape = "%H:%M" if length > timedelta(minutes=24) else "%H:%M:%S"
+    return [f"{time:{shape}}" for time in times]
+
+
+def _ends(names: Sequence[str]) -> list[str]:
+    return [names[0], names[len(names) // 2], names[-1]] if names else []
+
+
+def _volume(rows: Sequence[Figures]) -> Markup:
+    """Runs over time, stacked by the tier that answered."""
+    begins, columns = _columns(rows)
+    plot = charts.Plot("Runs over time by the tier that answered; the table below has the totals", 130)
+    most = max((len(group) for group in columns), default=1)
+    plot.rule(0.0)
+    plot.rule(1.0, f"{most} runs")
+    names = _names(begins)
+    for index, group in enumerate(columns):
+        counts = Counter(_answered_by(row) for row in group)
+        base = 0.0
+        for tier in (tier for tier in _tiers(rows) if counts[tier]):
+            size = (0.78 / _COLUMNS, counts[tier] / most)
+            hint = f"{names[index]}: {counts[tier]} × {clean(tier or 'no answer', 40)}"
+            plot.block((index + 0.11) / _COLUMNS, base, size, tier_class(tier) if tier else "nobody", hint)
+            base += counts[tier] / most
+    plot.below(_ends(names))
+    return plot.svg()
+
+
+def _spend(periods: Sequence[Period]) -> Markup:
+    """Money spent up to each time, beside what the baseline alone would have cost."""
+    spent = list(accumulate(period.cost_usd for period in periods))
+    alone = list(accumulate(period.baseline_usd for period in periods))
+    most = max(spent[-1], alone[-1]) or 1.0
+    plot = charts.Plot(f"Spent {usd(spent[-1])}; the baseline alone would have cost {usd(alone[-1])}")
+    plot.rule(0.0, "$0")
+    plot.rule(0.5, usd(most / 2))
+    plot.rule(1.0, usd(most))
+    for values, style in ((alone, "baseline"), (spent, "spent")):
+        for points in charts.steps(values, most):
+            plot.line(points, f"{style}-line")
+    plot.below(_ends([period.begin for period in periods]))
+    return plot.svg()
+
+
+def _drift(periods: Sequence[Period]) -> Markup | None:
+    """Confidence over time: the middle, and the band from the lowest to the highest tenth."""
+    known = [index for index, period in enumerate(periods) if period.middle is not None]
+    if not known:
+        return None
+    first, last = periods[known[0]].middle or 0.0, periods[known[-1]].middle or 0.0
+    plot = charts.Plot(f"Median confidence over time: {number(first)} at first, {number(last)} at last")
+    for y in (0.0, 0.5, 1.0):
+        plot.rule(y, f"{y:g}")
+    low = charts.steps([period.low for period in periods], 1.0)
+    high = charts.steps([period.high for period in periods], 1.0)
+    for below, above in zip(low, high, strict=True):
+        plot.area([*below, *reversed(above)], "band")
+    for points in charts.steps([period.middle for period in periods], 1.0):
+        plot.line(points, "middle-line")
+    plot.below(_ends([period.begin for period in periods]))
+    return plot.svg()
+
+
+def _disagreements(
+    rows: Sequence[Figures], opinions: dict[str, tuple[Opinion, ...]]
+) -> tuple[list[Pair], list[Conflict]]:
+    """Compare the drafts of neighbouring stages, where at least one of a run's drafts is a label."""
+    both: Counter[tuple[str, str]] = Counter()
+    same: Counter[tuple[str, str]] = Counter()
+    conflicts = []
+    for row in rows:
+        drafts = opinions.get(row.run, ())
+        if not any(draft.closed for draft in drafts):
+            continue  # two free texts are never equal
+        for left, right in pairwise(drafts):
+            both[left.tier, right.tier] += 1
+            same[left.tier, right.tier] += _key(left) == _key(right)
+        if len({_key(draft) for draft in drafts}) > 1:
+            conflicts.append(Conflict(row, drafts))
+    pairs = [Pair(*pair, count, same[pair]) for pair, count in both.most_common()]
+    return pairs, conflicts
+
+
+def _key(opinion: Opinion) -> str:
+    return opinion.text.strip().casefold()
+
+
+def saving(summary: Summary) -> str | None:
+    """Return what the runs cost less, or more, than the baseline alone; None if that is not known."""
+    if not summary.baseline:
+        return None
+    saved = 1 - summary.priced_spent / summary.baseline
+    return f"{percent(abs(saved))} {'less' if saved >= 0 else 'more'}"

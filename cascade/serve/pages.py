@@ -1,0 +1,89 @@
+"""Turning values into pages: the templates, and how they write numbers and texts."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from cascade.serve import charts
+from cascade.trace.explain import when
+from cascade.trace.words import clean, duration, number, usd
+
+HERE = Path(__file__).parent
+_TIERS = ("haiku", "sonnet", "opus")
+_BIDI = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
+_SHOWN = 20_000  # characters of a text on a page; JSON has all of it
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page."""
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["bar"] = charts.bar
+    environment.filters |= {
+        "usd": usd,
+        "duration": duration,
+        "number": number,
+        "percent": percent,
+        "day": lambda started: when(started)[:10],
+        "clock": lambda started: when(started)[11:19],
+        "when": when,
+        "line": clean,
+        "said": said,
+        "prose": prose,
+        "tier": tier_class,
+        "words": lambda name: name.replace("_", " "),
+    }
+    return environment
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """Return a share as a percentage; what is not all or nothing is not shown as such."""
+    shown = f"{share:.{digits}%}"
+    if digits < 3 and 0 < share < 1 and float(shown[:-1]) in (0, 100):
+        return percent(share, digits + 1)
+    return shown
+
+
+def said(text: str) -> str:
+    """Return a text that a user or model wrote, or its first 20,000 characters."""
+    left = len(text) - _SHOWN
+    return text if left <= 0 else f"{text[:_SHOWN]}\n… and {left:,} more characters (see JSON)"
+
+
+def _visible(value: Any) -> Any:
+    """Return what is written into a page, with a dot for each character that steers what is seen."""
+    if type(value) is not str or (value.isascii() and value.isprintable()):
+        return value
+    return "".join("·" if _steers(char) else char for char in value)
+
+
+def _steers(char: str) -> bool:
+    return char in _BIDI or (char not in "\n\t" and unicodedata.category(char) == "Cc")
+
+
+def prose(text: str) -> Markup:
+    """Return a sentence whose quotations, between backticks, are set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
+
+
+def tier_class(tier: str | None) -> str:
+    """Return the class that gives a tier its colour: one for each well-known tier, one for the others."""
+    return f"tier-{tier}" if tier in _TIERS else "tier-other"

@@ -1,0 +1,188 @@
+"""What the page of one run shows, stage by stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from cascade.config.load import LoadedGraph
+from cascade.records import Call, Result, Step, Token
+from cascade.serve import charts
+from cascade.serve.pages import percent
+from cascade.serve.path import picture
+from cascade.trace.explain import explain
+from cascade.trace.words import number
+
+_WIDE = 1_000_000  # columns: the browser wraps the lines
+_BARS = 5  # labels, or branches of a gate, that are shown
+_TOKENS = 2000  # most tokens in a heat map
+_HEAT = (0.95, 0.9, 0.8, 0.6, 0.4, 0.2, 0.1)  # least probability of each shade, from none to darkest
+_WHAT_IF = "What if: "
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A name with a share of 1 and its bar; `chosen` is the one that was taken."""
+
+    name: str
+    value: float
+    bar: Markup
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Shade:
+    """A token as a heat map shows it: its text, its shade from 0 (certain) to 7, and its figures."""
+
+    text: str
+    level: int
+    probability: float
+    hint: str
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A generated answer as a heat map; `left` tokens are not shown."""
+
+    call: Call
+    shades: list[Shade]
+    left: int
+
+
+@dataclass(frozen=True)
+class StepView:
+    """A stage of a run: its sentences, and the charts of what was measured."""
+
+    step: Step
+    title: str
+    sentences: list[str]
+    what_if: str | None
+    gate: list[Bar]
+    labels: list[Bar]
+    heats: list[Heat]
+    confidence: Markup | None
+    signals: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Bite:
+    """A call in the waterfall."""
+
+    stage: str
+    call: Call
+    bar: Markup
+
+
+@dataclass(frozen=True)
+class RunView:
+    """Everything that the page of a run shows beside the result itself."""
+
+    picture: Markup
+    known: bool
+    changed: bool
+    steps: list[StepView]
+    totals: list[str]
+    calls: list[Bite]
+
+
+def view(result: Result, graphs: Mapping[str, LoadedGraph]) -> RunView:
+    """Return what to show of `result`; `graphs` are the known graph files by `name@digest`."""
+    loaded = graphs.get(result.graph)
+    name = result.graph.partition("@")[0]
+    graph = loaded.graph if loaded else None
+    _, *blocks, totals = explain(result, graph, width=_WIDE).split("\n\n")
+    return RunView(
+        picture=picture(result, graph),
+        known=loaded is not None,
+        changed=loaded is None and any(other.graph.name == name for other in graphs.values()),
+        steps=[_step(step, block, loaded) for step, block in zip(result.trace, blocks, strict=True)],
+        totals=totals.split("\n"),
+        calls=list(_waterfall(result)),
+    )
+
+
+def _step(step: Step, block: str, loaded: LoadedGraph | None) -> StepView:
+    title, *lines = (line.strip() for line in block.split("\n"))
+    what_if = lines.pop().removeprefix(_WHAT_IF) if lines and lines[-1].startswith(_WHAT_IF) else None
+    taken = max((step.gate or {}).items(), key=lambda item: item[1], default=("", 0.0))[0]
+    judged = _judged(step)
+    return StepView(
+        step=step,
+        title=title.partition(". ")[2].partition(": ")[2].rpartition(" (rule ")[0],
+        sentences=lines,
+        what_if=what_if,
+        gate=_bars(step.gate or {}, taken),
+        labels=_bars(judged.labels or {}, judged.text) if judged is not None else [],
+        heats=[_heat(call) for call in step.calls if call.tokens and call.role == "answer"],
+        confidence=_confidence(step, loaded),
+        signals=step.estimate.signals if step.estimate else {},
+    )
+
+
+def _judged(step: Step) -> Call | None:
+    """The call whose labels are shown: the one that was judged, else the first that has some."""
+    if step.estimate is not None and step.estimate.chosen < len(step.calls):
+        return step.calls[step.estimate.chosen]
+    return next((call for call in step.calls if call.labels and call.role == "answer"), None)
+
+
+def _bars(shares: Mapping[str, float], chosen: str) -> list[Bar]:
+    ranked = sorted(shares.items(), key=lambda item: -item[1])[:_BARS]
+    return [
+        Bar(name, value, charts.bar(value, "" if name == chosen else "other"), name == chosen)
+        for name, value in ranked
+    ]
+
+
+def _confidence(step: Step, loaded: LoadedGraph | None) -> Markup | None:
+    estimate = step.estimate
+    if estimate is None:
+        return None
+    threshold = step.decision.threshold
+    curve = loaded.calibrations.get(step.stage) if loaded else None
+    if curve is None or not estimate.calibrated:
+        return charts.gauge(estimate.confidence, threshold)
+    return charts.calibration(curve, estimate.score, estimate.confidence, threshold)
+
+
+def _heat(call: Call) -> Heat:
+    shades = [_shade(token) for token in call.tokens[:_TOKENS]]
+    return Heat(call, shades, len(call.tokens) - len(shades))
+
+
+def _shade(token: Token) -> Shade:
+    probability = min(1.0, math.exp(min(0.0, token.logprob)))
+    level = sum(probability < least for least in _HEAT)
+    more = (("margin", token.margin), ("entropy", token.entropy))
+    figures = [f"{name} {number(value)} nats" for name, value in more if value is not None]
+    return Shade(token.text, level, probability, ", ".join([percent(probability, 1), *figures]))
+
+
+def _waterfall(result: Result) -> Iterator[Bite]:
+    """Place the calls in time.
+
+    The trace has durations, not starts: a stage begins where the one before it ended; its gate's calls
+    begin with it, and the others together after them.
+    """
+    total = max(result.seconds, sum(step.seconds for step in result.trace), 1e-9)
+    begin = 0.0
+    for step in result.trace:
+        gated = max((call.seconds for call in step.calls if call.role == "gate"), default=0.0)
+        for call in step.calls:
+            start = begin if call.role == "gate" else begin + gated
+            yield Bite(step.stage, call, _span(start / total, call, total))
+        begin += step.seconds
+
+
+def _span(start: float, call: Call, total: float) -> Markup:
+    style = "failed" if call.error is not None else "gate" if call.role == "gate" else "done"
+    return charts.span(min(start, 1.0), min(call.seconds / total, 1.0 - min(start, 1.0)), style)
+
+
+def heat_levels() -> Sequence[tuple[int, str]]:
+    """Return the shades of a heat map with what they mean, for its legend."""
+    names = [f"≥ {least:.0%}" for least in _HEAT]
+    return list(enumerate([*names, f"< {_HEAT[-1]:.0%}"]))
