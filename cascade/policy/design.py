@@ -64,7 +64,7 @@ def choose(fitting: Outcomes, goal: Goal, seed: int, top: str | None) -> Design 
         # A risk is about correctness; and one model alone has no score to train.
         for target in TARGETS[: 1 if len(names) == 1 or goal.kind == "max_risk" else None]:
             design = design_chain(ensemble, names, target, goal, len(fitting) / len(sample))
-            if design is not None and design.cost <= most:
+            if design is not None and (design.cost < most or most == 0.0):
                 rank = (
                     (-design.quality, design.cost)
                     if goal.kind in ("budget", "lambda")

@@ -28,6 +28,7 @@ _PENALTIES = (100.0, 300.0, 1000.0, 3000.0)  # of the words' weights
 _PENALTY = 30.0  # of a stage's standardised features
 _STEEPNESS = 4.0  # gain → score, so that a gain of 0 is a score of one half
 _LEAST_SPREAD = 1e-6  # a column that varies less tells nothing
+_ROWS_PER_FEATURE = 20  # the usual rule for logistic regression; fewer overfit
 _LONG = 60.0  # characters; answers shorter than this on average have no shape worth a feature
 
 
@@ -120,23 +121,28 @@ def _ridge(design: csr_matrix, target: Matrix, folds: Rows, free: int) -> tuple[
 
 
 def stage_features(outcomes: Outcomes, asked: Sequence[str]) -> list[Feature]:
-    """Return what can be known once the models `asked` have answered; the last is the one being judged."""
-    found = []
-    if all(prompt is not None for prompt in outcomes.prompts):
-        found += [Feature(kind="prompt", name=name) for name in SHAPES]
+    """Return what can be known once the models `asked` have answered, the most telling first.
+
+    The last of `asked` is being judged: its agreement with the others, then what its check and its signals
+    say, then the same of the others, then the shapes of answers and prompt.
+    """
     texts = {name: outcomes.models[name].texts for name in asked}
     spoken = [name for name in asked if texts[name] and all(text is not None for text in texts[name])]
-    for name in asked:
-        model = outcomes.models[name]
-        found += [Feature(kind="signal", model=name, name=signal) for signal in model.signals]
-        found.append(Feature(kind="confidence", model=name))
-        if name in spoken and np.mean([len(text or "") for text in texts[name]]) >= _LONG:
-            found += [Feature(kind="text", model=name, name=shape) for shape in SHAPES]
-    found += [
+    latest = list(reversed(spoken))
+    found = [
         Feature(kind="agreement", model=left, other=right)
-        for place, right in enumerate(spoken)
-        for left in spoken[:place]
+        for place, right in enumerate(latest)
+        for left in latest[place + 1 :]
     ]
+    for name in reversed(asked):
+        found.append(Feature(kind="confidence", model=name))
+        signals = outcomes.models[name].signals
+        found += [Feature(kind="signal", model=name, name=signal) for signal in signals]
+    for name in latest:
+        if np.mean([len(text or "") for text in texts[name]]) >= _LONG:
+            found += [Feature(kind="text", model=name, name=shape) for shape in SHAPES]
+    if all(prompt is not None for prompt in outcomes.prompts):
+        found += [Feature(kind="prompt", name=name) for name in SHAPES]
     return found
 
 
@@ -206,7 +212,7 @@ class Ensemble:
         return StageModel(_logistic(factor * held_out), score)
 
     def _columns(self, asked: tuple[str, ...]) -> tuple[list[Feature], Matrix]:
-        """Return the features that every row has and that differ between rows."""
+        """Return the features that every row has and that differ between rows, at most as many as fit."""
         names = stage_features(self.outcomes, asked)
         columns = self.features.matrix(names)
         kept = [
@@ -214,6 +220,7 @@ class Ensemble:
             for index, column in enumerate(columns.T)
             if np.isfinite(column).all() and column.std() > _LEAST_SPREAD
         ]
+        kept = kept[: max(2, len(columns) // _ROWS_PER_FEATURE)]
         return [names[index] for index in kept], columns[:, kept]
 
 

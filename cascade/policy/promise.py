@@ -27,7 +27,8 @@ _SHARES = np.linspace(0.05, 1.0, 20)  # of the rows, most confident first, that 
 class Refusal:
     """The rows do not support the promise.
 
-    `rows` is about how many would, in all; None if no number would, with what these rows can tell.
+    `rows` is about how many would, in all: at least twice as many, for these were not enough. None if no
+    number would, with what these rows can tell.
     """
 
     reason: str
@@ -52,7 +53,7 @@ def check_binary(outcomes: Outcomes) -> None:
 
 def certify(design: Design, held_out: Outcomes, goal: Goal) -> tuple[Setting, tuple[Certificate, ...]] | None:
     """Return the boldest setting that held-out rows support, and its certificates; None if none is,
-    or only one that costs more than the last model alone.
+    or only one that saves nothing against the last model alone.
 
     The path was fixed before these rows were looked at, and the test stops at the first failure. Where
     several stages promise something, each has its share of delta at every step of their one path.
@@ -67,7 +68,7 @@ def certify(design: Design, held_out: Outcomes, goal: Goal) -> tuple[Setting, tu
         return None
     setting = design.path[passed - 1]
     found = walk(problem, setting)
-    if found.cost.mean() > problem.cost[:, -1].mean():
+    if (found.stage == problem.checked).all() or found.cost.mean() > problem.cost[:, -1].mean():
         return None
     return setting, certificates(
         design.chain, found.stage, problem.quality, goal, design.promising, bounds=True
@@ -147,7 +148,7 @@ def refusal(fitting: Outcomes, goal: Goal, seed: int, top: str) -> Refusal:
             f"no setting errs little enough for {promise}: better signals are needed, not rows", None
         )
     return Refusal(
-        f"{rows} rows do not support {promise} for less than {top} alone costs", max(rows + 1, 2 * min(found))
+        f"{rows} rows do not support {promise} for less than {top} alone costs", max(2 * rows, 2 * min(found))
     )
 
 

@@ -6,8 +6,9 @@ A setting is found on fitting rows only; what it is worth is for other rows to s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,8 @@ from cascade.policy.table import Column
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 _SWEEPS = 8
-_PRICES = 40
-_PARTS = 4  # steps between the settings of neighbouring prices
+_PRICES = 30
+_PARTS = 6  # steps between the settings of neighbouring prices
 _RISKS = 40
 _CARE = 0.5  # standard deviations of the number of errors that a design allows for
 
@@ -86,26 +87,50 @@ def walk(problem: Problem, setting: Setting) -> Walk:
 
 
 def best(problem: Problem, price: float) -> Setting:
-    """Return thresholds that make mean quality − price · cost large: each in turn, until none moves.
+    """Return thresholds that make mean quality − price · cost large.
+
+    With a gate there are two ways to begin: every row is escalated, or every row is accepted, for the gate
+    to take out what it should not have; the better end is taken.
 
     Args:
         problem: the rows.
         price: what a US dollar is worth in quality (the shadow price of the budget).
     """
-    setting = Setting((np.inf,) * problem.checked)
-    if problem.abstention is not None:
-        setting = replace(setting, abstain=(-np.inf,) * problem.checked)
+    starts = [np.inf] if problem.gate is None or not problem.checked else [np.inf, -np.inf]
+    ends = [_climb(problem, price, (start,) * problem.checked) for start in starts]
+    return max(ends, key=lambda setting: _worth(problem, setting, price))
+
+
+def _climb(problem: Problem, price: float, accept: tuple[float, ...]) -> Setting:
+    """Move each threshold in turn to where it is best, until none moves."""
+    abstain = () if problem.abstention is None else (-np.inf,) * problem.checked
+    setting = Setting(accept, abstain)
+    stages = list(reversed(range(problem.checked)))
     for _ in range(_SWEEPS):
         before = setting
-        for index in reversed(range(problem.checked)):
+        if problem.gate is not None and accept[:1] == (-np.inf,):
+            setting = _gated(problem, setting, price)
+        for index in stages:
             setting = _improve(problem, setting, index, price)
         if problem.gate is not None:
-            stay = _onward(problem, replace(setting, skip_at=np.inf), 0, price)
-            skip = problem.quality[:, -1] - price * problem.cost[:, -1]
-            setting = replace(setting, skip_at=_cut(problem.gate, skip - stay))
+            setting = _gated(problem, setting, price)
         if setting == before:
             break
     return setting
+
+
+def _gated(problem: Problem, setting: Setting, price: float) -> Setting:
+    """Move the gate's threshold to where it is best."""
+    if problem.gate is None:
+        return setting
+    stay = _onward(problem, setting, 0, price)
+    skip = problem.quality[:, -1] - price * problem.cost[:, -1]
+    return replace(setting, skip_at=_cut(problem.gate, skip - stay))
+
+
+def _worth(problem: Problem, setting: Setting, price: float) -> float:
+    skip = problem.quality[:, -1] - price * problem.cost[:, -1]
+    return float(np.where(_skipped(problem, setting), skip, _onward(problem, setting, 0, price)).mean())
 
 
 def frontier(problem: Problem) -> list[Setting]:
@@ -113,19 +138,30 @@ def frontier(problem: Problem) -> list[Setting]:
     typical = 1.0 / max(float(problem.cost[:, -1].mean()), 1e-12)
     prices = [0.0, *np.geomspace(1e-3, 1e2, _PRICES) * typical]
     path = [best(problem, float(price)) for price in prices]
-    steps = [_between(left, right, part / _PARTS) for left, right in pairwise(path) for part in range(_PARTS)]
+    ordered = [np.sort(column[np.isfinite(column)]) for column in problem.scores.T]
+    gate = np.sort(problem.gate) if problem.gate is not None else np.zeros(0)
+    steps = [
+        _between(left, right, part / _PARTS, ordered, gate)
+        for left, right in pairwise(path)
+        for part in range(_PARTS)
+    ]
     return list(dict.fromkeys([*steps, path[-1]]))
 
 
-def _between(left: Setting, right: Setting, share: float) -> Setting:
-    """Return a setting part of the way; a threshold that is not finite on both sides stays the left one's."""
+def _between(left: Setting, right: Setting, share: float, ordered: Sequence[Column], gate: Column) -> Setting:
+    """Return a setting part of the way, counted in rows that each threshold lets through."""
+    accept = tuple(map(_mixed, left.accept, right.accept, repeat(share), ordered))
+    abstain = tuple(map(min, map(_mixed, left.abstain, right.abstain, repeat(share), ordered), accept))
+    return Setting(accept, abstain, _mixed(left.skip_at, right.skip_at, share, gate))
 
-    def mixed(a: float, b: float) -> float:
-        return a + share * (b - a) if math.isfinite(a) and math.isfinite(b) else a
 
-    accept = tuple(map(mixed, left.accept, right.accept))
-    abstain = tuple(map(min, map(mixed, left.abstain, right.abstain), accept)) if left.abstain else ()
-    return Setting(accept, abstain, mixed(left.skip_at, right.skip_at))
+def _mixed(left: float, right: float, share: float, ordered: Column) -> float:
+    """Return the threshold that lets through a mixture of what two of them do; `ordered` are the scores."""
+    if left == right or share == 0.0:
+        return left
+    low, high = np.searchsorted(ordered, [left, right])
+    place = round(low + share * (high - low))
+    return float(ordered[place]) if place < len(ordered) else np.inf
 
 
 def risk_path(problem: Problem, alpha: float, delta: float, share: float) -> list[Setting]:

@@ -119,7 +119,8 @@ def _policy(
     if design.gate is not None and math.isfinite(setting.skip_at):
         gate = PromptGate(score=design.gate.score, skip_at=setting.skip_at, to=design.chain[-1])
     stages: list[PolicyStage] = []
-    for index in range(len(design.chain) - 1):
+    checked = len(design.chain) - 1 if setting.skip_at > -math.inf else 0  # −inf: all go to the last model
+    for index in range(checked):
         stages.append(_stage(design, setting, index, fitting))
         if stages[-1].accept == "always":
             break
