@@ -5,17 +5,15 @@ A small readable JSON file, made by `cascade tune`; `cascade.policy.apply` decid
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from cascade.errors import ConfigError
 from cascade.policy.calibrate import Curve
 from cascade.policy.features import Feature
+from cascade.policy.files import read_record, write_whole
 from cascade.records import Record
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -160,19 +158,7 @@ def read_policy(path: str | Path) -> Policy:
     Raises:
         ConfigError: the file is missing, is not JSON, or is not a valid policy.
     """
-    path = Path(path)
-    try:
-        return Policy.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: policy file is missing; {_REDO}") from None
-    except ValidationError as error:
-        problems = [
-            f"{path}: {'.'.join(map(str, item['loc'])) or 'policy'}: {item['msg']}; {_REDO}"
-            for item in error.errors(include_url=False)
-        ]
-        raise ConfigError(*problems) from error
-    except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
-        raise ConfigError(f"{path}: policy file cannot be read: {error}") from error
+    return read_record(Policy, path, "policy", _REDO)
 
 
 def write_policy(policy: Policy, path: str | Path) -> None:
@@ -181,15 +167,5 @@ def write_policy(policy: Policy, path: str | Path) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(
-            json.dumps(policy.model_dump(mode="json", exclude_none=True), indent=1) + "\n", encoding="utf-8"
-        )
-        draft.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise ConfigError(f"{path}: policy file cannot be written: {error.strerror}") from error
+    text = json.dumps(policy.model_dump(mode="json", exclude_none=True), indent=1) + "\n"
+    write_whole(text, path, "policy")

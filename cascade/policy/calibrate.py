@@ -6,19 +6,17 @@ scipy load when a map is fitted. All scores of `cascade.confidence` lie in [0, 1
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from cascade.errors import ConfigError
+from cascade.policy.files import read_record, write_whole
 from cascade.records import Record
 
 if TYPE_CHECKING:
@@ -219,20 +217,7 @@ def read_calibration(path: str | Path) -> Calibration:
     Raises:
         ConfigError: the file is missing, is not JSON, or is not a valid calibration.
     """
-    path = Path(path)
-    redo = "write it anew with 'cascade calibrate'"
-    try:
-        return Calibration.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: calibration file is missing; {redo}") from None
-    except ValidationError as error:
-        problems = [
-            f"{path}: {'.'.join(map(str, item['loc'])) or 'calibration'}: {item['msg']}; {redo}"
-            for item in error.errors(include_url=False)
-        ]
-        raise ConfigError(*problems) from error
-    except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
-        raise ConfigError(f"{path}: calibration file cannot be read: {error}") from error
+    return read_record(Calibration, path, "calibration", "write it anew with 'cascade calibrate'")
 
 
 def write_calibration(calibration: Calibration, path: str | Path) -> None:
@@ -241,24 +226,12 @@ def write_calibration(calibration: Calibration, path: str | Path) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
-    path = Path(path)
     fields = calibration.model_dump(mode="json", exclude_none=True)
     names = sorted(
         (name for name in fields if fields[name] != []), key=lambda name: name in ("x", "y", "scores")
     )
     lines = [f"  {json.dumps(name)}: {json.dumps(fields[name])}" for name in names]
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w", encoding="utf-8") as file:
-            file.write("{\n" + ",\n".join(lines) + "\n}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise ConfigError(f"{path}: calibration file cannot be written: {error.strerror}") from error
+    write_whole("{\n" + ",\n".join(lines) + "\n}\n", path, "calibration")
 
 
 def _interpolate(x: Sequence[float], y: Sequence[float], at: float) -> float:

@@ -4,18 +4,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-
-def benchmark(root: Path, data: Path, name: str, *options: str) -> dict[str, Any]:
-    """The JSON object that a benchmark prints."""
-    command = [sys.executable, f"benchmarks/{name}.py", "--data", str(data), "--json", *options]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    figures: dict[str, Any] = json.loads(done.stdout)
-    return figures
+from benching import benchmark
 
 
 def test_experts_reports_every_task_with_intervals(root: Path, data: Path) -> None:
