@@ -96,7 +96,7 @@ def run(loaded: LoadedGraph, cases: Sequence[Case]) -> list[Result]:
 
     async def all_of_them() -> list[Result]:
         slots = asyncio.Semaphore(16)
-        async with Cascade(loaded, None) as cascade:
+        async with Cascade(loaded) as cascade:
             with progress() as bar:
                 shown_as = bar.add_task(loaded.graph.description or loaded.graph.name, total=len(cases))
 

@@ -23,10 +23,10 @@ from cascade.evaluate.metrics import bootstrap
 from cascade.evaluate.recorded import TABLES, half, load_table
 from cascade.evaluate.routing import apgr, calls_needed, cpt, sweep
 from cascade.policy.apply import apply_policy, score_values
-from cascade.policy.artifact import Goal, Score
+from cascade.policy.artifact import Feature, Goal, Score
 from cascade.policy.design import TARGETS
 from cascade.policy.ensemble import Ensemble
-from cascade.policy.features import Feature, Features
+from cascade.policy.features import features_of
 from cascade.policy.promise import Refusal
 from cascade.policy.table import Column, Outcomes
 from cascade.policy.tune import tune
@@ -135,7 +135,7 @@ def ours(setup: Setup, train: Outcomes, test: Outcomes) -> Router:
     if gate is not None:
         found.append((apgr(gate.held_out, weak, strong), (answers,), "gate", gate.score))
     _, asked, what, score = max(found, key=lambda each: each[0])
-    value = score_values(score, Features(test), len(test))
+    value = score_values(score, features_of(test), len(test))
     if what == "gate":
         return Router("cascade: prompt gate", asked, answers, value, ahead=True)
     return Router(f"cascade: answer check, trained for {what}", asked, answers, 1.0 - value)
@@ -143,7 +143,7 @@ def ours(setup: Setup, train: Outcomes, test: Outcomes) -> Router:
 
 def baselines(setup: Setup, test: Outcomes) -> list[Router]:
     """Return what needs no training, and what no router can beat."""
-    features, answers = Features(test), setup.weak[-1]
+    features, answers = features_of(test), setup.weak[-1]
     weak, strong = (test.models[each].quality for each in (answers, setup.strong))
     length = features.column(Feature(kind="prompt", name="chars"))
     found = [Router("prompt length", (answers,), answers, length, ahead=True)]

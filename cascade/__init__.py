@@ -9,7 +9,8 @@ from cascade.errors import (
     TraceError,
 )
 from cascade.records import Decision, Result, Step
-from cascade.runtime import Cascade, TextPiece
+from cascade.runs import TextPiece
+from cascade.runtime import Cascade
 
 __version__ = "0.1.0"
 

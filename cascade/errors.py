@@ -39,10 +39,22 @@ class ModelError(CascadeError):
     Attributes:
         billed: (prompt, generated) tokens that have to be paid for all the same: what was reported for an
             answer that cannot be used, an upper bound for one that broke off, zero if nothing was generated.
+        healthy: True if the model works and the request, or what it answered, is at fault; such a failure
+            does not open the model's circuit breaker.
+        refused: why the model was not asked at all (`busy`, `breaker_open`, `over_budget`), or None.
     """
 
-    def __init__(self, message: str, billed: tuple[int, int] = (0, 0)) -> None:
+    def __init__(
+        self,
+        message: str,
+        billed: tuple[int, int] = (0, 0),
+        *,
+        healthy: bool = False,
+        refused: str | None = None,
+    ) -> None:
         self.billed = billed
+        self.healthy = healthy
+        self.refused = refused
         super().__init__(message)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -26,6 +27,28 @@ class BackgroundLoop:
         except BaseException:
             future.cancel()
             raise
+
+    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+        """Yield from `items`, which one task of the loop reads; leaving early cancels it."""
+        ready: queue.SimpleQueue[tuple[bool, T | None]] = queue.SimpleQueue()
+
+        async def pump() -> None:
+            try:
+                async for item in items:
+                    ready.put((True, item))
+            finally:
+                ready.put((False, None))
+
+        future = asyncio.run_coroutine_threadsafe(pump(), self._started())
+        try:
+            while True:
+                more, item = ready.get()
+                if not more:
+                    break
+                yield item  # type: ignore[misc]
+            future.result()  # raises what ended it
+        finally:
+            future.cancel()
 
     def close(self) -> None:
         """Cancel what still runs, then stop the loop and its thread; a later `run` starts them again."""

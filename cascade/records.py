@@ -16,7 +16,8 @@ from cascade.errors import RequestError
 
 Action = Literal["accept", "escalate", "abstain", "route"]
 Role = Literal["answer", "gate"]
-Status = Literal["accepted", "best_effort", "abstained", "waiting"]
+Speaker = Literal["system", "user", "assistant", "tool"]
+Status = Literal["accepted", "best_effort", "abstained", "waiting", "cancelled"]
 Rule = Literal[
     "confident",  # accept: confidence reached the stage's threshold
     "audit",  # escalate: confident, but passed on all the same, so that a later stage grades it
@@ -24,6 +25,12 @@ Rule = Literal[
     "below_threshold",  # confidence was measured and is too low
     "no_estimate",  # there is a draft, but its confidence could not be measured
     "no_draft",  # every call of the stage failed
+    "invalid",  # there are drafts, but none is the JSON, or the tool calls, that the request asks for
+    "early_exit",  # the draft was stopped, because its confidence could no longer reach the threshold
+    "hedged",  # the next stage ran at the same time, and the other of the two answered first
+    "cancelled",  # the run was cancelled while the stage was at work
+    "breaker_open",  # its models failed so often that they are left alone for a while; nothing was called
+    "over_budget",  # the stage's worst case is more than is left of a day's budget; nothing was called
     "unavailable",  # no model of the stage can be called (no key, for instance); nothing was called
     "local_only",  # the request must stay here and the stage's models are remote; nothing was called
     "over_cost",  # the stage's worst case costs more than is left; nothing was called
@@ -32,6 +39,10 @@ Rule = Literal[
     "routed",  # route: the gate chose a branch
     "gate_unsure",  # the gate's best branch is below the gate's own threshold
     "gate_failed",  # the gate could not score its branches
+    "policy_accept",  # accept: the policy's score reached its threshold, or the policy asks for none
+    "policy_below",  # the policy's score is too low, or the policy never accepts this model's answers
+    "policy_abstain",  # abstain: so low a score that the policy gives up early
+    "policy_skip",  # the policy passes this stage over; nothing was called
 ]
 
 MAX_TEXT_BYTES = 1_000_000
@@ -44,15 +55,51 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ToolCall(Record):
+    """A call of a tool that a model asks the embedding application to make.
+
+    `arguments` is the JSON text as the model wrote it, valid or not.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Message(Record):
+    """One message of a conversation; `tool_call_id` says which call a `tool` message answers."""
+
+    role: Speaker
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+class Tool(Record):
+    """A function that a model may ask for; `parameters` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
 class Request(Record):
     """What the caller asks.
 
-    `local_only` forbids every model that is not local. `metadata` is stored with the trace and
-    never shown to a model.
+    `text` is what gates and label prompts read: of a conversation the last user message. `messages` is
+    the whole conversation, that message included; empty where there is only `text`. `tool_choice` is
+    auto, none, required, or a tool's name. `output_schema` is a JSON Schema that the answer must satisfy.
+    `local_only` forbids every model that is not local. `account` is whose budget pays. `metadata` is
+    stored with the trace and never shown to a model.
     """
 
     text: str
+    messages: tuple[Message, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    output_schema: dict[str, Any] | None = None
     local_only: bool = False
+    account: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -73,6 +120,9 @@ class Call(Record):
     """One call of one model, failed ones too: `error` is set and `text` is empty then.
 
     `labels` holds the most probable labels with their probabilities where the model scored a closed set.
+    `started` is in seconds after the beginning of the run. `meta` holds what the model reports, and of a
+    request for JSON or tool calls either `invalid`, why this answer is none, or `fields` with the
+    log-probabilities of the JSON's fields (see `cascade.confidence.validity`).
     """
 
     model: str
@@ -83,12 +133,20 @@ class Call(Record):
     tokens_in: int = 0
     tokens_out: int = 0
     cost_usd: float = 0.0
+    started: float = 0.0
     seconds: float = 0.0
     local: bool = True
     error: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     labels: dict[str, float] | None = None
     tokens: tuple[Token, ...] = ()
     meta: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def invalid(self) -> str | None:
+        """Why the answer is not the JSON, or the tool calls, that were asked for; None if it is valid."""
+        reason = self.meta.get("invalid")
+        return None if reason is None else str(reason)
 
 
 class Estimate(Record):
@@ -107,23 +165,29 @@ class Estimate(Record):
 
 
 class Decision(Record):
-    """What was decided after a stage, and by which rule. `to` is the next stage, if any."""
+    """What was decided after a stage, and by which rule. `to` is the next stage, if any.
+
+    `marginal` marks a confidence so close to the threshold that the model's numerical noise could have
+    turned the decision.
+    """
 
     action: Action
     rule: Rule
     threshold: float | None = None
     to: str | None = None
     detail: str | None = None
+    marginal: bool = False
 
 
 class Step(Record):
-    """One stage that a request went through."""
+    """One stage that a request went through; `started` is in seconds after the beginning of the run."""
 
     stage: str
     decision: Decision
     gate: dict[str, float] | None = None
     calls: tuple[Call, ...] = ()
     estimate: Estimate | None = None
+    started: float = 0.0
     seconds: float = 0.0
 
 
@@ -138,7 +202,8 @@ class Baseline(Record):
 class Result(Record):
     """The outcome of a run: what the caller gets and what the trace store keeps.
 
-    `text` is the accepted answer, or with status `best_effort` the best evaluated draft. An abstained
+    `text` is the accepted answer (empty where it only calls tools, see `tool_calls`), or with status
+    `best_effort` the best evaluated draft. An abstained
     run has no `text`; its best draft, if any, is in `draft`. `stage`, `model`, `tier` and `confidence`
     belong to the answer or that draft; `rule` is the last decision's, or `audit` where an audited
     answer stands because no later stage accepted one. `cost_usd` is the sum over all calls, `seconds` is
@@ -150,6 +215,7 @@ class Result(Record):
     status: Status
     rule: Rule | None = None
     text: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     draft: str | None = None
     confidence: float | None = None
     calibrated: bool | None = None

@@ -3,75 +3,71 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from cascade.errors import CascadeError, RequestError
-from cascade.loop import BackgroundLoop
-from cascade.policy.baseline import baseline_model, price_baseline
-from cascade.policy.budget import spent
-from cascade.policy.outcome import conclude
-from cascade.records import Baseline, Request, Result, Step, check_text, new_run_id
+from cascade.errors import RequestError, TraceError
+from cascade.interfaces import Interfaces
+from cascade.observe import Observer, Observers
+from cascade.records import Request, Result, Step, new_run_id
+from cascade.requests import Asked, Options, build_each, build_request, check_request
+from cascade.runs import Event, Run, TextPiece, detached, last, private
+from cascade.stores import Stores
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
-    from langgraph.types import Command
+    from langgraph.types import Command, Durability
 
     from cascade.config.load import LoadedGraph
     from cascade.graph.compile import Compiled, State
     from cascade.graph.stage import Plan
-    from cascade.trace.store import TraceStore
+    from cascade.models.base import Model
 
 T = TypeVar("T")
 
 
-class TextPiece(NamedTuple):
-    """A piece of an answer that streams live, because its stage accepts without a check."""
-
-    text: str
-
-
-Event = Step | TextPiece | Result
-
-
-@dataclass
-class _Run:
-    """A run at work."""
-
-    id: str
-    request: Request
-    trace: list[Step] = field(default_factory=list)
-    waiting: bool = False
-    began: float = field(default_factory=time.perf_counter)
-    started: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-
-class Cascade:
+class Cascade(Interfaces):
     """A graph of stages that answers requests, small models first.
 
     Every run is kept in the trace store before its result is returned. One instance may be used from many
     threads and event loops.
     """
 
-    def __init__(self, loaded: LoadedGraph, store: TraceStore | None) -> None:
+    def __init__(
+        self, loaded: LoadedGraph, stores: Stores | None = None, observers: Iterable[Observer] = ()
+    ) -> None:
+        from cascade.config.change import tightened_graph
         from cascade.graph.compile import compile_plan
         from cascade.graph.stage import Plan
-        from cascade.models import build_model
+        from cascade.nested import build_models
+        from cascade.telemetry import Telemetry
 
-        self.config = loaded.graph
-        models = {name: build_model(name, model, loaded.base) for name, model in self.config.models.items()}
-        self._plan: Plan = Plan(self.config, models, loaded.calibrations)
-        self._compiled: Compiled = compile_plan(self._plan)
+        loaded, tightened = tightened_graph(loaded)
+        self.config, observers = loaded.graph, tuple(observers)
+        self._stores = stores or Stores()
+        models = build_models(loaded, lambda inner: Cascade(inner, stores, observers))
+        self._plan: Plan = Plan(
+            self.config, models, loaded.calibrations, loaded.policy, tightened, self._stores.book
+        )
+        self._compiled: Compiled = compile_plan(self._plan, self._stores.checkpoints)
+        self._path = loaded.path
         self._version = f"{self.config.name}@{loaded.digest}"
-        self._store = store
-        self._loop = BackgroundLoop()
+        self._store = self._stores.trace
+        self._observers = Observers([Telemetry(self.config), *observers])
+        super().__init__()
 
     @classmethod
-    def load(cls, path: str | Path, *, trace_db: str | None = None, record: bool = True) -> Self:
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        trace_db: str | None = None,
+        record: bool = True,
+        observers: Iterable[Observer] = (),
+        granted: Callable[[str], float | None] | None = None,
+    ) -> Self:
         """Load and check the graph file at `path`.
 
         Args:
@@ -79,6 +75,8 @@ class Cascade:
             trace_db: SQLAlchemy URL or file of the trace store; default: CASCADE_TRACE_DB, else a file in the
                 user's data folder.
             record: False keeps no traces at all.
+            observers: are told what happens to each run, see `cascade.observe`.
+            granted: what an account may spend on a UTC day, in USD, beside what the graph says.
 
         Raises:
             ConfigError: the file, or something it refers to, is wrong; all problems at once.
@@ -87,17 +85,23 @@ class Cascade:
         from cascade.config.load import load_graph
 
         loaded = load_graph(path)
-        if not record:
-            return cls(loaded, None)
-        from cascade.trace.store import TraceStore, default_url
-
-        url = default_url() if trace_db is None else trace_db
-        return cls(loaded, TraceStore(url, store_text=loaded.graph.trace.store_text))
+        stores = Stores.open(loaded, trace_db, granted) if record else Stores.none(loaded, path)
+        return cls(loaded, stores, observers)
 
     @property
     def name(self) -> str:
         """The graph's name."""
         return self.config.name
+
+    @property
+    def version(self) -> str:
+        """The graph's name with the digest of its file: `name@digest`."""
+        return self._version
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """The models by name."""
+        return self._plan.models
 
     @property
     def trace_db(self) -> str | None:
@@ -106,110 +110,93 @@ class Cascade:
 
     @property
     def graph(self) -> Compiled:
-        """The compiled LangGraph graph: a LangChain Runnable over `{"request": {"text": …}}`.
+        """The compiled LangGraph graph: a LangChain Runnable over `{"request": {"text": …}}` or a `Request`.
 
         Runs made through it directly are not kept in the trace store.
         """
         return self._compiled
 
-    async def ainvoke(
-        self, text: str, *, local_only: bool = False, metadata: Mapping[str, Any] | None = None
-    ) -> Result:
-        """Answer `text`.
+    async def ainvoke(self, asked: Asked, **options: Unpack[Options]) -> Result:
+        """Answer a text, or the last message of a conversation.
 
         Args:
-            text: the request, at most 1 MB of UTF-8.
-            local_only: forbid every model that is not local.
-            metadata: kept with the trace, never shown to a model.
+            asked: the text, or the messages (`cascade.records.Message`, or mappings with its fields); at most
+                1 MB of UTF-8.
+            **options: tools, tool_choice, output_schema, local_only, account, metadata: see
+                `cascade.requests.Options`.
 
         Raises:
-            RequestError: `text` is empty, too long or not text.
+            RequestError: no model can be asked with this; see `cascade.requests.check_request`.
             TraceError: the run could not be kept.
         """
-        return await _last(self.astream(text, local_only=local_only, metadata=metadata))
+        return await last(self.astream(asked, **options))
 
-    async def astream(
-        self, text: str, *, local_only: bool = False, metadata: Mapping[str, Any] | None = None
-    ) -> AsyncIterator[Event]:
-        """Answer `text`, yielding each `Step` when it is decided, and the `Result` last.
+    async def astream(self, asked: Asked, **options: Unpack[Options]) -> AsyncIterator[Event]:
+        """Answer as `ainvoke` does, yielding each `Step` when it is decided, and the `Result` last.
 
         Drafts of stages that check confidence never stream: their text comes with the result. A stage without
-        a check streams its answer live as `TextPiece` events.
+        a check streams its answer live as `TextPiece` events, unless the request asks for JSON or offers
+        tools: such an answer may still prove invalid.
         """
-        request = Request(text=check_text(text), local_only=local_only, metadata=dict(metadata or {}))
-        async for event in self._answer(
-            _Run(new_run_id(), request), {"request": request.model_dump(mode="json")}
-        ):
+        async for event in self._stream(build_request(asked, options)):
+            yield event
+
+    async def answer(self, request: Request) -> Result:
+        """Answer a ready request; see `ainvoke`."""
+        return await last(self.astream_request(request))
+
+    async def astream_request(self, request: Request) -> AsyncIterator[Event]:
+        """Answer a ready request step by step; see `astream`."""
+        async for event in self._stream(check_request(request)):
             yield event
 
     async def abatch(
-        self, texts: Iterable[str], *, concurrency: int = 8, local_only: bool = False
+        self, asked: Iterable[Asked], *, concurrency: int = 8, **options: Unpack[Options]
     ) -> list[Result]:
-        """Answer `texts`, at most `concurrency` at a time; results keep the order of the texts.
+        """Answer many, at most `concurrency` at a time; results keep the order of what was asked.
 
         Raises:
-            RequestError: a text cannot be asked; nothing is run then.
+            RequestError: one of them cannot be asked; nothing is run then.
         """
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}; expected at least 1")
-        todo = [_checked(index, text) for index, text in enumerate(texts)]
+        todo = build_each(asked, options)
         gate = asyncio.Semaphore(concurrency)
 
-        async def one(text: str) -> Result:
+        async def answer(request: Request) -> Result:
             async with gate:
-                return await self.ainvoke(text, local_only=local_only)
+                return await last(self._stream(request))
 
-        return await asyncio.gather(*map(one, todo))
+        return await asyncio.gather(*map(answer, todo))
 
     async def aresume(self, run: str, answer: str) -> Result:
-        """Give a person's `answer` to the waiting run `run`, and finish it.
+        """Give a person's `answer` to the waiting run `run`, in this process or another, and finish it.
 
         Raises:
-            RequestError: no such run is waiting in this process.
+            RequestError: no such run is waiting, or it was begun by another version of the graph.
         """
         from langgraph.types import Command
 
-        state = await self._compiled.aget_state(_thread(run)) if self._compiled.checkpointer else None
+        state = await self._compiled.aget_state(self._thread(run)) if self._compiled.checkpointer else None
         if state is None or not state.interrupts:
-            raise RequestError(f"run {run!r} is not waiting for an answer in this process")
+            raise RequestError(f"run {run!r} is not waiting for an answer")
+        begun = (state.metadata or {}).get("graph", self._version)
+        if begun != self._version:
+            raise RequestError(
+                f"run {run!r} was begun by {begun}; this is {self._version}; bring that file back"
+            )
         trace = [Step.model_validate(step) for step in state.values.get("trace", [])]
-        waited = _Run(run, Request.model_validate(state.values["request"]), trace)
-        return await _last(self._answer(waited, Command(resume=answer)))
+        waited = Run(run, Request.model_validate(state.values["request"]), trace)
+        return await last(self._answer(waited, Command(resume=answer)))
 
-    def invoke(
-        self, text: str, *, local_only: bool = False, metadata: Mapping[str, Any] | None = None
-    ) -> Result:
-        """Answer `text`, from synchronous code; also works where an event loop is already running."""
-        return self._loop.run(self.ainvoke(text, local_only=local_only, metadata=metadata))
-
-    def batch(self, texts: Iterable[str], *, concurrency: int = 8, local_only: bool = False) -> list[Result]:
-        """Answer `texts`, from synchronous code; see `abatch`."""
-        return self._loop.run(self.abatch(texts, concurrency=concurrency, local_only=local_only))
-
-    def resume(self, run: str, answer: str) -> Result:
-        """Give a person's `answer` to a waiting run, from synchronous code; see `aresume`."""
-        return self._loop.run(self.aresume(run, answer))
-
-    def run_sync(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine that uses this cascade, from synchronous code."""
-        return self._loop.run(coroutine)
+    async def release(self) -> None:
+        """Release the models; a later request loads them again."""
+        await asyncio.gather(*(model.aclose() for model in self._plan.models.values()))
 
     async def aclose(self) -> None:
         """Release models and the trace store."""
-        await asyncio.gather(*(model.aclose() for model in self._plan.models.values()))
-        if self._store is not None:
-            self._store.close()
-
-    def close(self) -> None:
-        """Release models, the trace store and the background thread, from synchronous code."""
-        self._loop.run(self.aclose())
-        self._loop.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+        await self.release()
+        self._stores.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -218,76 +205,68 @@ class Cascade:
         await self.aclose()
         self._loop.close()
 
-    async def _answer(self, run: _Run, start: State | Command[Any]) -> AsyncIterator[Event]:
+    def _stream(self, request: Request) -> AsyncIterator[Event]:
+        return self._answer(Run(new_run_id(), request), {"request": request.model_dump(mode="json")})
+
+    async def _answer(self, run: Run, start: State | Command[Any]) -> AsyncIterator[Event]:
         """Run the compiled graph from `start`, keep the result, and yield it last."""
-        config: RunnableConfig = {"recursion_limit": len(self.config.stages) + 1, **_thread(run.id)}
-        stream = self._compiled.astream(start, config, stream_mode=["updates", "custom"])
-        async for mode, data in _untraced(stream):
-            if mode == "custom":
-                yield TextPiece(data["text"])
-            elif "__interrupt__" in data:
-                run.waiting = True
-            else:
-                for step in (step for update in data.values() for step in update["trace"]):
-                    run.trace.append(Step.model_validate(step))
-                    yield run.trace[-1]
-        result = self._finish(run)
-        if self._store is not None:
-            await asyncio.wrap_future(self._store.submit(result))
+        config = self._thread(run.id)
+        # A run that waited for a person goes on where it stopped: the wait does not count.
+        config["configurable"]["began"] = run.began - sum(step.seconds for step in run.trace)
+        config["configurable"]["left"] = run.left
+        # A run that may wait is stored where it stops, and not at each step.
+        durability: Durability | None = "exit" if self._compiled.checkpointer else None
+        stream: AsyncIterator[Any] = self._compiled.astream(
+            start, config, stream_mode=["updates", "custom"], durability=durability
+        )
+        self._observers.began(run.id, self._version, run.request)
+        ended = False
+        try:
+            async with aclosing(private(detached(stream), langsmith=self.config.trace.langsmith)) as items:
+                async for mode, data in items:
+                    for event in self._events(run, mode, data):
+                        yield event
+            result = run.finish(self._plan, self._version)
+            await self._keep(result)
+            ended = True
+            self._observers.ended(result)
+        except (asyncio.CancelledError, GeneratorExit):
+            with suppress(TraceError):  # the caller does not listen any more
+                result = run.finish(self._plan, self._version, cancelled=True)
+                await self._keep(result)
+                ended = True
+                self._observers.ended(result)
+            raise
+        finally:
+            if not ended:
+                self._observers.dropped(run.id)
         yield result
 
-    def _finish(self, run: _Run) -> Result:
-        outcome = {"status": "waiting"} if run.waiting else conclude(self.config, run.trace)
-        return Result(
-            run=run.id,
-            graph=self._version,
-            cost_usd=spent(run.trace).cost_usd,
-            baseline=self._baseline(run, outcome),
-            seconds=time.perf_counter() - run.began,
-            started=run.started.isoformat(timespec="milliseconds"),
-            request=run.request,
-            trace=tuple(run.trace),
-            **outcome,
-        )
+    def _thread(self, run: str) -> RunnableConfig:
+        """Return LangGraph's settings of a run; who resumes it elsewhere reads the metadata."""
+        return {
+            "recursion_limit": len(self.config.stages) + 1,
+            "configurable": {"thread_id": run},
+            "metadata": {"graph": self._version, "graph_file": str(self._path.absolute())},
+        }
 
-    def _baseline(self, run: _Run, outcome: Mapping[str, Any]) -> Baseline | None:
-        models = self._plan.models
-        name = baseline_model(self.config, {name: model.price for name, model in models.items()})
-        price = models[name].price if name is not None else None
-        if name is None or price is None:
-            return None
-        prompt_bytes, _ = models[name].worst_case(run.request.text)  # a token has at least one byte
-        answer = outcome.get("text") or outcome.get("draft")
-        return price_baseline(name, price, run.trace, prompt_bytes, answer)
+    async def _keep(self, result: Result) -> None:
+        if self._store is not None:
+            await asyncio.shield(asyncio.wrap_future(self._store.submit(result)))
+        if self._stores.checkpoints is not None and result.status != "waiting":
+            await self._stores.checkpoints.adelete_thread(result.run)
 
-
-async def _last(events: AsyncIterator[Event]) -> Result:
-    """Return the result that ends a stream of events."""
-    async for event in events:
-        if isinstance(event, Result):
-            return event
-    raise CascadeError("a run ended without a result; please report this")
-
-
-def _thread(run: str) -> RunnableConfig:
-    return {"configurable": {"thread_id": run}}
-
-
-def _checked(index: int, text: str) -> str:
-    try:
-        return check_text(text)
-    except RequestError as error:
-        raise RequestError(f"texts[{index}]: {error}") from None
-
-
-async def _untraced(stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """Yield from `stream`, keeping LangSmith's environment variables alone from sending it to a server."""
-    from langsmith import tracing_context
-
-    while True:
-        with tracing_context(enabled=False):
-            try:
-                item = await anext(stream)
-            except StopAsyncIteration:
-                return
-        yield item
+    def _events(self, run: Run, mode: str, data: dict[str, Any]) -> Iterator[Event]:
+        """Take what LangGraph says of `run` and yield what the caller is told of it."""
+        if mode == "custom":
+            if "stage" in data:
+                self._observers.entered(run.id, data["stage"])
+            else:
+                yield TextPiece(data["text"])
+        elif "__interrupt__" in data:
+            run.waiting = True
+        else:
+            for step in (step for update in data.values() for step in update["trace"]):
+                run.trace.append(Step.model_validate(step))
+                self._observers.left(run.id, run.trace[-1])
+                yield run.trace[-1]

@@ -10,6 +10,11 @@ from typing import Any
 from cascade.cli.schema import json_schema
 
 PAGE = Path(__file__).with_name("graph.md")
+# Keys that have no heading of their own in the page.
+_PLACES = {
+    "stage": "stages", "daybudgets": "budgets", "accountbudget": "budgets", "breakerconfig": "breaker",
+    "deployment": "kind-openai",
+}  # fmt: skip
 _TABLE = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -37,15 +42,17 @@ def _default(value: Any) -> str:
     return f"`{words[value] if isinstance(value, bool) else value}`" if not isinstance(value, dict) else ""
 
 
-def _kind(value: dict[str, Any]) -> str:
+def _kind(value: Any) -> str:
     """Say in a few words what a value may be."""
+    if value in (True, {}):  # any JSON value
+        return "anything"
     if "const" in value:
         return f"`{str(value['const']).lower() if isinstance(value['const'], bool) else value['const']}`"
     if "enum" in value:
         return ", ".join(f"`{choice}`" for choice in value["enum"])
     if "$ref" in value:
         name = value["$ref"].rsplit("/", 1)[-1].lower()
-        return f"[{name}](#{'stages' if name == 'stage' else name})"
+        return f"[{name}](#{_PLACES.get(name, name)})"
     if "discriminator" in value:
         key, kinds = value["discriminator"]["propertyName"], value["discriminator"]["mapping"]
         return f"mapping with `{key}`: " + ", ".join(f"`{kind}`" for kind in kinds)
@@ -57,7 +64,7 @@ def _kind(value: dict[str, Any]) -> str:
         return f"list of {_kind(value['items'])}"
     if value["type"] == "object":
         items = value.get("additionalProperties") or next(iter(value["patternProperties"].values()))
-        return f"mapping of name to {_kind(items)}"
+        return "mapping" if items is True else f"mapping of name to {_kind(items)}"
     return _bounded(value)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import pytest_socket
 from hypothesis import settings
+from postgres import Server, server
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("CASCADE_DATA", ROOT.parent / "shared" / "data"))
@@ -25,10 +27,17 @@ def pytest_runtest_setup() -> None:
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No keys, no tracing services, and traces in the test's own folder."""
     for name in list(os.environ):
-        if name.startswith(("OPENAI_", "LANGSMITH_", "LANGCHAIN_", "HF_", "OTEL_")):
+        if name.startswith(("OPENAI_", "LANGSMITH_", "LANGCHAIN_", "HF_", "OTEL_", "CASCADE_TRACE_KEY")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("CASCADE_TRACE_DB", f"sqlite:///{tmp_path / 'traces.db'}")
     monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A real PostgreSQL server; tests that need it are skipped where there is none."""
+    with server() as running:
+        yield running
 
 
 @pytest.fixture

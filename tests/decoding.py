@@ -6,17 +6,21 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cascade.engine.weights import Library, Weights
+from cascade.engine.library import Library
+from cascade.engine.ticket import Ticket
+from cascade.engine.weights import Weights
 from cascade.engine.worker import worker
 
 T = TypeVar("T")
 
 
-def drain(steps: Generator[None, None, T]) -> T:
-    """Step a job to its end and return its result."""
+def drain(steps: Generator[Ticket | None, None, T]) -> T:
+    """Step a job, and what it waits for, to its end and return its result."""
     while True:
         try:
-            next(steps)
+            ticket = next(steps)
+            if ticket is not None and not ticket.done:
+                ticket.stepper.step()
         except StopIteration as done:
             value: T = done.value
             return value
@@ -25,7 +29,7 @@ def drain(steps: Generator[None, None, T]) -> T:
 def with_weights(path: Path, body: Callable[[Weights], T]) -> T:
     """Load `path` on the decode thread, return what `body` makes of it, and free it again."""
 
-    def steps(library: Library, _queued: float) -> Generator[None, None, Any]:
+    def steps(library: Library, _queued: float) -> Generator[Ticket | None, None, Any]:
         yield
         weights = library.acquire(path)
         try:

@@ -42,7 +42,9 @@ def make_gguf(
     layers: int = 2,
     width: int = 64,
     weights: dict[str, float] | None = None,
+    add: dict[str, np.ndarray] | None = None,
     pre: str = "gpt-2",
+    pooling: int | None = None,
     contract: Any = None,
 ) -> Path:
     """Write a GGUF of the llama architecture (F32, byte-level BPE) and return its path.
@@ -59,7 +61,9 @@ def make_gguf(
         max_tokens: the longest text of a task, in tokens.
         layers, width: size of the network.
         weights: tensor name → value that fills it (NaN for broken weights).
+        add: tensor name → what is added to it.
         pre: name of the pre-tokeniser.
+        pooling: pooling type of an embedding model (1 mean, 2 cls, 3 last, 4 rank).
         contract: written as `cascade.tasks` in place of the right one.
     """
     labels = [f"<{task}:{label}>" for task, names in (tasks or {}).items() for label in names]
@@ -72,6 +76,8 @@ def make_gguf(
     writer = gguf.GGUFWriter(str(path), "llama")
     _shape(writer, n_ctx, width, layers)
     writer.add_causal_attention(causal)
+    if pooling is not None:
+        writer.add_uint32("llama.pooling_type", pooling)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
@@ -93,7 +99,57 @@ def make_gguf(
     for name, values in tensors.items():
         if weights and name in weights:
             values[:] = weights[name]
+        if add and name in add:
+            values[:] += add[name]
         writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def make_adapter(
+    path: Path,
+    *,
+    seed: int = 0,
+    rank: int = 4,
+    width: int = 64,
+    scale: float = 0.5,
+    strings: dict[str, str] | None = None,
+    tensors: dict[str, np.ndarray] | None = None,
+    alpha: Any = None,
+) -> Path:
+    """Write a LoRA adapter (GGUF, F32) for a model of `make_gguf` of that width and return its path.
+
+    Args:
+        path: where to write.
+        seed: seed of the random factors.
+        rank: inner size of the factors.
+        width: the model's.
+        scale: standard deviation of the factors; 0 changes nothing.
+        strings: metadata in place of the right values; an empty text leaves the key out.
+        tensors: written in place of the factors of the queries and values.
+        alpha: written as `adapter.lora.alpha`: a float, or something that does not belong there.
+    """
+    writer = gguf.GGUFWriter(str(path), "llama")
+    wanted = {"general.type": "adapter", "adapter.type": "lora"} | (strings or {})
+    for key, value in wanted.items():
+        if key == "general.architecture":
+            writer.kv_data[0][key].value = value
+        elif value:
+            writer.add_string(key, value)
+    if alpha is not None:
+        add = writer.add_float32 if isinstance(alpha, float) else writer.add_uint32
+        add("adapter.lora.alpha", alpha)
+    random = np.random.default_rng(seed)
+    factors = {
+        f"blk.0.attn_{part}.weight.lora_{side}": random.standard_normal(sizes, dtype=np.float32) * scale
+        for part in "qv"
+        for side, sizes in (("a", (rank, width)), ("b", (width, rank)))
+    }
+    for name, values in (factors if tensors is None else tensors).items():
+        writer.add_tensor(name, values.astype(values.dtype))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cascade.policy.artifact import Certificate, Goal, Policy, PolicyStage, PromptGate, Score, Term
+from cascade.policy.artifact import Certificate, Feature, Goal, Policy, PolicyStage, PromptGate, Score, Term
 from cascade.policy.calibrate import Curve
-from cascade.policy.features import Feature
 
 STRAIGHT = Curve(method="isotonic", x=(0.0, 1.0), y=(0.001, 0.999))
 

@@ -28,6 +28,7 @@ def write(folder: Path, models: dict[str, Any], stages: list[dict[str, Any]], **
     """Write a graph file and return its path."""
     path = folder / "graph.yaml"
     yaml = YAML(typ="safe")
+    yaml.width = 10_000  # long keys on one line, which other readers take, too
     yaml.representer.ignore_aliases = lambda _: True
     with path.open("w") as file:
         yaml.dump({"name": "test", "models": models, "stages": stages, **settings}, file)

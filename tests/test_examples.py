@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf_maker import CHATML, make_gguf
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,6 +39,25 @@ def test_walkthrough_runs_from_top_to_bottom() -> None:
     assert "graph TD" in out
     assert "signals:" in out
     assert "how do I bleed a radiator" in out
+
+
+def test_tools_are_run_by_the_application_and_bad_calls_escalate() -> None:
+    assert script("tools.py").splitlines() == [
+        "  first: escalate by rule invalid",
+        "  last: accept by rule unchecked",
+        "add({'a': 17, 'b': 25}) = 42",
+        "  first: escalate by rule invalid",
+        "  last: accept by rule unchecked",
+        "The sum is 42. (opus, $0.000058)",
+    ]
+
+
+def test_a_form_is_filled_by_a_local_model_under_a_grammar(tmp_path: Path) -> None:
+    make_gguf(tmp_path / "m.gguf", chat_template=CHATML, n_ctx=2048)
+    out = script("structured.py", str(tmp_path / "m.gguf"))
+    assert out.startswith("accepted: {")
+    assert "/urgent: mean log-probability -" in out
+    assert out.splitlines()[-1] == "accepted"
 
 
 @pytest.fixture(scope="module")

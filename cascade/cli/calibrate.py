@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cascade.cli.rows import read_rows
+from cascade.config.gates import ClassifierGate
 from cascade.config.load import LoadedGraph, load_graph
-from cascade.config.schema import ClassifierGate, ConfidenceConfig, HumanModel, Stage
+from cascade.config.schema import ConfidenceConfig, HumanModel, Stage
 from cascade.errors import ConfigError, RequestError
 from cascade.policy.calibrate import Calibration, Method, write_calibration
 
@@ -84,10 +85,11 @@ async def _grade(loaded: LoadedGraph, stage: Stage, rows: list[tuple[str, str]],
 
     from cascade.evaluate.calibration import grade
     from cascade.graph.stage import Plan
-    from cascade.models import build_model
+    from cascade.nested import build_models
+    from cascade.runtime import Cascade
 
     needed = [*stage.ask, *([stage.gate.model] if isinstance(stage.gate, ClassifierGate) else [])]
-    models = {name: build_model(name, loaded.graph.models[name], loaded.base) for name in needed}
+    models = build_models(loaded, lambda inner: Cascade(inner, None), needed)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -88,20 +88,27 @@ def _print_figures(console: Console, data: dict[str, Any]) -> None:
 
 
 def _print_models(console: Console, data: dict[str, Any]) -> None:
-    from cascade.evaluate.words import per_thousand, percent, plain
+    from cascade.evaluate.evaluation import CHECKS
+    from cascade.evaluate.words import per_thousand, percent
 
     rows = []
     for name, model in data["models"].items():
         right = "—" if model["accuracy"] is None else percent(model["accuracy"])
         cost = "—" if model["mean_cost_usd"] is None else per_thousand(model["mean_cost_usd"], "")
         for check in [model, *([model["reported"]] if "reported" in model else [])]:
-            figures = ["—" if check[key] is None else plain(check[key]) for key in _CHECKS]
+            figures = [_checked(check, key) for key in CHECKS]
             rows.append([name, right, cost, check["confidence"] or "—", *figures])
     head = ["model alone", "accuracy", "cost of 1,000", "confidence of", "AUROC", "AURC", "ECE", "Brier"]
     _table(console, head, rows, text=(0, 3))
 
 
-_CHECKS = ("auroc", "aurc", "ece", "brier")
+def _checked(check: dict[str, Any], key: str) -> str:
+    from cascade.evaluate.words import plain
+
+    if check[key] is None:
+        return "—"
+    ends = check[f"{key}_ci"]
+    return plain(check[key]) + (f" ({plain(ends[0])} to {plain(ends[1])})" if ends else "")
 
 
 def _print_slices(console: Console, data: dict[str, Any]) -> None:

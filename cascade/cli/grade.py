@@ -6,18 +6,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from cascade.cli.options import TraceDb
+
 
 def grade(
     run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", metavar="RUN")],
     verdict: Annotated[Literal["right", "wrong"], typer.Argument(help="What the answer was.")],
     by: Annotated[str | None, typer.Option(help="Who says so.")] = None,
     note: Annotated[str | None, typer.Option(help="Why.")] = None,
-    trace_db: Annotated[
-        str | None,
-        typer.Option(
-            help="Trace store: SQLAlchemy URL or file; default: CASCADE_TRACE_DB, else your data folder."
-        ),
-    ] = None,
+    trace_db: TraceDb = None,
 ) -> None:
     """Grade the answer of RUN, or, if it gave none, its best draft. The newest grade counts."""
     from cascade.trace.store import TraceStore, default_url

@@ -12,16 +12,21 @@ import typer
 
 from cascade import __version__
 from cascade.cli import (
+    budget,
     calibrate,
     check,
     draw,
     evaluate,
     grade,
+    keys,
+    models,
     monitor,
     outcomes,
     replay,
+    resume,
     run,
     schema,
+    serve,
     trace,
     tune,
     ui,
@@ -36,6 +41,7 @@ app = typer.Typer(
     help="Small local experts first, larger models only when measured confidence is too low.",
 )
 app.command(name="run")(run.run)
+app.command(name="resume")(resume.resume)
 app.command(name="check")(check.check)
 app.command(name="draw")(draw.draw)
 app.command(name="schema")(schema.schema)
@@ -47,7 +53,11 @@ app.command(name="monitor")(monitor.monitor)
 app.command(name="grade")(grade.grade)
 app.command(name="tune")(tune.tune)
 app.command(name="ui")(ui.ui)
+app.command(name="serve")(serve.serve)
+app.add_typer(keys.app, name="keys")
 app.add_typer(trace.app, name="trace")
+app.add_typer(budget.app, name="budget")
+app.add_typer(models.app, name="models")
 
 
 def _version(value: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cascade.cli.replay import utc
+from cascade.cli.tightening import Audited, reset, tighten
+from cascade.cli.watching import Watched, collect
 from cascade.config.load import LoadedGraph, load_graph
-from cascade.config.schema import AgreementConfidence, Stage
 from cascade.errors import ConfigError, RequestError
-from cascade.records import Result, Step
+from cascade.policy.tighten import Tightened
 
 if TYPE_CHECKING:
     from cascade.policy.drift import Drift, Reference
@@ -39,11 +40,18 @@ def monitor(
     delta: Annotated[
         float, typer.Option(min=1e-9, max=0.5, help="Chance of a false alarm, ever, for each stage.")
     ] = 0.01,
+    forget: Annotated[
+        bool, typer.Option("--reset", help="Go back to the graph's own thresholds, and compare nothing.")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     trace_db: Annotated[str | None, typer.Option(help="Trace store: SQLAlchemy URL or file.")] = None,
 ) -> None:
     """Compare the stored runs of GRAPH with each stage's calibration data; exit status 3 if one drifted."""
     loaded = load_graph(graph)
+    if forget:
+        known = reset(graph)
+        typer.echo("the graph's own thresholds hold again" if known else "no threshold had been raised")
+        return
     from cascade.policy.drift import read_references
     from cascade.trace.history import history
     from cascade.trace.queries import RunFilter
@@ -53,8 +61,11 @@ def monitor(
     url = default_url() if trace_db is None else trace_db
     version = f"{loaded.graph.name}@{loaded.digest}"
     where = RunFilter(graph=version, since=utc(since))
-    stages = _collect(loaded, history(url, where), given=given, dated=since is None)
+    stages = collect(loaded, history(url, where), given=given, dated=since is None)
     reports = [_report(loaded, watched, given, delta) for watched in stages]
+    raised = tighten(loaded, _drifted(stages, reports))
+    for report in reports:
+        report["tightened"] = raised.get(report["stage"])
     if write_reference:
         _write(write_reference, version, stages)
     if json_:
@@ -65,83 +76,26 @@ def monitor(
         raise typer.Exit(DRIFTED)
 
 
-@dataclass
-class _Watched:
-    """What the runs tell about a checked stage.
-
-    `scores` and `runs` belong together; `unmeasured` counts drafts without a score. `audits` counts accepted
-    answers that were passed on all the same, `graded` those that a later stage answered, `agreed` those that
-    it answered alike.
-    """
-
-    stage: Stage
-    since: str | None
-    scores: list[float] = field(default_factory=list)
-    runs: list[str] = field(default_factory=list)
-    unmeasured: int = 0
-    audits: int = 0
-    graded: int = 0
-    agreed: int = 0
-
-    @property
-    def signal(self) -> tuple[str, str]:
-        """The method and the signal that are the stage's score."""
-        check = self.stage.confidence
-        if check is None:
-            raise ValueError(f"stage {self.stage.name!r} has no confidence")
-        return check.by, "agreement" if isinstance(check, AgreementConfidence) else check.signal
-
-    def add(self, result: Result, step: Step) -> None:
-        """Count a step of this stage."""
-        by, signal = self.signal
-        if not any(call.role == "answer" for call in step.calls):
-            return
-        if step.estimate is None or step.estimate.by != by or signal not in step.estimate.signals:
-            self.unmeasured += 1
-            return
-        self.scores.append(min(1.0, max(0.0, step.estimate.signals[signal])))
-        self.runs.append(result.run)
-        if step.decision.rule == "audit":
-            self._audit(result, step)
-
-    def _audit(self, result: Result, step: Step) -> None:
-        from cascade.confidence.agreement import normalise
-
-        self.audits += 1
-        if result.stage != self.stage.name and result.status == "accepted" and step.estimate is not None:
-            self.graded += 1
-            draft = step.calls[step.estimate.chosen].text
-            # Where only hashes are kept, equal texts have equal hashes.
-            self.agreed += normalise(draft) == normalise(result.text or "")
-
-
-def _collect(
-    loaded: LoadedGraph, results: Iterable[Result], *, given: Mapping[str, Reference] | None, dated: bool
-) -> list[_Watched]:
-    """Return each checked stage with its live scores, in the order of the runs."""
-    watched = {}
-    for stage in loaded.graph.stages:
-        calibration = loaded.calibrations.get(stage.name) if given is None and dated else None
-        if stage.confidence is not None:
-            watched[stage.name] = _Watched(
-                stage, utc(f"{calibration.fitted}T00:00Z") if calibration else None
-            )
-    for result in results:
-        for step in result.trace:
-            stage_ = watched.get(step.stage)
-            if stage_ is not None and (stage_.since is None or result.started >= stage_.since):
-                stage_.add(result, step)
-    return list(watched.values())
+def _drifted(stages: list[Watched], reports: list[dict[str, Any]]) -> dict[str, tuple[str, list[Audited]]]:
+    """Return the stages that are to be tightened: the run of the alarm, and the audits since then."""
+    found = {}
+    for watched, report in zip(stages, reports, strict=True):
+        alarm = report["first_alarm"]
+        if alarm is not None and watched.stage.on_drift == "tighten":
+            since = watched.runs[watched.runs.index(alarm) :]
+            found[watched.stage.name] = (alarm, [each for each in watched.drawn if each.run in set(since)])
+    return found
 
 
 def _report(
-    loaded: LoadedGraph, watched: _Watched, given: Mapping[str, Reference] | None, delta: float
+    loaded: LoadedGraph, watched: Watched, given: Mapping[str, Reference] | None, delta: float
 ) -> dict[str, Any]:
     """Return what is printed of a stage."""
     from cascade.policy.drift import drift
 
-    name, accept = watched.stage.name, watched.stage.accept
-    calibration = loaded.calibrations.get(name)
+    name = watched.stage.name
+    accept = watched.stage.accept if watched.at is None else watched.at
+    calibration = loaded.calibrations.get(name) if watched.at is None else None
     reference, why = _reference(loaded, watched, given)
     found: Drift | None = None
     if reference is not None and accept is not None:
@@ -168,7 +122,7 @@ def _report(
 
 
 def _reference(
-    loaded: LoadedGraph, watched: _Watched, given: Mapping[str, Reference] | None
+    loaded: LoadedGraph, watched: Watched, given: Mapping[str, Reference] | None
 ) -> tuple[Reference | None, str | None]:
     """Return what the stage's live scores are compared with, or why there is nothing.
 
@@ -185,9 +139,10 @@ def _reference(
         if found is not None and (found.by, found.signal) == (by, signal):
             return found, None
         return None, f"the reference file has no scores by {by}, {signal}, of this stage"
-    calibration = loaded.calibrations.get(name)
+    calibration = loaded.calibrations.get(name) if watched.at is None else None
     if calibration is None:
-        return None, "it has no calibration; give --reference"
+        what = "it has no calibration" if watched.at is None else "its policy decides"
+        return None, f"{what}; give --reference"
     if watched.stage != loaded.graph.stages[0]:
         return None, "it sees only what earlier stages pass on, its calibration saw all; give --reference"
     if not calibration.scores:
@@ -201,7 +156,7 @@ def _reference(
         ) from None
 
 
-def _write(path: Path, version: str, stages: list[_Watched]) -> None:
+def _write(path: Path, version: str, stages: list[Watched]) -> None:
     from cascade.policy.calibrate import thin
     from cascade.policy.drift import Reference, References
 
@@ -253,6 +208,9 @@ def _remarks(report: dict[str, Any]) -> Iterable[str]:
         yield f"no reference: {report['why']}"
     if report["first_alarm"]:
         yield f"drifted: the alarm came with run {report['first_alarm']}"
+    raised = report["tightened"]
+    if raised:
+        yield Tightened.model_validate(raised).why
     if report["unmeasured"]:
         yield f"{report['unmeasured']} answers had no score"
     audits = report["audits"]

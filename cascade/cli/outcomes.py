@@ -75,7 +75,7 @@ def _from_graph(path: Path, data: str, out: Path, concurrency: int) -> None:
     bare = next((row.id for row in rows if not row.label.strip()), None)
     if bare is not None:
         raise RequestError(f"{data}: row {bare!r} has no 'label'; every row needs the right answer")
-    loaded = load_graph(path)
+    loaded = load_graph(path, tuned=False)
     kept = _kept(out)
     done = _check_kept(kept, rows, out)
     asyncio.run(_ask(loaded, [row for row in rows if row.id not in done], kept, out, concurrency))
@@ -118,10 +118,11 @@ async def _ask(
     loaded: LoadedGraph, rows: list[Labelled], kept: Outcomes | None, out: Path, concurrency: int
 ) -> None:
     from cascade.evaluate.collect import answering, collect, how_asked
-    from cascade.models import build_model
+    from cascade.nested import build_models
+    from cascade.runtime import Cascade
 
     graph = loaded.graph
-    models = {name: build_model(name, graph.models[name], loaded.base) for name in answering(graph)}
+    models = build_models(loaded, lambda inner: Cascade(inner, None), answering(graph))
     try:
         usable = _usable(models)
         _note_gaps(kept, list(usable), out)

@@ -14,6 +14,7 @@ import typer
 from cascade.config.change import change_graph
 from cascade.config.load import LoadedGraph, load_graph
 from cascade.errors import RequestError
+from cascade.policy.steer import reads_texts
 from cascade.records import Request, Result, Status
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ def replay(
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Change a threshold or limit; may be repeated."),
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="Decide by this policy ('cascade tune'), not by the graph's thresholds."),
+    ] = None,
     graph_name: Annotated[
         str | None, typer.Option(help="Runs of this graph: NAME or NAME@DIGEST; default: GRAPH's name.")
     ] = None,
@@ -38,9 +43,10 @@ def replay(
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     trace_db: Annotated[str | None, typer.Option(help="Trace store: SQLAlchemy URL or file.")] = None,
 ) -> None:
-    """Decide stored runs of GRAPH anew, with the thresholds and limits of --set; no model is called."""
+    """Decide stored runs of GRAPH anew, by other thresholds, limits or a policy; no model is called."""
     loaded = load_graph(graph)
-    changed = change_graph(loaded, set_ or [])
+    changed = change_graph(loaded, set_ or [], policy)
+    from cascade.confidence.outcome import answers
     from cascade.trace.compare import compare
     from cascade.trace.queries import RunFilter
     from cascade.trace.replay import Scene
@@ -50,11 +56,13 @@ def replay(
     url = default_url() if trace_db is None else trace_db
     where = RunFilter(graph=graph_name or loaded.graph.name, status=status, since=utc(since))
     price = _prices(changed, url, where)
-    scene = Scene(changed.graph, loaded.graph.limits.seconds, changed.calibrations, price)
+    seconds = loaded.graph.limits.seconds
+    scene = Scene(changed.graph, seconds, changed.calibrations, price, changed.policy, answers)
     left_out: Counter[str] = Counter()
     found = compare(_fitting(changed, url, where, left_out), lambda result: decide_anew(result, scene))
     if json_:
-        about = {"graph": f"{loaded.graph.name}@{loaded.digest}", "set": set_ or []}
+        about: dict[str, Any] = {"graph": f"{loaded.graph.name}@{loaded.digest}", "set": set_ or []}
+        about |= {} if policy is None else {"policy": str(policy)}
         print(json.dumps(about | _as_json(found, left_out)))
     else:
         _print(found, left_out, place=f"{where.graph} in {url}")
@@ -79,19 +87,20 @@ def utc(text: str | None) -> str | None:
 
 def _prices(loaded: LoadedGraph, url: str, where: RunFilter) -> Price:
     """Return the worst case of a call; where only the hash of a text is kept, the dearest recorded call."""
-    from cascade.models import build_model
-    from cascade.models.base import cost
+    from cascade.models.base import Prompt, cost
+    from cascade.nested import build_models
+    from cascade.runtime import Cascade
     from cascade.trace.history import dearest_calls
     from cascade.trace.words import is_hash
 
-    models = {name: build_model(name, model, loaded.base) for name, model in loaded.graph.models.items()}
+    models = build_models(loaded, lambda inner: Cascade(inner, None))
     dearest: dict[str, float] | None = None
 
     def price(name: str, request: Request) -> float | None:
         nonlocal dearest
         model = models[name]
         if not is_hash(request.text):
-            return cost(model.price, *model.worst_case(request.text))
+            return cost(model.price, *model.worst_case(Prompt.of(request)))
         if cost(model.price, 1, 1) == 0:
             return 0.0
         if dearest is None:
@@ -104,10 +113,14 @@ def _prices(loaded: LoadedGraph, url: str, where: RunFilter) -> Price:
 def _fitting(loaded: LoadedGraph, url: str, where: RunFilter, left_out: Counter[str]) -> Iterator[Result]:
     """Yield the runs that say something about this graph; count why the others do not."""
     from cascade.trace.history import history
-    from cascade.trace.replay import misfit
+    from cascade.trace.misfit import misfit
+    from cascade.trace.words import is_hash
 
+    reading = loaded.policy is not None and reads_texts(loaded.policy)
     for result in history(url, where):
         reason = misfit(result, loaded.graph)
+        if reason is None and reading and is_hash(result.request.text):
+            reason = "texts are not stored, and the policy reads them"
         if reason is None:
             yield result
         else:
@@ -149,7 +162,7 @@ def _print(found: Comparison, left_out: Counter[str], place: str) -> None:
 
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     for reason, count in left_out.most_common():
-        console.print(f"left out: {count} of another version: {reason}")
+        console.print(f"left out: {count}: {reason}")
     if not found.runs:
         console.print(f"no run of {place} to replay")
         return

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cascade.cli.batch import Output, open_output, written
 from cascade.cli.rows import Row, read_rows, result_row
 from cascade.cli.summary import heading, line, print_summary, summarise
 from cascade.errors import RequestError
@@ -22,6 +23,7 @@ from cascade.records import Result, check_text
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from cascade.observe import Observer
     from cascade.runtime import Cascade
 
 
@@ -31,11 +33,17 @@ def run(
     input: Annotated[  # noqa: A002 - the option's name
         str | None, typer.Option(help="Requests: a .jsonl or .csv file with id, text, label?; - is stdin.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write result rows to this .jsonl file.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write result rows to this .jsonl file; goes on with a stopped batch."),
+    ] = None,
+    restart: Annotated[bool, typer.Option(help="Begin a stopped batch anew.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     local_only: Annotated[bool, typer.Option(help="Call no model that is not local.")] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight at once.")] = 8,
     trace_db: Annotated[str | None, typer.Option(help="Trace store: SQLAlchemy URL or file.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Draw the graph at work, on stderr.")] = False,
+    otel: Annotated[bool, typer.Option(help="Send spans to the collector of OTEL_EXPORTER_OTLP_*.")] = False,
 ) -> None:
     """Run one TEXT, or the rows of --input, through GRAPH."""
     if (text is None) == (input is None):
@@ -44,23 +52,43 @@ def run(
     from cascade.runtime import Cascade
 
     with ExitStack() as stack:
-        cascade = stack.enter_context(Cascade.load(graph, trace_db=trace_db))
+        observers = _observers(graph, stack, watch=watch, otel=otel)
+        cascade = stack.enter_context(Cascade.load(graph, trace_db=trace_db, observers=observers))
         # Opened last: a wrong graph or trace store must not empty the file of an earlier run.
-        sink = stack.enter_context(_open(output)) if output else None
-        quiet = json_ or input is None
-        results = cascade.run_sync(_all(cascade, rows, sink, quiet, local_only, concurrency))
+        batch = cascade.version + (" local only" if local_only else "")
+        sink = stack.enter_context(open_output(output, rows, batch, restart=restart)) if output else None
+        quiet = json_ or watch or input is None
+        results = cascade.run_sync(
+            _all(cascade, rows, sink, quiet, local_only, concurrency, hidden=watch or len(rows) == 1)
+        )
+        if sink is not None:
+            sink.finish()
         _report(rows, results, cascade, single=input is None, as_json=json_)
 
 
-def _open(path: Path) -> TextIO:
-    try:
-        return path.open("w", encoding="utf-8", errors="backslashreplace")  # a lone surrogate stays JSON
-    except OSError as error:
-        raise RequestError(f"{path}: {error.strerror}; give a writable file for --output") from None
+def _observers(graph: Path, stack: ExitStack, *, watch: bool, otel: bool) -> list[Observer]:
+    """Return who watches the runs; `stack` ends what they begin."""
+    if otel:
+        from cascade.telemetry import export
+
+        stack.callback(export())
+    if not watch:
+        return []
+    from cascade.cli.watch import Watch
+    from cascade.config.load import load_graph
+
+    return [stack.enter_context(Watch(load_graph(graph).graph))]
 
 
 async def _all(
-    cascade: Cascade, rows: list[Row], sink: TextIO | None, quiet: bool, local_only: bool, concurrency: int
+    cascade: Cascade,
+    rows: list[Row],
+    sink: Output | None,
+    quiet: bool,
+    local_only: bool,
+    concurrency: int,
+    *,
+    hidden: bool,
 ) -> list[Result]:
     """Answer all rows, printing and writing each in input order as soon as those before it are done."""
     slots = asyncio.Semaphore(concurrency)
@@ -69,15 +97,18 @@ async def _all(
         async with slots:
             return await cascade.ainvoke(row.text, local_only=local_only, metadata={"id": row.id})
 
-    results: list[Result] = []
+    done = sink.done if sink is not None else []
+    results = [written(row, values) for row, values in zip(rows, done, strict=False)]
+    if done:
+        print(f"{len(done)} of {len(rows)} rows are done already; going on after them", file=sys.stderr)
     if not quiet:
         print(heading())
-    with _progress(hidden=len(rows) == 1) as bar:
-        shown = bar.add_task(cascade.name, total=len(rows))
-        async for row, result in _in_order(rows, answer, 4 * concurrency):
+    with _progress(hidden=hidden) as bar:
+        shown = bar.add_task(cascade.name, total=len(rows), completed=len(done))
+        async for row, result in _in_order(rows[len(done) :], answer, 4 * concurrency):
             results.append(result)
             if sink is not None:
-                sink.write(json.dumps(result_row(row, result), ensure_ascii=False) + "\n")
+                sink.write(result_row(row, result))
             if not quiet:
                 print(line(row, result))
             bar.advance(shown)

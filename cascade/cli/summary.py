@@ -55,7 +55,8 @@ def summarise(rows: Sequence[Row], results: Sequence[Result]) -> dict[str, Any]:
 
     Shares are of all requests. `accuracy` and `selective_risk` (the error rate among the answered rows) need
     labels in the input. `baseline_usd` is what the answered requests would have cost at the baseline model
-    alone, `unanswered_baseline_usd` what the others would have.
+    alone, `unanswered_baseline_usd` what the others would have; both are left out where it is not known for
+    every request, as in a batch that went on after a stop.
     """
     total = len(results)
     answered = [result for result in results if result.text is not None]
@@ -69,7 +70,7 @@ def summarise(rows: Sequence[Row], results: Sequence[Result]) -> dict[str, Any]:
         "cost_usd": sum(result.cost_usd for result in results),
     }
     first = next((result.baseline for result in results if result.baseline is not None), None)
-    if first is not None:
+    if first is not None and all(result.graph for result in results):
         summary["baseline"] = first.model
         summary["baseline_usd"] = _baseline(answered)
         summary["unanswered_baseline_usd"] = _baseline(unanswered)

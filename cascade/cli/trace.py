@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cascade.cli import archive, ledger
+from cascade.cli.options import Json, TraceDb, print_json
 from cascade.records import Call, Result, Rule, Status, Step
 
 if TYPE_CHECKING:
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
 
     from cascade.trace.store import RunSummary, TraceStore
 
-app = typer.Typer(no_args_is_help=True, help="List, show and explain stored runs.")
+app = typer.Typer(no_args_is_help=True, help="List, show, explain, check, move and remove stored runs.")
+app.command()(ledger.verify)
+app.command()(ledger.head)
+app.command()(ledger.upgrade)
+app.command()(archive.prune)
+app.command()(archive.vacuum)
+app.command()(archive.export)
+app.command(name="import")(archive.import_)
 
-TraceDb = Annotated[
-    str | None,
-    typer.Option(
-        help="Trace store: SQLAlchemy URL or file; default: CASCADE_TRACE_DB, else your data folder."
-    ),
-]
 RunName = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", metavar="RUN")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @app.command(name="list")
@@ -44,7 +45,7 @@ def list_(
     with _open(trace_db) as store:
         found = store.runs(graph=graph, status=status, tier=tier, rule=rule, limit=limit)
         if json_:
-            _print_json([summary.model_dump(mode="json") for summary in found])
+            print_json([summary.model_dump(mode="json") for summary in found])
         elif found:
             _print_table(found)
         elif any((graph, status, tier, rule)) and store.runs(limit=1):
@@ -58,7 +59,7 @@ def show(run: RunName, json_: Json = False, trace_db: TraceDb = None) -> None:
     """Show all that is stored of RUN."""
     result = _get(run, trace_db)
     if json_:
-        _print_json(result.model_dump(mode="json"))
+        print_json(result.model_dump(mode="json"))
     else:
         _console().print(_tree(result))
 
@@ -87,21 +88,6 @@ def _open(trace_db: str | None) -> TraceStore:
     from cascade.trace.store import TraceStore, default_url
 
     return TraceStore(default_url() if trace_db is None else trace_db, create=False)
-
-
-def _print_json(value: object) -> None:
-    # Escaped where the terminal could not print it: a stored text may hold anything.
-    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(_finite(value), ensure_ascii=not unicode, indent=2))
-
-
-def _finite(value: object) -> object:
-    """JSON has no infinity: null in its place."""
-    if isinstance(value, float) and value - value != 0:
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
 def _console() -> Console:

@@ -46,6 +46,10 @@ def tune(
     from_policy: Annotated[
         Path | None, typer.Option(help="Older policy: kept if it keeps the promise on these rows.")
     ] = None,
+    graph: Annotated[
+        Path | None,
+        typer.Option(help="Graph that made OUTCOMES: its policy is refused once a model changed."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split and the folds.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
@@ -61,12 +65,16 @@ def tune(
     from cascade.policy.tune import tune as find
 
     old = read_policy(from_policy) if from_policy is not None else None
+    setups = _setups(graph) if graph is not None else {}
     table = read_outcomes(outcomes)
     names = [name.strip() for name in chain.split(",")] if chain is not None else None
     found = find(table, goal, chain=names, seed=seed, old=old)
     if isinstance(found, Refusal):
         _refuse(found, json_)
         raise typer.Exit(REFUSED)
+    found = found.model_copy(
+        update={"setups": {name: setups[name] for name in found.chain if name in setups}}
+    )
     write_policy(found, out)
     _report(found, table, out, json_)
 
@@ -97,6 +105,16 @@ def _goal(values: dict[str, float | None], delta: float, abstention_price: float
             "abstention_price": abstention_price,
         }
     )
+
+
+def _setups(path: Path) -> dict[str, str]:
+    """Return what each model of a graph is now, as a hash."""
+    from cascade.config.load import load_graph
+    from cascade.config.policies import setup_hash
+
+    loaded = load_graph(path, tuned=False)
+    models = loaded.graph.models
+    return {name: setup_hash(loaded.graph, name, loaded.base, loaded.calibrations) for name in models}
 
 
 def _refuse(refusal: Refusal, as_json: bool) -> None:

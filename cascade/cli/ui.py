@@ -42,7 +42,7 @@ def ui(
         from cascade.serve.app import create_app
     except ImportError as error:
         raise CascadeError(f"cascade ui needs {error.name}; pip install 'cascade[serve]'") from error
-    listener = _listen(host, port)
+    listener = listen(host, port)
     with listener, TraceStore(default_url() if trace_db is None else trace_db, create=False) as store:
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{listener.getsockname()[1]}/"
@@ -52,7 +52,12 @@ def ui(
         _serve(create_app(store, loaded, hosts=(host, socket.gethostname())), listener)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        CascadeError: the address is not there, or taken.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)

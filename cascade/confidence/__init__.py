@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from cascade.confidence import labels, logprob
+from cascade.confidence import labels, logprob, validity
 from cascade.confidence.agreement import vote
 from cascade.config.schema import AgreementConfidence, ConfidenceConfig, LabelsConfidence
 from cascade.models.base import Reply
@@ -35,7 +35,7 @@ def estimate(
     Args:
         config: the stage's confidence method.
         calls: every call of the stage.
-        replies: what each call got; None where it failed or was a gate's.
+        replies: what each call got; None where it failed or was a gate's. An invalid answer counts as failed.
         calibration: the fitted map; without it confidence is the score, flagged as uncalibrated.
             One that was fitted for another method or signal gives no estimate.
     """
@@ -66,12 +66,16 @@ def _measured(
 ) -> list[tuple[int, Mapping[str, float]]]:
     """Index and signals of each draft that can be judged."""
     asked = [
-        (index, reply if call.error is None else None)
+        (index, reply if call.error is None and not call.invalid else None)
         for index, (call, reply) in enumerate(zip(calls, replies, strict=False))
         if call.role == "answer"
     ]
     if isinstance(config, AgreementConfidence):
-        found = vote([reply.text if reply else None for _, reply in asked])
+        found = vote([validity.canonical(reply) if reply else None for _, reply in asked])
         return [(asked[found[0]][0], found[1])] if found else []
     measure = labels.signals if isinstance(config, LabelsConfidence) else logprob.signals
-    return [(index, measure(reply)) for index, reply in asked if reply is not None and reply.text.strip()]
+    return [
+        (index, measure(reply))
+        for index, reply in asked
+        if reply is not None and (reply.text.strip() or reply.tool_calls)
+    ]

@@ -1,4 +1,4 @@
-"""Confidence from the exact distribution over a closed label set."""
+"""Confidence from the distribution over a closed label set."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ def signals(reply: Reply) -> dict[str, float]:
     top1: probability of the answer. margin: that minus the best other label's (negative if another label
     is likelier). entropy: 1 − H / log K over K labels, so 1 is certain and 0 is uniform.
     A distribution that is none (a NaN, a negative, a sum other than 1, fewer than two labels) says nothing,
-    nor does one without the answer.
+    nor does one without the answer. Of a model that only looked for the best label (`label_scoring: top1`)
+    there is just a lower bound of top1.
     """
     labels = reply.labels
+    if labels is None and isinstance(best := reply.meta.get("top1"), dict):
+        low = best.get("low")
+        return {"top1": low} if isinstance(low, float) and 0.0 <= low <= 1.0 + _TOLERANCE else {}
     answer = reply.text.strip()
     if labels is None or len(labels) < 2 or answer not in labels:
         return {}

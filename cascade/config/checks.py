@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
-from cascade.config import resources, thresholds
+from cascade.config import policies, resources, thresholds
+from cascade.config.gates import ClassifierGate
 from cascade.config.messages import suggest
-from cascade.config.schema import ClassifierGate, Graph, Stage
+from cascade.config.schema import Graph, HumanModel, LogprobConfidence, Stage
 from cascade.config.source import Loc, Problem
 from cascade.policy.calibrate import Calibration
+from cascade.policy.early import BOUNDED
 
 END = "end"
 
 
 def find_problems(
-    graph: Graph, base: Path, *, calibrated: bool = True
+    graph: Graph, base: Path, *, calibrated: bool = True, tuned: bool = True
 ) -> tuple[list[Problem], dict[str, Calibration]]:
     """Return everything that is wrong with `graph`, and its stages' calibrations.
 
@@ -23,18 +25,24 @@ def find_problems(
         graph: a graph that fits the schema.
         base: its folder.
         calibrated: read the calibrations and judge thresholds by them.
+        tuned: read the policy and see whether it fits.
     """
-    problems = [*_names(graph), *_references(graph), *_shapes(graph)]
-    if not problems:
-        problems = [*_flow(graph)]
+    policy, unread = policies.read_graph_policy(graph, base) if tuned else (None, [])
+    decided = policies.decided_stages(graph)
+    problems = [*_names(graph), *_references(graph), *_shapes(graph, decided)]
+    sound = not problems
+    if sound:
+        problems = [*_flow(graph), *_haste(graph)]
+    problems += unread
     facts, found = resources.inspect(graph, base)
     problems += found
     problems += thresholds.gate_problems(graph, facts)
     problems += thresholds.confidence_problems(graph, facts)
     problems += resources.limit_problems(graph, facts)
-    if not calibrated:
-        return problems, {}
-    calibrations, found = thresholds.read_calibrations(graph, facts, base)
+    calibrations, found = thresholds.read_calibrations(graph, facts, base) if calibrated else ({}, [])
+    if policy is not None and sound and not found:
+        known = calibrations if calibrated else None
+        problems += policies.policy_problems(graph, policy, base, facts, known)
     return [*problems, *found, *thresholds.accept_problems(graph, facts, calibrations)], calibrations
 
 
@@ -86,22 +94,25 @@ def _stage_references(graph: Graph) -> Iterator[tuple[Loc, str]]:
             yield ("stages", index, "escalate"), stage.escalate
 
 
-def _shapes(graph: Graph) -> Iterator[Problem]:
-    """A stage either asks models or branches, and has only the keys that go with it."""
+def _shapes(graph: Graph, decided: Container[str]) -> Iterator[Problem]:
+    """A stage either asks models or branches, and has only the keys that go with it.
+
+    `decided` are the stages whose answers a policy accepts, so that a check needs no threshold.
+    """
     for index, stage in enumerate(graph.stages):
-        found = _branching(stage) if _branches(stage) else _asking(stage)
+        found = _branching(stage) if _branches(stage) else _asking(stage, stage.name in decided)
         yield from (Problem(("stages", index, *problem.loc), problem.text) for problem in found)
 
 
 def _branching(stage: Stage) -> Iterator[Problem]:
-    for key in ("ask", "samples", "confidence", "accept", "audit_rate"):
+    for key in ("ask", "samples", "confidence", "accept", "audit_rate", "on_drift", "early_exit", "hedge"):
         if key in stage.model_fields_set:
             yield Problem((key,), f"{key!r} cannot stand beside a gate's 'to': a branching stage asks nobody")
     if stage.gate is not None and "top" in stage.gate.model_fields_set:
         yield Problem(("gate", "top"), "'top' cannot stand beside 'to': exactly one branch is taken")
 
 
-def _asking(stage: Stage) -> Iterator[Problem]:
+def _asking(stage: Stage, decided: bool) -> Iterator[Problem]:
     if stage.gate is not None and stage.gate.to is not None:
         yield Problem(("gate", "to"), "no branches; give at least one candidate with its stage")
     elif not stage.ask:
@@ -109,12 +120,45 @@ def _asking(stage: Stage) -> Iterator[Problem]:
     for place, name in enumerate(stage.ask):
         if name in stage.ask[:place]:
             yield Problem(("ask", place), f"model {name!r} is asked twice; use 'samples' for more drafts")
+    if stage.on_drift == "tighten" and not stage.audit_rate:
+        text = "'tighten' needs 'audit_rate' beside it: only audits tell which threshold still holds"
+        yield Problem(("on_drift",), text)
+    if decided:
+        return
     if (stage.confidence is None) != (stage.accept is None):
         key, other = ("accept", "confidence") if stage.confidence is None else ("confidence", "accept")
         yield Problem((key,), f"{key!r} needs {other!r} beside it: a check is a method and a threshold")
     if stage.audit_rate and stage.confidence is None:
         text = "'audit_rate' needs 'confidence' and 'accept' beside it: it audits what they accept"
         yield Problem(("audit_rate",), text)
+
+
+def _haste(graph: Graph) -> Iterator[Problem]:
+    """Early exit can judge the drafts that it stops, and a hedge has a stage to start."""
+    for index, stage in enumerate(graph.stages):
+        check = stage.confidence
+        bounded = isinstance(check, LogprobConfidence) and check.signal in BOUNDED
+        if stage.early_exit and not bounded:
+            text = f"needs confidence by logprob with one of the signals {', '.join(BOUNDED)}; remove it"
+            yield Problem(("stages", index, "early_exit"), text)
+        elif stage.early_exit and graph.on_exhausted == "best":
+            text = "a stopped draft cannot be the best that on_exhausted: best returns; remove one of them"
+            yield Problem(("stages", index, "early_exit"), text)
+        if stage.hedge is None:
+            continue
+        after = graph.next_stage(stage.name)
+        if after is None:
+            text = f"{stage.hedge:g}: no stage follows {stage.name!r} that could be started; remove it"
+            yield Problem(("stages", index, "hedge"), text)
+            continue
+        people = [
+            name
+            for name in (*stage.ask, *graph.stage(after).ask)
+            if isinstance(graph.models[name], HumanModel)
+        ]
+        if people:
+            text = f"{stage.hedge:g}: {people[0]!r} is a person, who cannot be asked beside another stage"
+            yield Problem(("stages", index, "hedge"), f"{text}; remove it")
 
 
 def _flow(graph: Graph) -> Iterator[Problem]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from cascade.errors import ConfigError
+
+T = TypeVar("T")
 
 TASKS_KEY = "cascade.tasks"
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -75,27 +77,77 @@ class _Reader:
         return items if wanted else None
 
 
+class Tensor(NamedTuple):
+    """A tensor of a GGUF file: its sizes with the fastest one first, and its ggml type."""
+
+    sizes: tuple[int, ...]
+    kind: int
+
+
+class Header(NamedTuple):
+    """All of a GGUF file but the data: metadata values with their GGUF types, and tensors, by name."""
+
+    values: dict[str, Any]
+    kinds: dict[str, int]
+    tensors: dict[str, Tensor]
+
+
+def read_header(path: Path) -> Header:
+    """Return the metadata and the tensors of the GGUF file `path`; arrays in the metadata come back as None.
+
+    Raises:
+        ConfigError: the file cannot be read or is not a GGUF file.
+    """
+    return _opened(path, _read_header)
+
+
 def read_metadata(path: Path, wanted: Collection[str]) -> dict[str, Any]:
     """Return the metadata values of the GGUF file `path` for the keys in `wanted`, without absent ones.
 
     Raises:
         ConfigError: the file cannot be read or is not a GGUF file.
     """
+    return _opened(path, lambda reader: _read(reader, wanted))
+
+
+def _opened(path: Path, read: Callable[[_Reader], T]) -> T:
     try:
         with path.open("rb", buffering=1 << 18) as file:
-            return _read(_Reader(file, os.fstat(file.fileno()).st_size), wanted)
+            return read(_Reader(file, os.fstat(file.fileno()).st_size))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (_BrokenError, struct.error) as error:
         raise ConfigError(f"{path}: not a GGUF file that can be read: {error}") from error
 
 
-def _read(reader: _Reader, wanted: Collection[str]) -> dict[str, Any]:
+def _counts(reader: _Reader) -> tuple[int, int]:
+    """Return the numbers of tensors and of metadata pairs."""
     if (magic := reader.take(4)) != b"GGUF":
         raise _BrokenError(f"it starts with {magic!r} where GGUF files start with b'GGUF'")
     if (version := reader.number("I")) not in (2, 3):
         raise _BrokenError(f"version is {version}; known: 2, 3 (little-endian)")
-    _tensors, pairs = reader.number("Q"), reader.number("Q")
+    return reader.number("Q"), reader.number("Q")
+
+
+def _read_header(reader: _Reader) -> Header:
+    tensors, pairs = _counts(reader)
+    header = Header({}, {}, {})
+    for _ in range(pairs):
+        key = reader.string()
+        header.kinds[key] = kind = reader.number("I")
+        header.values[key] = reader.value(kind, wanted=kind != _ARRAY)
+    for _ in range(tensors):
+        name, count = reader.string(), reader.number("I")
+        if count > _MAX_NESTING:
+            raise _BrokenError(f"tensor {name!r} has {count} dimensions")
+        sizes = tuple(reader.number("Q") for _ in range(count))
+        header.tensors[name] = Tensor(sizes, reader.number("I"))
+        reader.skip(8)
+    return header
+
+
+def _read(reader: _Reader, wanted: Collection[str]) -> dict[str, Any]:
+    _tensors, pairs = _counts(reader)
     found: dict[str, Any] = {}
     for _ in range(pairs):
         key = reader.string()

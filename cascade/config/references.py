@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from cascade.config.decoding import decoding_settings
 from cascade.config.gguf import read_tasks
 from cascade.config.messages import suggest
 from cascade.config.schema import HumanModel, LlamaCppModel, ModelConfig, OpenAIModel, ScriptedModel
@@ -175,7 +176,7 @@ def resolve_labels(model: ModelConfig, base: Path) -> tuple[str, ...] | None:
     Raises:
         ConfigError: the labels are of an unknown bundled expert or task, or the model's file is broken.
     """
-    if isinstance(model, HumanModel):
+    if isinstance(model, HumanModel) or model.kind == "cascade":
         return None
     if isinstance(model.labels, str):
         return _bundled_labels(model.labels)
@@ -184,6 +185,8 @@ def resolve_labels(model: ModelConfig, base: Path) -> tuple[str, ...] | None:
         return tuple(dict.fromkeys(label for group in groups for label in group))
     if not isinstance(model, LlamaCppModel):
         return None
+    if model.examples is not None:
+        return tuple(model.examples)
     tasks = model_tasks(model, base) or {}
     return tasks[pick_task(model, tasks)] if tasks else None
 
@@ -217,20 +220,24 @@ def _bundled_labels(reference: str) -> tuple[str, ...]:
 def fingerprint(model: ModelConfig, base: Path) -> str:
     """Return a SHA-256 (hex) over what decides a model's answers.
 
-    A GGUF model is its file's hash, task, prompt, system message, labels and temperature; an OpenAI model
-    its name and the same settings; other kinds are their whole configuration.
+    A GGUF model is its file's hash, task, prompt, system message, labels, temperature, and whatever else is
+    set of sampling, grammar and adapter; an OpenAI model its name and the same settings; other kinds are
+    their whole configuration.
 
     Raises:
         ConfigError: a file or a label set that the model needs is missing, broken, or not downloaded yet.
     """
+    if model.kind == "cascade":
+        return _sha256({"graph": file_sha256(existing_file(model.path, base, "graph"))})
     if isinstance(model, HumanModel | ScriptedModel):
         return _sha256(model.model_dump(mode="json"))
-    parts = {
+    parts: dict[str, object] = {
         "prompt": model.prompt,
         "system": model.system,
         "labels": resolve_labels(model, base),
         "temperature": model.temperature,
     }
+    parts |= decoding_settings(model, lambda file, what: file_sha256(existing_file(file, base, what)))
     if isinstance(model, OpenAIModel):
         return _sha256(parts | {"model": model.model})
     path = local_model_path(model.path, base)

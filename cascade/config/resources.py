@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cascade.config.gates import ClassifierGate
+from cascade.config.output import resolve_grammar
 from cascade.config.prices import lookup
-from cascade.config.references import model_tasks, pick_task, resolve_labels
+from cascade.config.references import existing_file, model_tasks, pick_task, resolve_labels
 from cascade.config.schema import (
-    ClassifierGate,
+    CascadeModel,
     Graph,
     HumanModel,
     LlamaCppModel,
@@ -46,6 +48,7 @@ def inspect(graph: Graph, base: Path) -> tuple[Facts, list[Problem]]:
         found = [*_file(model, base, facts, name)]
         if not found:
             found = [*_labels(model, base, facts, name), *_prompt(model, facts, name), *_endpoint(model)]
+            found += _decoding(model, base, scores=facts.labels.get(name) is not None)
         problems += [Problem(("models", name, *problem.loc), problem.text) for problem in found]
         facts.labels.setdefault(name, None)
         if found:
@@ -57,6 +60,8 @@ def inspect(graph: Graph, base: Path) -> tuple[Facts, list[Problem]]:
 def _file(model: ModelConfig, base: Path, facts: Facts, name: str) -> Iterator[Problem]:
     if not isinstance(model, LlamaCppModel):
         return
+    if model.memory_mb is not None and model.isolate != "process":
+        yield Problem(("memory_mb",), "'memory_mb' limits a process of its own; add 'isolate: process'")
     try:
         tasks = model_tasks(model, base)
     except ConfigError as error:
@@ -73,7 +78,7 @@ def _file(model: ModelConfig, base: Path, facts: Facts, name: str) -> Iterator[P
             pick_task(model, tasks)
         except ConfigError as error:
             yield Problem(("task",) if model.task is not None else (), str(error))
-        for key in ("labels", "prompt", "system"):
+        for key in ("labels", "prompt", "system", "examples"):
             if getattr(model, key) is not None:
                 yield Problem((key,), f"{key!r} cannot stand here: an expert's task has its own; remove it")
 
@@ -91,7 +96,7 @@ def _labels(model: ModelConfig, base: Path, facts: Facts, name: str) -> Iterator
     facts.unknown.discard(name)
     if len(labels) < 2:
         yield Problem(("labels",), f"{len(labels)} labels; give at least two answers to choose from")
-    given = None if isinstance(model, HumanModel) else model.labels
+    given = None if isinstance(model, HumanModel | CascadeModel) else model.labels
     given = given if isinstance(given, list) else []
     for index, label in enumerate(given):
         if not label.strip():
@@ -121,6 +126,29 @@ def _prompt(model: ModelConfig, facts: Facts, name: str) -> Iterator[Problem]:
         yield Problem((key,), "'{labels}' is used, but the model has no 'labels'")
 
 
+def _decoding(model: ModelConfig, base: Path, *, scores: bool) -> Iterator[Problem]:
+    """Check what only local models have: a grammar or schema of their answers, and an adapter."""
+    if not isinstance(model, LlamaCppModel):
+        return
+    if model.examples is not None and model.labels is not None:
+        yield Problem(("examples",), "'examples' and 'labels' exclude each other; examples name the labels")
+    if model.examples is not None and model.lora is not None:
+        yield Problem(("lora",), "'lora' cannot stand beside 'examples'; merge it into the embedding model")
+    key = "grammar" if model.grammar is not None else "output_schema"
+    if getattr(model, key) is not None and scores:
+        yield Problem((key,), f"{key!r} cannot stand here: the model only chooses among its labels; drop one")
+    for what, load in ((key, resolve_grammar), ("lora", _adapter)):
+        try:
+            load(model, base)
+        except ConfigError as error:
+            yield Problem((what,), str(error))
+
+
+def _adapter(model: LlamaCppModel, base: Path) -> None:
+    if model.lora is not None:
+        existing_file(model.lora, base, "adapter")
+
+
 def _endpoint(model: ModelConfig) -> Iterator[Problem]:
     url = model.url if isinstance(model, OpenAIModel) else None
     if url is not None and not re.match(r"https?://[^/\s]+", url):
@@ -135,7 +163,9 @@ def _prices(graph: Graph) -> Iterator[Problem]:
 
 
 def price_of(model: ModelConfig) -> Price | None:
-    """Return what a million tokens of `model` cost; None if that is unknown."""
+    """Return what a million tokens of `model` cost; None if that is unknown, or not by the token."""
+    if isinstance(model, CascadeModel):
+        return None
     if model.price is not None or not isinstance(model, OpenAIModel):
         return model.price
     if model.local:

@@ -6,28 +6,29 @@ than one field or a file to judge (reachability, prices, calibrations) is in `ch
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
-Name = Annotated[str, Field(pattern=NAME, max_length=64)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+from cascade.config.gates import GateConfig
+from cascade.config.parts import (
+    NAME,
+    AgreementConfidence,
+    BreakerConfig,
+    Config,
+    DayBudgets,
+    Deployment,
+    Limits,
+    Name,
+    Price,
+    Probability,
+    Trace,
+)  # fmt: skip
+from cascade.config.scripted import ScriptedReply
 
-
-class Config(BaseModel):
-    """A frozen part of a graph file that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Price(Config):
-    """What a model costs, in US dollars per million tokens."""
-
-    input: float = Field(ge=0.0)
-    """USD per million prompt tokens."""
-    output: float = Field(ge=0.0)
-    """USD per million generated tokens."""
+__all__ = [
+    "NAME", "AgreementConfidence", "Config", "Deployment", "Limits", "Name", "Price", "Probability", "Trace",
+]  # fmt: skip
 
 
 class ModelBase(Config):
@@ -37,6 +38,12 @@ class ModelBase(Config):
     """Cost level shown in traces: haiku, sonnet, opus, or any name of yours."""
     timeout: float = Field(60.0, gt=0.0)
     """Seconds that one call may take."""
+    breaker: BreakerConfig | None = None
+    """When the model is left alone because it keeps failing; null: never."""
+    concurrency: int | None = Field(None, ge=1)
+    """Most calls at work at once; the others wait."""
+    queue: int = Field(256, ge=0)
+    """Most calls that may wait where `concurrency` is set; one more fails at once, as busy."""
 
 
 class Prompted(ModelBase):
@@ -52,8 +59,12 @@ class Prompted(ModelBase):
     """Most tokens that one answer may have; the worst case that limits are priced with."""
     temperature: float = Field(0.0, ge=0.0, le=2.0)
     """Sampling temperature; 0 is greedy."""
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    """Sample only from the most probable tokens that together have this probability; 1 for all."""
     seed: int = Field(0, ge=0)
     """Seed of the first sample; sample k uses seed + k."""
+    stop: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default=[], max_length=16)
+    """Strings that end an answer and are not part of it (OpenAI takes at most 4)."""
 
 
 class LlamaCppModel(Prompted):
@@ -64,10 +75,36 @@ class LlamaCppModel(Prompted):
     """A file beside the graph, `bundled:NAME`, or `hf:OWNER/REPO/FILE.gguf`."""
     task: str | None = None
     """Task of a bundled expert; its labels and prompt are in the GGUF. Needed where it has several."""
+    lora: str | None = None
+    """A LoRA adapter for this model: a GGUF file beside the graph."""
+    min_p: float = Field(0.0, ge=0.0, lt=1.0)
+    """Leave out tokens whose probability is less than this share of the best one's."""
+    grammar: str | None = None
+    """GBNF grammar that an answer must follow: a file beside the graph, or the text itself."""
+    output_schema: dict[str, Any] | str | None = None
+    """JSON Schema that an answer must satisfy: a file beside the graph, or the schema itself."""
+    examples: dict[str, Annotated[list[str], Field(min_length=1)]] | None = None
+    """Label → example texts, for an embedding model: the label whose examples are most similar wins."""
+    example_temperature: float = Field(0.05, gt=0.0, le=2.0)
+    """Softmax temperature that turns cosine similarities to the examples into probabilities."""
+    label_scoring: Literal["exact", "top1"] = "exact"
+    """exact: the distribution over all labels; top1: the best label with a lower bound of its probability."""
     n_ctx: int = Field(4096, ge=16)
     """Context length in tokens, prompt and answer together."""
     n_threads: int | None = Field(None, ge=1)
     """Threads of one decode; default: one less than the machine's cores, at least one."""
+    isolate: Literal["none", "process"] = "none"
+    """process: run it in a process of its own, so that a crash of llama.cpp is one failed call."""
+    memory_mb: int | None = Field(None, ge=1024)
+    """Most address space of that process in MiB; it reserves about 1200 before it loads the model."""
+    top_logprobs: int = Field(0, ge=0, le=20)
+    """Keep so many of the most probable tokens of each generated token's distribution in the trace."""
+    prefix_dir: str | None = None
+    """Folder beside the graph that keeps the evaluated prompt before the request's text on disk."""
+    prompt_statistics: bool = False
+    """Measure the prompt's tokens too; its beginning is then never taken over from another prompt."""
+    reproducible: bool = False
+    """Decode each request by itself and without flash attention: slower, and the same in any company."""
     price: Price = Price(input=0.0, output=0.0)
     """What the tokens cost you; local tokens are free unless you say otherwise."""
     local: Literal[True] = True
@@ -92,6 +129,10 @@ class OpenAIModel(Prompted):
     """Ask the endpoint for token log-probabilities (some refuse)."""
     max_retries: int = Field(1, ge=0, le=5)
     """Retries of the openai client on 408, 409, 429, 5xx and connection errors."""
+    breaker: BreakerConfig | None = BreakerConfig()
+    """When the model is left alone because it keeps failing; null: never."""
+    deployments: list[Deployment] = Field(default_factory=list)
+    """Equal endpoints to ask in turn where this one fails; each has a breaker of its own."""
     local: bool = False
     """True only for an endpoint on your own machine: local-only requests may go there."""
 
@@ -108,13 +149,23 @@ class HumanModel(ModelBase):
     """False if the question leaves this machine."""
 
 
+class CascadeModel(ModelBase):
+    """Another graph as a model: its run is kept as a run of its own, and counts here as one call."""
+
+    kind: Literal["cascade"]
+    path: str
+    """The other graph's file, relative to this one's folder."""
+    local: bool = False
+    """True only if all its models are local: local-only requests may go there."""
+
+
 class ScriptedModel(ModelBase):
     """A model that answers from a table: for tests and dry runs."""
 
     kind: Literal["scripted"]
-    replies: dict[str, str | list[str]] = Field(default_factory=dict)
-    """Text → answer; a list gives one answer per sample."""
-    default: str | None = None
+    replies: dict[str, str | ScriptedReply | list[str | ScriptedReply]] = Field(default_factory=dict)
+    """Last message (the user's, or a tool's result) → answer; a list gives one answer per sample."""
+    default: str | ScriptedReply | None = None
     """Answer for every other text; without it the call fails."""
     confidence: Probability | None = None
     """Reported as the probability of every answered token; without it there are no signals."""
@@ -132,7 +183,9 @@ class ScriptedModel(ModelBase):
     """False to play a remote model."""
 
 
-ModelConfig = Annotated[LlamaCppModel | OpenAIModel | HumanModel | ScriptedModel, Field(discriminator="kind")]
+ModelConfig = Annotated[
+    LlamaCppModel | OpenAIModel | HumanModel | CascadeModel | ScriptedModel, Field(discriminator="kind")
+]
 
 
 class LabelsConfidence(Config):
@@ -155,47 +208,9 @@ class LogprobConfidence(Config):
     """Calibration file beside the graph (`cascade calibrate`); without it confidence is uncalibrated."""
 
 
-class AgreementConfidence(Config):
-    """Confidence from the share of drafts (samples, models) that give the same answer."""
-
-    by: Literal["agreement"]
-    calibration: str | None = None
-    """Calibration file beside the graph (`cascade calibrate`); without it confidence is uncalibrated."""
-
-
 ConfidenceConfig = Annotated[
     LabelsConfidence | LogprobConfidence | AgreementConfidence, Field(discriminator="by")
 ]
-
-
-class GateBase(Config):
-    """A gate scores candidates before anything is asked: models of `ask`, or branches of `to`."""
-
-    top: int = Field(1, ge=1)
-    """How many of the stage's models to ask, best first (without `to`)."""
-    to: dict[str, Name] | None = None
-    """Candidate → stage to continue with; a stage that branches asks no model itself."""
-    accept: Probability | None = None
-    """Least score of the best branch; below it the stage escalates by rule gate_unsure."""
-
-
-class KeywordsGate(GateBase):
-    """Scores a candidate by the share of the text's matches that are its own; no match gives all the same."""
-
-    by: Literal["keywords"]
-    rules: dict[str, list[str]]
-    """Candidate → words or phrases, matched as whole words without regard to case."""
-
-
-class ClassifierGate(GateBase):
-    """Scores candidates by the label distribution of a model whose labels are the candidates' names."""
-
-    by: Literal["classifier"]
-    model: Name
-    """A model of this graph with a closed label set."""
-
-
-GateConfig = Annotated[KeywordsGate | ClassifierGate, Field(discriminator="by")]
 
 
 class Stage(Config):
@@ -214,26 +229,14 @@ class Stage(Config):
     """Least confidence at which the answer is accepted."""
     audit_rate: Probability = 0.0
     """Share of the answers it would accept that go on all the same (rule audit), for the next to grade."""
+    on_drift: Literal["report", "tighten"] = "report"
+    """What `cascade monitor` does when the stage drifted: tighten raises its threshold as audits demand."""
+    early_exit: bool = False
+    """Stop a local draft as soon as its confidence can no longer reach `accept` (rule early_exit)."""
+    hedge: float | None = Field(None, gt=0.0)
+    """Seconds after which the next stage starts while this one still works; both are paid for."""
     escalate: str | None = None
     """Stage to continue with when the answer is not good enough, or `end`; default: the next in the list."""
-
-
-class Limits(Config):
-    """Hard limits of one run; a stage whose worst case exceeds what is left is not started."""
-
-    cost_usd: float | None = Field(None, ge=0.0)
-    """Most money, in US dollars."""
-    seconds: float | None = Field(None, gt=0.0)
-    """Most time; calls are cut off when it is used up."""
-    calls: int | None = Field(None, ge=1)
-    """Most model calls, gates and failed calls included."""
-
-
-class Trace(Config):
-    """What is kept of a run."""
-
-    store_text: bool = True
-    """False stores SHA-256 hashes in place of prompts and answers."""
 
 
 class Graph(Config):
@@ -243,11 +246,15 @@ class Graph(Config):
     description: str | None = None
     """One sentence for people."""
     limits: Limits = Limits()
+    budgets: DayBudgets = DayBudgets()
+    """Most money per UTC day, for the graph and for accounts."""
     on_exhausted: Literal["abstain", "best"] = "abstain"
     """When no stage accepts: give no answer, or the best evaluated draft (status best_effort)."""
     baseline: Name | None = None
     """Model that savings are measured against; default: the last stage's first model that has a price."""
     trace: Trace = Trace()
+    policy: str | None = None
+    """Policy file beside the graph (`cascade tune`): it decides in place of the stages' `accept`."""
     models: dict[Name, ModelConfig] = Field(min_length=1)
     stages: list[Stage] = Field(min_length=1)
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cascade.config.gates import GateConfig, KeywordsGate
 from cascade.config.messages import suggest
 from cascade.config.references import existing_file, fingerprint
 from cascade.config.resources import Facts, worst_drafts
 from cascade.config.schema import (
     AgreementConfidence,
-    GateConfig,
     Graph,
     HumanModel,
-    KeywordsGate,
     LabelsConfidence,
     LlamaCppModel,
     LogprobConfidence,
@@ -113,6 +112,8 @@ def _no_signal(stage: Stage, name: str, model: ModelConfig, facts: Facts) -> str
     """Why `model` can never give the signal that the stage's confidence needs."""
     check = stage.confidence
     if isinstance(check, LabelsConfidence):
+        if isinstance(model, LlamaCppModel) and model.label_scoring == "top1" and check.signal == "top1":
+            return None  # a lower bound of the answer's probability
         return _no_distribution(name, model, facts)
     if not isinstance(check, LogprobConfidence):
         return None
@@ -135,6 +136,8 @@ def _no_distribution(name: str, model: ModelConfig, facts: Facts) -> str | None:
         return f"model {name!r} is an endpoint, which reports no distribution over all labels"
     if name not in facts.unknown and facts.labels.get(name) is None:
         return f"model {name!r} has no labels, so there is no distribution over them"
+    if isinstance(model, LlamaCppModel) and model.label_scoring == "top1":
+        return f"model {name!r} has 'label_scoring: top1', which finds the best label only; use exact"
     if isinstance(model, ScriptedModel) and model.confidence is None:
         return f"scripted model {name!r} has no 'confidence', so it reports no distribution"
     return None

@@ -2,42 +2,57 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cascade.engine.binding import api
 from cascade.engine.context import Context
-from cascade.engine.stats import RowStats
+from cascade.engine.sampling import Sampler, Sampling
+from cascade.engine.scheduler import Scheduler
+from cascade.engine.sequence import Sequence, Watch
+from cascade.engine.stats import Running, best_tokens
+from cascade.engine.ticket import Ticket
 from cascade.engine.weights import Weights
+from cascade.engine.writer import Writer
 from cascade.errors import ModelError
 from cascade.records import Token
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
-
-# Below this, dividing logits by the temperature overflows; the result is greedy long before.
-_GREEDY = 1e-3
-_SEEDS = 2**32 - 1  # the largest 32-bit seed means "draw one" to llama.cpp
+Steps = Generator[Ticket | None, None, Sequence]
+StopEarly = Callable[[Running], bool]
 
 
-class Sampling(NamedTuple):
-    """How tokens are chosen: at most `max_tokens`, at `temperature` (0: greedy), by `seed`."""
+class Wishes(NamedTuple):
+    """What a caller wants while a text is written: pieces of whole characters, and a say in its end.
 
-    max_tokens: int
-    temperature: float
-    seed: int
+    `watch` gets the logits row after each prompt token but the last. `begin` is called when it is the
+    text's turn. `top` is how many of the most probable tokens to keep of each row.
+    """
+
+    emit: Callable[[str], object] | None = None
+    begin: Callable[[], object] = lambda: None
+    stop_early: StopEarly | None = None
+    watch: Watch | None = None
+    top: int = 0
 
 
 class Text(NamedTuple):
-    """A generated text; `finish` is `stop` (the model ended it) or `length` (it was cut off)."""
+    """A generated text.
+
+    `finish` is `stop` (by the model or a stop string), `length` (it was cut off) or `early_exit` (the
+    caller's callback ended it). `sequence` says how it was decoded, `top` what else each token could have
+    been, with log-probabilities.
+    """
 
     text: str
     tokens: tuple[Token, ...]
     finish: str
+    running: Running
+    sequence: Sequence
+    top: list[list[tuple[str, float]]]
 
 
 def prefill(context: Context, prompt: IntArray) -> Generator[None, None, FloatArray]:
@@ -52,72 +67,90 @@ def prefill(context: Context, prompt: IntArray) -> Generator[None, None, FloatAr
     return row
 
 
+def decode(scheduler: Scheduler, sequence: Sequence) -> Steps:
+    """Have `scheduler` decode `sequence` to its end; closing the generator drops it.
+
+    Raises:
+        CascadeError: what made the sequence fail.
+    """
+    scheduler.add(sequence)
+    try:
+        while not sequence.done:
+            yield sequence
+    finally:
+        if not sequence.done:
+            scheduler.drop(sequence)
+    if sequence.error is not None:
+        raise sequence.error
+    return sequence
+
+
 def generate(
     weights: Weights,
-    context: Context,
+    scheduler: Scheduler,
     prompt: IntArray,
     sampling: Sampling,
-    emit: Callable[[str], object] | None,
-) -> Generator[None, None, Text]:
-    """Continue `prompt`; yields between tokens; calls `emit` with pieces that are whole characters.
+    wishes: Wishes = Wishes(),  # noqa: B008 - a constant
+) -> Generator[Ticket | None, None, Text]:
+    """Continue `prompt` together with whatever else `scheduler` has.
 
     Raises:
         ModelError: the model ends at once, or computes NaN.
     """
-    row = yield from prefill(context, prompt)
-    measure = RowStats(weights.n_vocab)
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    tokens: list[Token] = []
-    finish = "length"
-    with _Sampler(context, sampling) as choose:
-        for position in range(len(prompt), len(prompt) + sampling.max_tokens):
-            chosen = choose(row)
-            if weights.ends(chosen):
-                finish = "stop"
-                break
-            stats = measure(row, chosen)
-            piece = decoder.decode(weights.piece(chosen))
-            tokens.append(
-                Token(text=piece, logprob=stats.logprob, margin=stats.margin, entropy=stats.entropy)
-            )
-            if piece and emit:
-                emit(piece)
-            if len(tokens) == sampling.max_tokens:
-                break
-            yield
-            context.feed(np.array([chosen], np.int32), position, output=True)
-            row = context.rows()[0]
-    return _finish(tokens, decoder.decode(b"", final=True), finish, emit)
+    sampler = Sampler(weights, sampling)
+    try:
+        draft = _Draft(weights, scheduler, sampler, sampling, wishes)
+        room = sampling.max_tokens - 1  # the last token needs no cell
+        sequence = Sequence(scheduler, prompt, draft.take, watch=wishes.watch, begin=wishes.begin, room=room)
+        yield from decode(scheduler, sequence)
+    finally:
+        sampler.close()
+    text, tokens = draft.writer.close()
+    return Text(text, tokens, draft.finish, draft.running, sequence, draft.top)
 
 
-def _finish(tokens: list[Token], rest: str, finish: str, emit: Callable[[str], object] | None) -> Text:
-    """Close the text; `rest` stands for a character that was cut off in the middle."""
-    if not tokens:
-        raise ModelError(
-            "it answered nothing: its first token ends the text; change 'prompt' or use another model"
-        )
-    if rest:
-        tokens[-1] = tokens[-1].model_copy(update={"text": tokens[-1].text + rest})
-        if emit:
-            emit(rest)
-    return Text("".join(token.text for token in tokens), tuple(tokens), finish)
+class _Draft:
+    """A text while it is written."""
 
+    def __init__(
+        self, weights: Weights, scheduler: Scheduler, sampler: Sampler, sampling: Sampling, wishes: Wishes
+    ) -> None:
+        self.finish = "length"
+        self.running = Running()
+        self.writer = Writer(sampling.stop, wishes.emit)
+        self._weights, self._sampler = weights, sampler
+        self._context, self._measure = scheduler.context, weights.measure
+        self._room = sampling.max_tokens
+        self._stop_early = wishes.stop_early
+        self._most_probable = wishes.top
+        self.top: list[list[tuple[str, float]]] = []
 
-class _Sampler:
-    """Chooses a token from the last logits row: the best one, or by llama.cpp's temperature sampler."""
+    def take(self, row: FloatArray, index: int) -> int | None:
+        """Choose the next token from a logits row; None ends the text."""
+        measure = self._measure
+        measure.read(row)
+        token = self._sampler.choose(self._context.handle, index, row)
+        if self._weights.ends(token):
+            self.finish = "stop"
+            return None
+        stats = measure.of(token)
+        self.running.add(stats)
+        if self._most_probable:
+            best = best_tokens(row, self._most_probable)
+            self.top.append([(self._weights.piece(t).decode(errors="replace"), value) for t, value in best])
+        self._room -= 1
+        if self.writer.add(self._weights.piece(token), stats):
+            self.finish = "stop"
+            return None
+        if self._room and self._enough():
+            self.finish = "early_exit"
+            return None
+        return token if self._room else None
 
-    def __init__(self, context: Context, sampling: Sampling) -> None:
-        self._context, self._sampling = context, sampling
-        self._chain = None
-
-    def __enter__(self) -> Callable[[FloatArray], int]:
-        if self._sampling.temperature <= _GREEDY:
-            return lambda row: int(row.argmax())
-        self._chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
-        api.llama_sampler_chain_add(self._chain, api.llama_sampler_init_temp(self._sampling.temperature))
-        api.llama_sampler_chain_add(self._chain, api.llama_sampler_init_dist(self._sampling.seed % _SEEDS))
-        return lambda _row: int(api.llama_sampler_sample(self._chain, self._context.handle, -1))
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._chain:
-            api.llama_sampler_free(self._chain)
+    def _enough(self) -> bool:
+        if self._stop_early is None:
+            return False
+        try:
+            return self._stop_early(self.running)
+        except Exception as error:  # a caller's code; its failure is that call's
+            raise ModelError(f"stop_early raised {type(error).__name__}: {error}") from error

@@ -19,7 +19,8 @@ from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 
 FloatArray = npt.NDArray[np.float32]
-_ROOT = -1
+IntArray = npt.NDArray[np.int64]
+ROOT = -1
 
 
 class LabelTree:
@@ -28,6 +29,8 @@ class LabelTree:
     Attributes:
         labels: the label strings.
         inner: nodes that have children; each needs one token of decoding.
+        ends: each label's last node.
+        token, parent, level: of each node; the parent of a first token is `ROOT`, its level 0.
         depth: tokens of decoding on the longest path.
         branches: branches of the widest wave; 0 where every label is one token.
     """
@@ -40,92 +43,116 @@ class LabelTree:
                 disjoint events, and the longer one could never win).
         """
         self.labels = tuple(labels)
-        self._token: list[int] = []
-        self._parent: list[int] = []
-        self._level: list[int] = []
-        children: dict[int, dict[int, int]] = {_ROOT: {}}
-        self._end = np.array([self._insert(children, sequence) for sequence in sequences])
-        inner = [node for node in children if node != _ROOT]
-        beginnings = set(inner) & set(self._end.tolist())
-        if len(set(self._end.tolist())) < len(self.labels) or beginnings or _ROOT in self._end:
+        self.token: list[int] = []
+        self.parent: list[int] = []
+        self.level: list[int] = []
+        children: dict[int, dict[int, int]] = {ROOT: {}}
+        self.ends = np.array([self._insert(children, sequence) for sequence in sequences])
+        inner = [node for node in children if node != ROOT]
+        beginnings = set(inner) & set(self.ends.tolist())
+        if len(set(self.ends.tolist())) < len(self.labels) or beginnings or ROOT in self.ends:
             raise ModelError(
                 "labels are not distinct sequences of tokens, or one begins another; rename them"
             )
-        self.inner = sorted(inner, key=lambda node: self._level[node])
-        self.depth = 1 + max((self._level[node] for node in inner), default=-1)
+        self.inner = sorted(inner, key=lambda node: self.level[node])
+        self.depth = 1 + max((self.level[node] for node in inner), default=-1)
         self._kids = {
             node: (np.array(list(own.values())), np.array(list(own))) for node, own in children.items()
         }
-        self._tips = [node for node in self.inner if not any(k in children for k in children[node].values())]
+        # Neighbours share most of their path, so that a wave of them evaluates few nodes twice.
+        tips = [node for node in self.inner if not any(k in children for k in children[node].values())]
+        self._tips = sorted(tips, key=self._path)
         self.branches = min(len(self._tips), MAX_BRANCHES)
 
     def _insert(self, children: dict[int, dict[int, int]], sequence: Sequence[int]) -> int:
-        node = _ROOT
+        node = ROOT
         for level, token in enumerate(sequence):
             own = children.setdefault(node, {})
             if token not in own:
-                own[token] = len(self._token)
-                self._token.append(token)
-                self._parent.append(node)
-                self._level.append(level)
+                own[token] = len(self.token)
+                self.token.append(token)
+                self.parent.append(node)
+                self.level.append(level)
             node = own[token]
         return node
+
+    def conditional(self, node: int, row: FloatArray) -> tuple[IntArray, npt.NDArray[np.float64]]:
+        """Return the nodes after `node` and their log-probabilities, from the logits `row` after it."""
+        nodes, tokens = self._kids[node]
+        best = float(row.max())
+        log_total = best + float(np.log(np.exp(row - best).sum(dtype=np.float64)))
+        return nodes, row[tokens].astype(np.float64) - log_total
+
+    def only_kid(self, node: int) -> int | None:
+        """Return the one node after `node`; None if there are several."""
+        nodes = self._kids[node][0]
+        return int(nodes[0]) if len(nodes) == 1 else None
 
     def score(
         self, context: Context, n_prompt: int, row: FloatArray
     ) -> Generator[None, None, dict[str, float]]:
         """Return label → probability, best first, summing to 1; yields between decodes.
 
+        The arguments are those of `logprobs`.
+        """
+        logprob = yield from self.logprobs(context, n_prompt, row)
+        weight = np.exp(logprob - logprob.max())
+        probability = weight / weight.sum()
+        order = np.argsort(-probability, kind="stable")
+        return {self.labels[i]: float(probability[i]) for i in order}
+
+    def logprobs(
+        self, context: Context, n_prompt: int, row: FloatArray
+    ) -> Generator[None, None, npt.NDArray[np.float64]]:
+        """Return the log-probability of every label in nats, shape (labels,); yields between decodes.
+
         Args:
             context: holds the prompt in sequence 0.
             n_prompt: tokens of the prompt.
             row: logits after the prompt's last token, shape (vocabulary,).
         """
-        conditional = np.zeros(len(self._token))
-        self._read(conditional, _ROOT, row)
+        conditional = np.zeros(len(self.token))
+        self._read(conditional, ROOT, row)
         for first in range(0, len(self._tips), max(1, self.branches)):
-            wave = self._wave(self._tips[first : first + self.branches])
-            context.fork(self.branches)
+            tips = self._tips[first : first + self.branches]
+            wave = self._wave(tips)
+            context.fork(len(tips))
             nodes = [node for node in self.inner if node in wave]
             for start in range(0, len(nodes), context.max_outputs):
                 yield
                 part = nodes[start : start + context.max_outputs]
                 context.feed_branches(
-                    [self._token[node] for node in part],
-                    [n_prompt + self._level[node] for node in part],
+                    [self.token[node] for node in part],
+                    [n_prompt + self.level[node] for node in part],
                     [wave[node] for node in part],
                 )
                 for node, logits in zip(part, context.rows(len(part)), strict=True):
                     self._read(conditional, node, logits)
-            context.join(self.branches)
-        return self._normalise(conditional)
+            context.join(len(tips))
+        for node, parent in enumerate(self.parent):  # parents come first
+            if parent != ROOT:
+                conditional[node] += conditional[parent]
+        logprob: npt.NDArray[np.float64] = conditional[self.ends]
+        return logprob
 
     def _wave(self, tips: Sequence[int]) -> dict[int, list[int]]:
         """Give every tip a branch; return each node on their paths with the branches through it."""
         branches: dict[int, list[int]] = {}
         for branch, tip in enumerate(tips, 1):
-            node = tip
-            while node != _ROOT:
+            for node in self._path(tip):
                 branches.setdefault(node, []).append(branch)
-                node = self._parent[node]
         return branches
 
     def _read(self, conditional: npt.NDArray[np.float64], node: int, row: FloatArray) -> None:
-        nodes, tokens = self._kids[node]
-        best = float(row.max())
-        log_total = best + float(np.log(np.exp(row - best).sum(dtype=np.float64)))
-        conditional[nodes] = row[tokens] - log_total
+        nodes, logprob = self.conditional(node, row)
+        conditional[nodes] = logprob
 
-    def _normalise(self, conditional: npt.NDArray[np.float64]) -> dict[str, float]:
-        total = conditional
-        for node, parent in enumerate(self._parent):  # parents come first
-            if parent != _ROOT:
-                total[node] += total[parent]
-        logprob = total[self._end]
-        weight = np.exp(logprob - logprob.max())
-        probability = weight / weight.sum()
-        order = np.argsort(-probability, kind="stable")
-        return {self.labels[i]: float(probability[i]) for i in order}
+    def _path(self, node: int) -> list[int]:
+        path = []
+        while node != ROOT:
+            path.append(node)
+            node = self.parent[node]
+        return path[::-1]
 
 
 def label_tree(weights: Weights, labels: Sequence[str], *, lead: str, limit: int) -> LabelTree:

@@ -1,24 +1,37 @@
-"""Text → prompt tokens: plainly, or through the file's own chat template."""
+"""Text or a conversation → prompt tokens: plainly, or through the file's own chat template."""
 
 from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cascade.engine.weights import Weights
+from cascade.engine.template import ChatTemplate
+from cascade.engine.weights import MAX_BYTES_PER_TOKEN, Weights
 from cascade.errors import ModelError
+from cascade.records import Message, Tool
 
 IntArray = npt.NDArray[np.int32]
 
-# What a chat template may add to the messages, in bytes. It bounds the price of a call ahead of it.
+# What a chat template may add, in bytes: in all, for each message, and for each byte of the tools' JSON
+# (indented by some). It bounds the price of a call ahead of it.
 TEMPLATE_BYTES = 4096
-_MARK = "\u2063cascade-user-text\u2063"
+MESSAGE_BYTES = 256
+TOOL_FACTOR = 4
+_MARK = "\u2063cascade{}text\u2063"
+_NAME = re.compile(r"[\w.:/-]{1,128}", re.ASCII)
+_MARKS = re.compile("\u2063cascade([0-9]+)text\u2063")
 
 
 class Renderer:
     """Makes prompts for one loaded file.
 
-    A user's text never turns into control tokens: `<|im_end|>` in it stays eleven characters.
+    What comes from outside never turns into control tokens: `<|im_end|>` in a message, in a tool's result
+    or in the arguments of a call stays characters.
 
     Attributes:
         chat: whether the file has a chat template.
@@ -31,19 +44,12 @@ class Renderer:
             ModelError: the template is not valid Jinja.
         """
         self._weights = weights
-        template = weights.chat_template()
-        self.chat = template is not None
         self._begin = weights.special("bos")[1]
-        if template is not None:
-            from jinja2 import TemplateError
-            from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
-            try:  # the formatter runs templates in Jinja's immutable sandbox
-                self._formatter = Jinja2ChatFormatter(
-                    template, bos_token=self._begin, eos_token=weights.special("eos")[1]
-                )
-            except TemplateError as error:
-                raise ModelError(f"its chat template is broken: {error}; download the file again") from error
+        source = weights.chat_template()
+        self._template = (
+            None if source is None else ChatTemplate(source, self._begin, weights.special("eos")[1])
+        )
+        self.chat = source is not None
 
     def tokens(self, system: str | None, user: str, limit: int) -> IntArray:
         """Return the prompt for one user message, shape (tokens,).
@@ -51,40 +57,194 @@ class Renderer:
         Raises:
             ModelError: the prompt cannot be made, or surely has more than `limit` tokens.
         """
-        if not self.chat:
-            if system:
-                raise ModelError("it has no chat template for a system message; put that text into 'prompt'")
-            return self._weights.tokenize(user, limit, begin=True)
-        rendered = self._render(system, user)
-        added = len(rendered.encode()) - len(user.encode()) - len((system or "").encode())
-        if added > TEMPLATE_BYTES:
-            raise ModelError(f"its chat template adds {added} bytes; at most {TEMPLATE_BYTES} are expected")
+        first = (Message(role="system", content=system),) if system else ()
+        return self.conversation((*first, Message(role="user", content=user)), (), limit)
+
+    def conversation(self, messages: Sequence[Message], tools: Sequence[Tool], limit: int) -> IntArray:
+        """Return the prompt for a whole conversation, ready for the assistant's next message.
+
+        Args:
+            messages: the conversation, oldest first.
+            tools: what the model may call; the template must have a place for them.
+            limit: tokens that the caller can use; much longer prompts are refused before tokenizing.
+
+        Returns:
+            The tokens, shape (tokens,).
+
+        Raises:
+            ModelError: the file has no chat template and this is more than one user message; the template
+                fails or leaves tools or messages out; or the prompt surely has more than `limit` tokens.
+        """
+        if self._template is None:
+            return self._weights.tokenize(_only_text(messages, tools), limit, begin=True)
+        _check_size(messages, limit)
+        rendered = self._render(_Leaves(mark=False), messages, tools)
         begin = not (self._begin and rendered.startswith(self._begin))
-        if self._has_control(user, limit):
-            return self._guarded(system, user, limit, begin)
-        return self._weights.tokenize(rendered, limit, begin=begin, special=True)
-
-    def _render(self, system: str | None, user: str) -> str:
-        messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": user})
-        try:
-            return str(self._formatter(messages=messages).prompt)
-        except Exception as error:  # a template is foreign code; its failure is a failed call
-            raise ModelError(f"its chat template refuses the messages: {error}; check 'system'") from error
-
-    def _has_control(self, user: str, limit: int) -> bool:
-        plain = self._weights.tokenize(user, limit)
-        return not np.array_equal(plain, self._weights.tokenize(user, limit, special=True))
-
-    def _guarded(self, system: str | None, user: str, limit: int, begin: bool) -> IntArray:
-        """Tokenize the template's text and the user's apart, so that only the former holds control tokens."""
-        before, mark, after = self._render(system, _MARK).partition(_MARK)
-        if not mark or _MARK in after:
+        tokens = self._weights.tokenize(rendered, limit, begin=begin, special=True)
+        marked = _Leaves(mark=True)
+        skeleton = self._render(marked, messages, tools)
+        marked.check_shown(skeleton)
+        own = self._weights.tokenize(_MARKS.sub(" ", skeleton), limit, begin=begin, special=True)
+        if self._controls(tokens) == self._controls(own):
+            return tokens
+        parts = _MARKS.split(skeleton)
+        tokens = self._apart(parts, marked.texts, limit, begin)
+        lost = len(set(parts[1::2])) < len(marked.texts)
+        if lost or self._controls(tokens) != self._controls(own):
             raise ModelError("text holds a control token and its chat template cannot be split; remove it")
-        return np.concatenate(
-            [
-                self._weights.tokenize(before, limit, begin=begin, special=True),
-                self._weights.tokenize(user, limit),
-                self._weights.tokenize(after, limit, special=True),
+        return tokens
+
+    def _render(self, leaves: _Leaves, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
+        assert self._template is not None
+        shown, offered = leaves.messages(messages), [leaves.tool(tool) for tool in tools]
+        given = len(json.dumps(offered).encode()) if offered else 0
+        allowed = TEMPLATE_BYTES + MESSAGE_BYTES * len(messages) + TOOL_FACTOR * given
+        most = allowed + len(json.dumps(shown, ensure_ascii=False).encode())
+        rendered = self._template.render(shown, offered, most)
+        if offered and rendered == self._template.render(shown, [], most):
+            raise ModelError(
+                "its chat template has no place for tools; use another model or ask without tools"
+            )
+        return rendered
+
+    def _controls(self, tokens: IntArray) -> list[int]:
+        return [token for token in tokens.tolist() if self._weights.is_control(token)]
+
+    def _apart(self, parts: Sequence[str], texts: Sequence[str], limit: int, begin: bool) -> IntArray:
+        """Tokenize the template's text and what came from outside apart: only the former has control tokens.
+
+        Args:
+            parts: text of the template, number of a text, text of the template …
+        """
+        tokens = [self._weights.tokenize(parts[0], limit, begin=begin, special=True)]
+        for number, after in zip(parts[1::2], parts[2::2], strict=True):
+            tokens.append(self._weights.tokenize(texts[int(number)], limit))
+            tokens.append(self._weights.tokenize(after, limit, special=True))
+        return np.concatenate(tokens)
+
+
+class _Leaves:
+    """Brings messages and tools into the form that templates read, with marks in place of texts if asked.
+
+    Attributes:
+        texts: what the marks stand for, by number.
+    """
+
+    def __init__(self, *, mark: bool) -> None:
+        self._mark = mark
+        self.texts: list[str] = []
+
+    def messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Return the messages; a tool's result also names the tool, which some templates show."""
+        names = {call.id: call.name for message in messages for call in message.tool_calls}
+        return [self._message(message, names) for message in messages]
+
+    def tool(self, tool: Tool) -> dict[str, Any]:
+        """Return a tool's definition."""
+        function = {
+            "name": _plain(tool.name),
+            "description": self._leaf(tool.description, _in_json(tool.description)),
+            "parameters": self._descriptions(tool.parameters),
+        }
+        return {"type": "function", "function": function}
+
+    def check_shown(self, rendered: str) -> None:
+        """Raise ModelError if a text was left out of `rendered`."""
+        folded = rendered.casefold()  # a template may change the case
+        for number, text in enumerate(self.texts):
+            if _MARK.format(number).casefold() not in folded:
+                raise ModelError(
+                    f"its chat template leaves out {text[:40]!r}; use another model, or fewer roles and tools"
+                )
+
+    def _message(self, message: Message, names: dict[str, str]) -> dict[str, Any]:
+        shown: dict[str, Any] = {"role": message.role, "content": self._leaf(message.content)}
+        if message.tool_calls:
+            shown["tool_calls"] = [
+                {
+                    "id": _plain(call.id),
+                    "type": "function",
+                    "function": {"name": _plain(call.name), "arguments": self._arguments(call.arguments)},
+                }
+                for call in message.tool_calls
             ]
+        if message.tool_call_id is not None:
+            shown["tool_call_id"] = _plain(message.tool_call_id)
+            if message.tool_call_id in names:
+                shown["name"] = names[message.tool_call_id]
+        return shown
+
+    def _leaf(self, text: str, spelled: str | None = None) -> str:
+        """Return `text` or its mark; `spelled` is how the template will write it, where that differs."""
+        if not self._mark or not text.strip():
+            return text
+        self.texts.append(text if spelled is None else spelled)
+        return _MARK.format(len(self.texts) - 1)
+
+    def _arguments(self, text: str) -> Any:
+        """Return a call's arguments as templates want them: an object where the text is one."""
+        try:
+            arguments = json.loads(text)
+        except (ValueError, RecursionError):
+            arguments = None
+        return self._strings(arguments) if isinstance(arguments, dict) else self._leaf(text)
+
+    def _strings(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._leaf(value, _in_json(value))
+        if isinstance(value, dict):
+            return {key: self._strings(item) for key, item in value.items()}
+        return [self._strings(item) for item in value] if isinstance(value, list) else value
+
+    def _descriptions(self, schema: Any) -> Any:
+        """Mark the descriptions in a tool's parameters; templates look at types and other words."""
+        if isinstance(schema, dict):
+            return {
+                key: self._leaf(item, _in_json(item))
+                if key == "description" and isinstance(item, str)
+                else self._descriptions(item)
+                for key, item in schema.items()
+            }
+        return [self._descriptions(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def _in_json(text: str) -> str:
+    """Return `text` as it stands inside a JSON string."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _plain(name: str) -> str:
+    """Return the name or id of a tool call; they stand in the template's own text."""
+    if not _NAME.fullmatch(name):
+        raise ModelError(f"tool name or call id {name[:80]!r} is not 1 to 128 letters, digits and _.:/-")
+    return name
+
+
+def _only_text(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
+    if len(messages) == 1 and messages[0].role == "user" and not tools:
+        return messages[0].content
+    if len(messages) == 2 and messages[0].role == "system":
+        raise ModelError("it has no chat template for a system message; put that text into 'prompt'")
+    raise ModelError(
+        f"it has no chat template for {len(messages)} messages and {len(tools)} tools; "
+        "ask with one user message, or use a chat model"
+    )
+
+
+def _check_size(messages: Sequence[Message], limit: int) -> None:
+    """Raise ModelError for what surely does not fit, and for what is not Unicode, before a template runs."""
+    try:
+        size = sum(
+            len(text.encode())
+            for message in messages
+            for text in (message.content, *(call.arguments for call in message.tool_calls))
+        )
+    except UnicodeEncodeError as error:
+        raise ModelError(
+            f"text is not valid Unicode at position {error.start}; decode it as UTF-8"
+        ) from error
+    if size > limit * MAX_BYTES_PER_TOKEN:
+        raise ModelError(
+            f"conversation has {size} bytes; {limit} tokens hold at most {limit * MAX_BYTES_PER_TOKEN}; "
+            "shorten it or send it to a larger model"
         )

@@ -5,63 +5,86 @@ Lives on the decode thread. `Session.answer` is the job that the worker steps th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple
+import hashlib
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cascade.config.gguf import TASKS_KEY
 from cascade.config.schema import LlamaCppModel
-from cascade.engine.context import Context, Shape
-from cascade.engine.generate import Sampling, generate, prefill
+from cascade.engine.context import Shape
+from cascade.engine.disk import PrefixFiles, fetch
+from cascade.engine.finite import check_finite
+from cascade.engine.generate import Wishes, decode, generate, prefill
 from cascade.engine.labels import LabelTree, label_tree, task_tree
+from cascade.engine.noise import noise
+from cascade.engine.pace import contended
+from cascade.engine.prefix import common
+from cascade.engine.question import Answer, Question
 from cascade.engine.render import Renderer
+from cascade.engine.sampling import Sampling
+from cascade.engine.scheduler import Scheduler
+from cascade.engine.search import find_best
+from cascade.engine.sequence import Sequence as Decoded
+from cascade.engine.sequence import Watch
+from cascade.engine.similar import Similar
+from cascade.engine.stats import Running
 from cascade.engine.tasks import Task, read_task
 from cascade.engine.threads import default_threads
+from cascade.engine.ticket import Ticket
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
-from cascade.records import Token
+from cascade.records import Message
 
 IntArray = npt.NDArray[np.int32]
-Steps = Generator[None, None, "Answer"]
+FloatArray = npt.NDArray[np.float32]
+Steps = Generator[Ticket | None, None, Answer]
 
-
-class Question(NamedTuple):
-    """The request as it came, the user message made of it, and which sample is asked for."""
-
-    text: str
-    message: str
-    sample: int = 0
-    emit: Callable[[str], object] | None = None
-
-
-class Answer(NamedTuple):
-    """A label with its distribution, or a text with its tokens."""
-
-    text: str
-    tokens_in: int
-    tokens_out: int
-    labels: dict[str, float] | None
-    tokens: tuple[Token, ...]
-    meta: dict[str, Any]
+SLOTS = 16  # sequences of one context
+SLOTS_BYTES = 2**30  # and the memory of its cells: fewer slots where `n_ctx` is large
+PACKED_SLOTS, PACKED_CELLS = 64, 512  # prompts of experts that share a pool
 
 
 class Session:
-    """A loaded file with the settings of one model of a graph."""
+    """A loaded file with the settings of one model of a graph.
 
-    def __init__(self, weights: Weights, config: LlamaCppModel, labels: Sequence[str] | None) -> None:
+    Attributes:
+        weights: the file.
+        users: answers at work.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        config: LlamaCppModel,
+        labels: Sequence[str] | None,
+        grammar: str | None = None,
+        adapter: Path | None = None,
+        prefix_dir: Path | None = None,
+    ) -> None:
         """Prepare the prompt, the labels and the size of the context.
+
+        `grammar` (GBNF) binds free text, `adapter` is a LoRA file, and `prefix_dir` a folder that keeps the
+        evaluated beginning of all prompts.
 
         Raises:
             ModelError: the file does not fit the settings.
         """
         self.weights = weights
-        self._config = config
+        self.users = 0
+        self._config, self._grammar, self._adapter = config, grammar, adapter
         self._limit = min(config.n_ctx, weights.n_ctx_train)
         self._threads = config.n_threads or default_threads(weights.size)
         self._task: tuple[str, Task] | None = None
         self._tree: LabelTree | None = None
+        self._similar: Similar | None = None
+        if config.examples is not None:
+            embedder = weights.embedder(self._limit, self._threads)
+            self._similar = Similar(weights, config.examples, config.example_temperature, embedder)
+            return
         if config.task is not None or (config.labels is None and weights.metadata(TASKS_KEY) is not None):
             self._task = read_task(weights, config.task)
             self._tree = task_tree(self._task[1].labels, self._task[1].tokens)
@@ -72,6 +95,11 @@ class Session:
             if labels is not None:
                 self._tree = label_tree(weights, labels, lead=self._lead, limit=self._limit)
         self._check()
+        self._files: PrefixFiles | None = None
+        if prefix_dir is not None:
+            # An adapter changes what is kept: its file is part of what a saved prefix belongs to.
+            lora = "" if adapter is None else hashlib.sha256(adapter.read_bytes()).hexdigest()
+            self._files = PrefixFiles(prefix_dir, weights.path, f"flash{lora}")
 
     def answer(self, question: Question) -> Steps:
         """Answer `question`; yields between decodes.
@@ -79,10 +107,27 @@ class Session:
         Raises:
             ModelError: the prompt does not fit, or the model computes NaN.
         """
-        prompt = self._prompt(question)
-        if self._tree is not None:
-            return self._score(self._tree, prompt)
-        return self._write(prompt, question)
+        self.users += 1
+        self.weights.at_work += 1
+        try:
+            if self._similar is not None:
+                return (yield from self._compare(self._similar, question))
+            prompt = self._prompt(question)
+            if self._files is not None and self._task is None and not (self._tree and self._tree.inner):
+                yield from self._fetch(self._files, question)
+            if self._tree is None:
+                return (yield from self._write(prompt, question))
+            score = self._score_tree if self._tree.inner else self._score_row
+            return (yield from score(self._tree, prompt, question))
+        finally:
+            self.users -= 1
+            self.weights.at_work -= 1
+
+    def _compare(self, similar: Similar, question: Question) -> Steps:
+        question.begin()
+        tokens = similar.tokens(question.message)
+        labels = yield from similar.distribution(tokens)
+        return Answer(next(iter(labels)), len(tokens), 0, labels, (), self._meta("embedding", "label"))
 
     def _check(self) -> None:
         long = self._tree is not None and self._tree.inner
@@ -95,7 +140,7 @@ class Session:
         if self._task is not None:
             prompt = self._task[1].prompt(self.weights, self._task[0], question.text)
         else:
-            prompt = self._renderer.tokens(self._config.system, question.message, self._limit)
+            prompt = self._renderer.conversation(self._messages(question), question.tools, self._limit)
         room = self._limit - (self._tree.depth if self._tree else 0)
         if not 0 < len(prompt) <= room:
             raise ModelError(
@@ -105,33 +150,145 @@ class Session:
             )
         return prompt
 
-    def _context(self) -> Context:
-        tree = self._tree
-        if tree is None or not tree.inner:
-            return self.weights.context(Shape(self._limit, self._threads))
-        # The cells of all inner nodes come on top: the prompt may use the whole limit.
-        return self.weights.context(Shape(self._limit + len(tree.inner), self._threads, tree.branches))
+    def _messages(self, question: Question) -> tuple[Message, ...]:
+        messages = question.messages or (Message(role="user", content=question.message),)
+        if self._config.system is None or any(message.role == "system" for message in messages):
+            return messages
+        return (Message(role="system", content=self._config.system), *messages)
 
-    def _score(self, tree: LabelTree, prompt: IntArray) -> Steps:
-        context = self._context()
-        row = yield from prefill(context, prompt)
-        distribution = yield from tree.score(context, len(prompt), row)
-        best = next(iter(distribution))
-        return Answer(best, len(prompt), 1, distribution, (), self._meta("labels", "label"))
+    def _shape(self) -> Shape:
+        config, tree, lora = self._config, self._tree, self._adapter
+        flash = not config.reproducible
+        if tree is not None and tree.inner:
+            # The cells of all inner nodes come on top: the prompt may use the whole limit.
+            cells = self._limit + len(tree.inner)
+            return Shape(cells, self._threads, tree.branches, flash=flash, adapter=lora)
+        if config.reproducible:
+            return Shape(self._limit, self._threads, adapter=lora)
+        if self._task is not None or not self.weights.causal:
+            cells = max(self._limit, PACKED_CELLS)
+            # The experts' calibrations were fitted without flash attention, which moves their probabilities.
+            flash = self._task is None
+            return Shape(cells, self._threads, slots=PACKED_SLOTS, packed=True, flash=flash, adapter=lora)
+        affordable = SLOTS_BYTES // max(1, self._limit * self.weights.cell_bytes)
+        slots = min(SLOTS, max(1, affordable))
+        return Shape(self._limit, self._threads, slots=slots, flash=True, adapter=lora)
+
+    def _score_row(self, tree: LabelTree, prompt: IntArray, question: Question) -> Steps:
+        """Score labels of one token: the prompt is decoded together with others."""
+        scheduler = self.weights.scheduler(self._shape())
+        found: dict[str, float] = {}
+
+        def take(row: FloatArray, _index: int) -> None:
+            check_finite(row)
+            found.update(_distribution(tree, scheduler, row))
+
+        sequence = yield from decode(scheduler, Decoded(scheduler, prompt, take, begin=question.begin))
+        return self._labelled(prompt, found, _decoded(sequence))
+
+    def _score_tree(self, tree: LabelTree, prompt: IntArray, question: Question) -> Steps:
+        """Score labels of several tokens in a context of its own, one request after another."""
+        context = self.weights.context(self._shape())
+        while context.lent:
+            yield None
+        context.lent = True
+        question.begin()
+        try:
+            row = yield from prefill(context, prompt)
+            if self._config.label_scoring == "top1":
+                found = yield from find_best(tree, context, len(prompt), row)
+                meta = self._meta("top1", "label") | {"batch": 1, "top1": found._asdict()}
+                return Answer(found.label, len(prompt), 1, None, (), meta)
+            distribution = yield from tree.score(context, len(prompt), row)
+        finally:
+            context.lent = False
+        return self._labelled(prompt, distribution, {"batch": 1})
+
+    def _labelled(self, prompt: IntArray, labels: dict[str, float], decoded: dict[str, Any]) -> Answer:
+        meta = self._meta("labels", "label") | decoded
+        return Answer(next(iter(labels)), len(prompt), 1, labels, (), meta)
 
     def _write(self, prompt: IntArray, question: Question) -> Steps:
         config = self._config
         room = self._limit - len(prompt) + 1  # the last token needs no cell
-        sampling = Sampling(min(config.max_tokens, room), config.temperature, config.seed + question.sample)
-        text = yield from generate(self.weights, self._context(), prompt, sampling, question.emit)
-        meta = self._meta("text", text.finish)
+        sampling = Sampling(
+            max_tokens=min(config.max_tokens, room),
+            temperature=config.temperature,
+            top_p=config.top_p,
+            min_p=config.min_p,
+            seed=config.seed + question.sample,
+            grammar=question.grammar if question.grammar is not None else self._grammar,
+            stop=(*config.stop, *question.stop),
+        )
+        scheduler = self.weights.scheduler(self._shape())
+        read = Running()
+        wishes = Wishes(
+            question.emit,
+            question.begin,
+            question.stop_early,
+            watch=self._watch(prompt, read) if config.prompt_statistics else None,
+            top=config.top_logprobs,
+        )
+        text = yield from generate(self.weights, scheduler, prompt, sampling, wishes)
+        meta = self._meta("text", text.finish) | _decoded(text.sequence)
+        meta["statistics"] = text.running.summary()
+        if read.count:
+            meta["prompt_statistics"] = read.summary()
+        if text.top:
+            meta["top_logprobs"] = text.top
+        if text.finish == "early_exit":
+            meta["tokens_not_generated_at_most"] = sampling.max_tokens - len(text.tokens)
         return Answer(text.text, len(prompt), len(text.tokens), None, text.tokens, meta)
+
+    def _fetch(self, files: PrefixFiles, question: Question) -> Generator[Ticket | None, None, None]:
+        """Have what comes before every request's text in memory, from disk if it is there."""
+        scheduler = self.weights.scheduler(self._shape())
+        self._files = None  # once
+        if scheduler.prefixes is None or question.messages or not question.text:
+            return
+        # What two other texts have in common holds nothing of this one.
+        first, second = (
+            self._prompt(question._replace(message=question.message.replace(question.text, other)))
+            for other in ("0", "~")
+        )
+        shared = first[: common(first, second)]
+        if len(shared) <= scheduler.prefixes.shortest or question.text not in question.message:
+            return
+        yield from fetch(files, scheduler, shared)
+
+    def _watch(self, prompt: IntArray, read: Running) -> Watch:
+        measure = self.weights.measure
+        return lambda position, row: read.add(measure(row, int(prompt[position + 1])))
 
     def _meta(self, decode: str, finish: str) -> dict[str, Any]:
         return {
             "n_threads": self._threads,
             "decode": decode,
-            "batch": 1,
+            "mode": "reproducible" if self._config.reproducible else "fast",
+            "noise": noise(
+                reproducible=self._config.reproducible, tokens=1 + (self._tree.depth if self._tree else 0)
+            ),
             "finish_reason": finish,
             "truncated": finish == "length",
         }
+
+
+def _decoded(sequence: Decoded) -> dict[str, Any]:
+    """What the trace says about how a sequence was decoded."""
+    meta: dict[str, Any] = {"batch": sequence.batch}
+    if sequence.reused:
+        meta["prefix_tokens"] = sequence.reused
+    if contended(sequence.wall, sequence.expected):
+        meta["contention"] = round(sequence.wall / sequence.expected, 2)
+    return meta
+
+
+def _distribution(tree: LabelTree, scheduler: Scheduler, row: FloatArray) -> dict[str, float]:
+    """Return the distribution over labels of one token, which needs no decode."""
+    steps = tree.score(scheduler.context, 0, row)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: dict[str, float] = done.value
+            return found

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cascade.config.gguf import read_metadata
+from cascade.engine.adapter import load_adapter
 from cascade.engine.binding import api, first_error, forget_errors
 from cascade.engine.context import Context, Shape
-from cascade.errors import ConfigError, ModelError
+from cascade.engine.embed import Embedder, pooling_of
+from cascade.engine.header import check_file
+from cascade.engine.prefix import PrefixCache
+from cascade.engine.scheduler import Scheduler
+from cascade.engine.stats import RowStats
+from cascade.errors import ModelError
 
 IntArray = npt.NDArray[np.int32]
 
@@ -22,7 +26,6 @@ IntArray = npt.NDArray[np.int32]
 # llama.cpp's regular expressions recurse per character and its SPM tokenizer is quadratic.
 MAX_BYTES_PER_TOKEN = 16
 _SPM = 1
-_TOKENS = "tokenizer.ggml.tokens"
 
 
 class Weights:
@@ -35,6 +38,9 @@ class Weights:
         n_ctx_train: longest context, in tokens, that the model was made for.
         causal: False for encoder-like models, which must see a prompt at once.
         branching: whether one prompt can be continued in several ways at once.
+        rewinds: whether the end of a sequence can be dropped again.
+        measure: statistics of its logits rows.
+        at_work: requests that use it now.
         spaced: whether the tokenizer puts a space before every text itself.
     """
 
@@ -56,19 +62,32 @@ class Weights:
         if not self._model:
             raise ModelError(f"llama.cpp cannot load it: {first_error()}; download or export it again")
         self._contexts: dict[Shape, Context] = {}
+        self._schedulers: dict[Shape, Scheduler] = {}
+        self._pieces: dict[int, bytes] = {}
+        self.at_work = 0
         self._vocab = api.llama_model_get_vocab(self._model)
         self.size = int(api.llama_model_size(self._model))
         self.n_vocab = int(api.llama_vocab_n_tokens(self._vocab))
+        self.measure = RowStats(self.n_vocab)
         self.n_ctx_train = int(api.llama_model_n_ctx_train(self._model))
+        self._adapters: dict[Path, Any] = {}
+        self._embedders: dict[tuple[int, int], Embedder] = {}
         architecture = self.metadata("general.architecture")
         self.causal = self.metadata(f"{architecture}.attention.causal") != "false"
         self.branching = not (
             api.llama_model_is_recurrent(self._model) or api.llama_model_is_hybrid(self._model)
         )
+        # A window that forgets old tokens, like a recurrent state, cannot go back to a shorter prefix.
+        self.rewinds = self.branching and not api.llama_model_n_swa(self._model)
         self.spaced = api.llama_vocab_type(self._vocab) == _SPM
         if api.llama_model_has_encoder(self._model) or not self.n_vocab:
             self.close()
             raise ModelError(f"architecture {architecture!r} is not a decoder; use a text-generation GGUF")
+
+    @property
+    def vocab(self) -> Any:
+        """llama.cpp's pointer to the vocabulary, for its samplers."""
+        return self._vocab
 
     def metadata(self, key: str) -> str | None:
         """Return a metadata value as text; None if the file has no such key."""
@@ -119,8 +138,25 @@ class Weights:
             raise ModelError(f"llama.cpp cannot tokenize a text of {len(data)} bytes (code {count})")
         return out[:count].copy()
 
+    @property
+    def cell_bytes(self) -> int:
+        """Memory of one token in a context, in 16-bit floats."""
+        heads = max(1, int(api.llama_model_n_head(self._model)))
+        width = (
+            int(api.llama_model_n_embd(self._model)) * int(api.llama_model_n_head_kv(self._model)) // heads
+        )
+        return 2 * 2 * width * int(api.llama_model_n_layer(self._model))
+
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return the bytes of one token; empty for a control token unless `special`."""
+        if special:
+            return self._piece(token, special=True)
+        known = self._pieces.get(token)
+        if known is None:
+            known = self._pieces[token] = self._piece(token, special=False)
+        return known
+
+    def _piece(self, token: int, *, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(64)
         count = api.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
         if count < 0:
@@ -132,71 +168,68 @@ class Weights:
         """Whether `token` ends a generation."""
         return bool(api.llama_vocab_is_eog(self._vocab, token))
 
+    def is_control(self, token: int) -> bool:
+        """Whether `token` is a control token, such as `<|im_end|>`."""
+        return bool(api.llama_vocab_is_control(self._vocab, token))
+
     def context(self, shape: Shape) -> Context:
         """Return this file's context of that shape; it is made once and reused."""
         if shape not in self._contexts:
-            self._contexts[shape] = Context(self._model, self.n_vocab, self.causal, shape)
+            adapter = self._adapter(shape.adapter)
+            self._contexts[shape] = Context(self._model, self.n_vocab, self.causal, shape, adapter)
         return self._contexts[shape]
+
+    def scheduler(self, shape: Shape) -> Scheduler:
+        """Return the scheduler of this file's context of that shape; it is made once.
+
+        It begins with one slot and grows up to those of `shape`: their cells are memory.
+        """
+        if shape not in self._schedulers:
+            reuse = self.rewinds and self.causal and not shape.packed and shape.slots > 1
+            prefixes = PrefixCache() if reuse else None
+            context = self.context(shape if shape.packed else shape._replace(slots=1))
+            self._schedulers[shape] = Scheduler(
+                context, causal=self.causal, prefixes=prefixes, most=shape.slots
+            )
+        return self._schedulers[shape]
+
+    def embedder(self, limit: int, n_threads: int) -> Embedder:
+        """Return this file's embedding context for texts of up to `limit` tokens; it is made once."""
+        key = (limit, n_threads)
+        if key not in self._embedders:
+            architecture = self.metadata("general.architecture")
+            pooling = pooling_of(self.metadata(f"{architecture}.pooling_type"), self.causal)
+            self._embedders[key] = Embedder(self._model, self.n_vocab, pooling, limit, n_threads)
+        return self._embedders[key]
+
+    def _adapter(self, path: Path | None) -> Any:
+        """Return the adapter in `path`, which is loaded once and freed with the model."""
+        if path is not None and path not in self._adapters:
+            self._adapters[path] = load_adapter(self._model, self.metadata("general.architecture"), path)
+        return None if path is None else self._adapters[path]
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the weights, of the contexts' cells and of the saved prefixes."""
+        cells = sum(context.shape.cells for context in self._contexts.values())
+        cells += sum(embedder.cells for embedder in self._embedders.values())
+        saved = sum(scheduler.saved_bytes for scheduler in self._schedulers.values())
+        return self.size + cells * self.cell_bytes + saved
+
+    @property
+    def closed(self) -> bool:
+        """Whether the weights have been freed."""
+        return self._model is None
 
     def close(self) -> None:
         """Free the contexts, then the weights (the other order crashes)."""
+        self._schedulers.clear()
         for context in self._contexts.values():
             context.close()
+        for embedder in self._embedders.values():
+            embedder.close()
         self._contexts.clear()
+        self._embedders.clear()
         if self._model:
             api.llama_model_free(self._model)
             self._model = None
-
-
-class Library:
-    """The loaded files of this process, each once, counted by users."""
-
-    def __init__(self) -> None:
-        self._loaded: dict[Path, Weights] = {}
-        self._users: Counter[Path] = Counter()
-
-    def acquire(self, path: Path) -> Weights:
-        """Return the weights of `path`, loading them for the first user."""
-        if path not in self._loaded:
-            self._loaded[path] = Weights(path)
-        self._users[path] += 1
-        return self._loaded[path]
-
-    def release(self, weights: Weights) -> None:
-        """Give `weights` back; the last user's release frees them."""
-        self._users[weights.path] -= 1
-        if self._users[weights.path] <= 0:
-            del self._users[weights.path]
-            self._loaded.pop(weights.path).close()
-
-    def close(self) -> None:
-        """Free everything."""
-        for weights in self._loaded.values():
-            weights.close()
-        self._loaded.clear()
-        self._users.clear()
-
-    def __len__(self) -> int:
-        return len(self._loaded)
-
-
-def check_file(path: Path) -> None:
-    """Refuse what makes llama.cpp abort the process or fail without a reason.
-
-    Raises:
-        ModelError: `path` is missing, not a GGUF file, cut off in its header, or its vocabulary repeats a
-            token (llama.cpp asserts that none does).
-    """
-    if not path.is_file():
-        raise ModelError("there is no such file; check the model's path")
-    try:
-        tokens: Any = read_metadata(path, (_TOKENS,)).get(_TOKENS)
-    except ConfigError as error:
-        raise ModelError(f"{error}; download or export it again") from error
-    if not isinstance(tokens, list) or not tokens:
-        raise ModelError(f"its metadata has no {_TOKENS!r}; use a text-generation GGUF")
-    token, times = Counter(map(str, tokens)).most_common(1)[0]
-    if times > 1:
-        raise ModelError(
-            f"its vocabulary has {token!r} {times} times; the file is corrupt, download it again"
-        )

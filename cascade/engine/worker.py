@@ -2,7 +2,8 @@
 
 A second live thread that has decoded once slows llama.cpp by 1.4 to 3.4 times, even when idle, so
 callers never decode themselves: they hand in a job and await its future. A job is a generator that
-yields between decodes; there it can be cancelled, and jobs of other files get their turn.
+yields between decodes; there it can be cancelled, and other jobs get their turn. A job that yields a
+`Ticket` sleeps until that is done.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ import atexit
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Hashable
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Hashable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cascade.engine.ticket import Stepper, Ticket
 from cascade.errors import CascadeError, ModelError
 
 if TYPE_CHECKING:
-    from cascade.engine.weights import Library
+    from cascade.engine.library import Library
 
 T = TypeVar("T")
-Steps = Callable[["Library", float], Generator[None, None, T]]
+Steps = Callable[["Library", float], Generator[Ticket | None, None, T]]
 
 MAX_WAITING = 1024
 # llama.cpp's pre-tokenizers may recurse per character; only pages that are touched use memory.
@@ -32,25 +34,32 @@ _STACK_BYTES = 512 * 2**20
 class _Job:
     """Work for one lane: `steps(library, seconds in the queue)` runs on the decode thread."""
 
-    def __init__(self, lane: Hashable, steps: Steps[Any]) -> None:
-        self.lane, self.steps = lane, steps
+    def __init__(self, lane: Hashable, width: int, steps: Steps[Any]) -> None:
+        self.lane, self.width, self.steps = lane, width, steps
         # Left pending until it is done, so that cancel() works while it runs; checked between steps.
         self.future: Future[Any] = Future()
         self.submitted = time.monotonic()
-        self.running: Generator[None, None, Any] | None = None
+        self.running: Generator[Ticket | None, None, Any] | None = None
+        self.ticket: Ticket | None = None
 
 
 class Worker:
-    """A thread with one queue per lane. Jobs of a lane run one after another; lanes take turns step by step.
+    """A thread with one queue per lane. At most `width` jobs of a lane are at work, the others wait in order.
 
-    The lane of a job is its model file: that is where contexts are shared.
+    The lane of a job is its model file. Jobs at work take turns step by step; those that wait for a ticket
+    are decoded together by its stepper, and steppers take turns too.
     """
 
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._changed = threading.Condition()
         self._waiting: dict[Hashable, deque[_Job]] = {}
-        self._active: dict[Hashable, _Job] = {}
+        self._at_work: Counter[Hashable] = Counter()
+        self._ready: dict[_Job, None] = {}  # in the order in which they came
+        self._parked: dict[Ticket, _Job] = {}
+        self._steppers: dict[Stepper, None] = {}
+        self._cancelled: deque[_Job] = deque()
+        self._deferred: dict[Hashable, Callable[[], object]] = {}
         self._stop = False
         self._library: Library | None = None
         self._thread = threading.Thread(target=self._run, name="cascade-decode", daemon=True)
@@ -64,14 +73,19 @@ class Worker:
             threading.stack_size(before)
         atexit.register(self.stop)
 
-    def submit(self, lane: Hashable, steps: Steps[T]) -> Future[T]:
+    def submit(self, lane: Hashable, steps: Steps[T], *, width: int = 1) -> Future[T]:
         """Queue a job and return its future; cancelling that drops the job before its next step.
+
+        Args:
+            lane: jobs of one lane start in order.
+            steps: the job.
+            width: start it when fewer jobs than this are at work in its lane.
 
         Raises:
             ModelError: too many jobs are waiting, or this process is a fork of the one that loaded llama.cpp.
         """
         self.check_process()
-        job = _Job(lane, steps)
+        job = _Job(lane, width, steps)
         with self._changed:
             if self._stop:
                 raise ModelError("the engine has stopped because the process is exiting")
@@ -82,7 +96,19 @@ class Worker:
                 )
             self._waiting.setdefault(lane, deque()).append(job)
             self._changed.notify()
+        job.future.add_done_callback(lambda future: self._cancel(job) if future.cancelled() else None)
         return job.future
+
+    def defer(self, key: Hashable, call: Callable[[], object]) -> None:
+        """Have `call` run before the next decode, once for all that `defer` it under `key` until then.
+
+        For jobs that wake another thread: each wake-up by itself would hand that thread the interpreter,
+        and the decode would wait for it. Called on the decode thread; elsewhere it runs at once.
+        """
+        if threading.current_thread() is self._thread:
+            self._deferred[key] = call
+        else:
+            call()
 
     def check_process(self) -> None:
         """Raise ModelError in a forked child: the thread did not come along, and decoding there hangs."""
@@ -101,38 +127,63 @@ class Worker:
             self._changed.notify()
         self._thread.join(timeout=10)
 
+    def _cancel(self, job: _Job) -> None:
+        """Have the thread drop a job that was cancelled, in whichever thread that happened."""
+        with self._changed:
+            if self._stop:
+                return
+            self._cancelled.append(job)
+            self._changed.notify()
+        ticket = job.ticket
+        if ticket is not None:
+            ticket.abandon()
+
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stop or self._waiting or self._active)
+                self._changed.wait_for(self._has_work)
                 if self._stop:
                     break
+                cancelled = list(self._cancelled)
+                self._cancelled.clear()
                 self._admit()
-            for job in list(self._active.values()):
+            for job in cancelled:
+                self._drop(job)
+            for job in list(self._ready):
                 self._step(job)
-        for job in [*self._active.values(), *(job for queue in self._waiting.values() for job in queue)]:
-            job.future.cancel()
-            if job.running:
-                job.running.close()
-        if self._library is not None:
-            self._library.close()
+            while self._deferred:
+                self._deferred.pop(next(iter(self._deferred)))()
+            for stepper in list(self._steppers):
+                self._advance(stepper)
+        self._leave()
+
+    def _has_work(self) -> bool:
+        return bool(self._stop or self._ready or self._steppers or self._cancelled or any(self._startable()))
+
+    def _startable(self) -> Iterator[Hashable]:
+        for lane, queue in self._waiting.items():
+            if self._at_work[lane] < queue[0].width:
+                yield lane
 
     def _admit(self) -> None:
-        """Make the first waiting job of every free lane active."""
-        for lane in [lane for lane in self._waiting if lane not in self._active]:
-            queue = self._waiting[lane]
-            self._active[lane] = queue.popleft()
-            if not queue:
-                del self._waiting[lane]
+        """Put waiting jobs to work, as many as their lanes have room for."""
+        while lanes := list(self._startable()):
+            for lane in lanes:
+                job = self._waiting[lane].popleft()
+                if not self._waiting[lane]:
+                    del self._waiting[lane]
+                self._at_work[lane] += 1
+                self._ready[job] = None
 
     def _step(self, job: _Job) -> None:
+        """Run a job up to its next yield; park it where that is a ticket."""
         if job.future.cancelled():
-            self._end(job)
+            self._drop(job)
             return
         try:
             if job.running is None:
                 job.running = job.steps(self._loaded(), time.monotonic() - job.submitted)
-            next(job.running)
+            ticket = next(job.running)
         except StopIteration as done:
             self._end(job)
             if job.future.set_running_or_notify_cancel():
@@ -140,14 +191,36 @@ class Worker:
         except CascadeError as error:
             self._fail(job, error)
         except Exception as error:  # noqa: BLE001  # becomes the caller's failed call; the thread must live on
-            failure = ModelError(f"the engine failed with {type(error).__name__}: {error}; report this")
-            failure.__cause__ = error
-            self._fail(job, failure)
+            self._fail(job, _unexpected(error))
+        else:
+            if ticket is not None and not ticket.done:
+                self._park(job, ticket)
+
+    def _park(self, job: _Job, ticket: Ticket) -> None:
+        del self._ready[job]
+        self._parked[ticket] = job
+        self._steppers[ticket.stepper] = None
+        job.ticket = ticket
+        if job.future.cancelled():  # just before it had a ticket
+            ticket.abandon()
+
+    def _advance(self, stepper: Stepper) -> None:
+        try:
+            done = stepper.step()
+        except Exception as error:  # noqa: BLE001  # as above
+            done = stepper.fail(_unexpected(error))
+        for ticket in done:
+            job = self._parked.pop(ticket, None)
+            if job is not None:
+                job.ticket = None
+                self._ready[job] = None
+        if not stepper.busy:
+            self._steppers.pop(stepper, None)
 
     def _loaded(self) -> Library:
         if self._library is None:
             try:
-                from cascade.engine.weights import Library
+                from cascade.engine.library import Library
             # What the binding raises where its library is missing or was built for another machine.
             except (ImportError, OSError, RuntimeError) as error:
                 raise ModelError(f"llama.cpp cannot load: {error}; reinstall llama-cpp-python") from error
@@ -159,10 +232,46 @@ class Worker:
         if job.future.set_running_or_notify_cancel():
             job.future.set_exception(error)
 
+    def _drop(self, job: _Job) -> None:
+        """Forget a cancelled job, wherever it is."""
+        queue = self._waiting.get(job.lane)
+        if queue is not None and job in queue:
+            with self._changed:
+                queue.remove(job)
+                if not queue:
+                    del self._waiting[job.lane]
+        elif job in self._ready or job.ticket is not None:
+            self._end(job)
+
     def _end(self, job: _Job) -> None:
-        del self._active[job.lane]
+        self._ready.pop(job, None)
+        if job.ticket is not None:
+            self._parked.pop(job.ticket, None)
+            job.ticket = None
+        self._at_work[job.lane] -= 1
+        if not self._at_work[job.lane]:
+            del self._at_work[job.lane]
         if job.running:
             job.running.close()
+
+    def _leave(self) -> None:
+        jobs = [
+            *self._ready,
+            *self._parked.values(),
+            *(job for queue in self._waiting.values() for job in queue),
+        ]
+        for job in jobs:
+            job.future.cancel()
+            if job.running:
+                job.running.close()
+        if self._library is not None:
+            self._library.close()
+
+
+def _unexpected(error: Exception) -> ModelError:
+    failure = ModelError(f"the engine failed with {type(error).__name__}: {error}; report this")
+    failure.__cause__ = error
+    return failure
 
 
 _worker: Worker | None = None

@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from cascade.confidence import estimate, labels, logprob
-from cascade.confidence.agreement import normalise, vote
+from cascade.confidence.agreement import normalise
+from cascade.confidence.outcome import measured
 from cascade.config.schema import Graph, HumanModel, Stage
 from cascade.graph.ask import ask
-from cascade.models.base import Model, Reply
+from cascade.models.base import Model
 from cascade.policy.calibrate import Calibration
-from cascade.records import Call, Request
-
-DIGITS = 9  # of stored numbers
+from cascade.records import Request
 
 
 class Labelled(NamedTuple):
@@ -83,11 +81,6 @@ async def collect(
         await asyncio.gather(*workers, return_exceptions=True)
 
 
-def measure(reply: Reply) -> dict[str, float]:
-    """Return all signals of one reply: of its label distribution where it has one, else of its tokens."""
-    return dict(labels.signals(reply) or logprob.signals(reply))
-
-
 def _row(row: Labelled, outcomes: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     models = {name: entry for name, entry in outcomes.items() if "correct" in entry}
     failed = {name: entry for name, entry in outcomes.items() if "correct" not in entry}
@@ -105,22 +98,13 @@ async def _outcome(asked: Asked, row: Labelled) -> dict[str, Any]:
         "seconds": round(max(call.seconds for call in calls), 6),
     }
     check = asked.stage.confidence if asked.stage else None
-    judged = estimate(check, calls, replies, asked.calibration) if check else None
-    first = next((index for index, reply in enumerate(replies) if reply is not None), None)
-    chosen = judged.chosen if judged else first
-    reply = replies[chosen] if chosen is not None else None
-    if reply is None:
+    found = measured(check, calls, replies, asked.calibration)
+    if found is None:
         return paid | {"error": calls[0].error or "no answer"}
-    entry = {"correct": int(normalise(reply.text) == normalise(row.label)), **paid, "text": reply.text}
-    signals = measure(reply) | _agreement(calls)
-    if signals:
-        entry["signals"] = {name: round(value, DIGITS) for name, value in signals.items()}
-    if judged:
-        entry["confidence"] = round(judged.confidence, DIGITS)
+    text = calls[found.chosen].text
+    entry = {"correct": int(normalise(text) == normalise(row.label)), **paid, "text": text}
+    if found.signals:
+        entry["signals"] = found.signals
+    if found.confidence is not None:
+        entry["confidence"] = found.confidence
     return entry
-
-
-def _agreement(calls: Sequence[Call]) -> dict[str, float]:
-    """The share of samples that agree, where there are several."""
-    voted = vote([None if call.error else call.text for call in calls])
-    return {"agreement": voted[1]["agreement"]} if voted else {}

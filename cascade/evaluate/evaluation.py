@@ -21,6 +21,8 @@ from cascade.policy.table import Outcomes
 
 BASIC = ("accuracy", "mean_cost_usd", "mean_seconds", "coverage", "selective_risk", "strong_share")
 CURVE = ("apgr", "cpt50", "cpt80", "error_cost_area")
+CHECKS = ("auroc", "aurc", "ece", "brier")
+NO_CHECK = {"confidence": None, **{key: None for name in CHECKS for key in (name, f"{name}_ci")}}
 UNKNOWN = -2  # in Decisions.answered_by
 
 
@@ -36,6 +38,7 @@ class Evaluation:
         figures: name → value and interval.
         curve: (mean cost, accuracy) with all thresholds moved together; empty if nothing can be moved.
         checked: model → its confidences: the policy's own first, then the table's.
+        judged: model → how good these confidences are, in the same order.
         slices: one per value of each field.
         certificates: each promise beside what these rows say.
     """
@@ -47,6 +50,7 @@ class Evaluation:
     figures: dict[str, Figure]
     curve: list[tuple[float, float]]
     checked: dict[str, list[Checked]]
+    judged: dict[str, list[dict[str, Any]]]
     slices: list[dict[str, Any]]
     certificates: list[dict[str, Any]]
 
@@ -72,14 +76,13 @@ class Evaluation:
     def _model(self, name: str) -> dict[str, Any]:
         model = self.outcomes.models[name]
         graded = ~np.isnan(model.quality)
-        checks = [{"confidence": each.by, **check_figures(each)} for each in self.checked[name]]
-        none = {"confidence": None, **dict.fromkeys(("auroc", "aurc", "ece", "brier"))}
+        checks = self.judged[name]
         return {
             "rows": int(graded.sum()),
             "accuracy": _mean(model.quality),
             "mean_cost_usd": _mean(model.cost_usd[graded]),
             "mean_seconds": _mean(model.seconds[graded]),
-            **(checks[0] if checks else none),
+            **(checks[0] if checks else NO_CHECK),
             **({"reported": checks[1]} if len(checks) > 1 else {}),
         }
 
@@ -124,9 +127,18 @@ def evaluate_policy(
         figures=_figures(columns, resamples, seed) | curve_figures,
         curve=curve,
         checked=checked,
-        slices=[each for name in by for each in _slices(name, table.fields[name], columns, resamples, seed)],
+        judged={name: [_judged(each, resamples, seed) for each in found] for name, found in checked.items()},
+        slices=[
+            each
+            for name in by
+            for each in _slices(name, table.fields[name], columns, checked, resamples, seed)
+        ],
         certificates=[compare(each, policy, table, decisions) for each in policy.certificates],
     )
+
+
+def _judged(checked: Checked, resamples: int, seed: int) -> dict[str, Any]:
+    return {"confidence": checked.by, **check_figures(checked, resamples=resamples, seed=seed)}
 
 
 def flat(figures: Mapping[str, Figure]) -> dict[str, Any]:
@@ -175,7 +187,7 @@ def _curve(
     policy: Policy, table: Outcomes, resamples: int, seed: int
 ) -> tuple[list[tuple[float, float]], dict[str, Figure]]:
     """The family's (cost, accuracy) points, and its figures; thresholds stay those of the sample."""
-    whole = np.flatnonzero(~np.isnan([table.models[name].quality for name in policy.chain]).any(axis=0))
+    whole = np.flatnonzero(~np.isnan([table.models[name].credit for name in policy.chain]).any(axis=0))
     rows = table.take(whole)
     plain = family(policy, rows, gated=False) if len(whole) else None
     gated = family(policy, rows, gated=True) if len(whole) and policy.gate else plain
@@ -206,13 +218,18 @@ def _family_columns(policy: Policy, rows: Outcomes, plain: Family, gated: Family
         "quality": plain.quality,
         "cost": gated.cost_usd,
         "paid_quality": gated.quality,
-        "top": top.quality,
+        "top": top.credit,
         "top_cost": top.cost_usd,
     }
 
 
 def _slices(
-    field: str, values: Sequence[str], columns: Mapping[str, Column], resamples: int, seed: int
+    field: str,
+    values: Sequence[str],
+    columns: Mapping[str, Column],
+    checked: Mapping[str, Sequence[Checked]],
+    resamples: int,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """The basic figures of the rows of each value, most frequent first; empty for rows without one."""
     members: dict[str, list[int]] = {}
@@ -221,7 +238,12 @@ def _slices(
     found = []
     for value, rows in sorted(members.items(), key=lambda item: (-len(item[1]), item[0])):
         part = _figures({name: column[rows] for name, column in columns.items()}, resamples, seed)
-        found.append({"field": field, "value": value, "rows": len(rows), **flat(part)})
+        models = {
+            name: _judged(checks[0].within(np.array(rows)), resamples, seed)
+            for name, checks in checked.items()
+            if checks
+        }
+        found.append({"field": field, "value": value, "rows": len(rows), **flat(part), "models": models})
     return found
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cascade.evaluate.routing import POINTS, escalated
 from cascade.policy.apply import curve_values, score_values
 from cascade.policy.artifact import Policy, PolicyStage
-from cascade.policy.features import Features
+from cascade.policy.features import Features, features_of
 from cascade.policy.table import Column, Outcomes
 
 _TIE = 1e-9  # of the score in a confidence: equal confidences keep the order of their scores
@@ -44,7 +44,7 @@ def family(policy: Policy, outcomes: Outcomes, *, gated: bool) -> Family | None:
         gated: let the policy's prompt gate, at its own threshold, decide where each row starts; False leaves
             it out. A gate is moved itself only where no answer is scored.
     """
-    rows, features = len(outcomes), Features(outcomes)
+    rows, features = len(outcomes), features_of(outcomes)
     scored = [
         stage for stage in policy.stages[:-1] if stage.score and stage.accept not in ("always", "never")
     ]
@@ -84,7 +84,8 @@ def _play(
         model = outcomes.models[name]
         here = waiting & (start <= index)
         cost += np.where(here, model.cost_usd[:, None], 0.0)
-        answered = here & ~lower[name]
-        quality = np.where(answered, model.quality[:, None], quality)
+        last = index + 1 == len(policy.chain)
+        answered = here & ~lower[name] & (last | ~model.failed[:, None])
+        quality = np.where(answered, model.credit[:, None], quality)
         waiting &= ~answered
     return Family(here.astype(float), quality, cost)

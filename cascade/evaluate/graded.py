@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cascade.confidence.agreement import normalise
+from cascade.confidence.outcome import draft_of, recorded
 from cascade.errors import RequestError
-from cascade.evaluate.collect import DIGITS, measure
 from cascade.evaluate.formats import parse_file
 from cascade.evaluate.outcomes import is_field
-from cascade.models.base import Reply
 from cascade.records import Call, Result, Step
 from cascade.trace.queries import RunFilter
 from cascade.trace.store import TraceStore
@@ -122,13 +121,11 @@ def _drafts(trace: Iterable[Step]) -> dict[str, _Draft]:
     for step in trace:
         for name in dict.fromkeys(call.model for call in step.calls if call.role == "answer"):
             calls = [call for call in step.calls if call.role == "answer" and call.model == name]
-            good = [call for call in calls if call.error is None]
-            chosen = step.calls[step.estimate.chosen] if step.estimate else None
             before = found.get(name)
-            if not good:
+            if all(call.error is not None or call.invalid is not None for call in calls):
                 continue
             found[name] = _Draft(
-                chosen if chosen is not None and chosen.model == name else good[0],
+                draft_of(step, name),
                 step,
                 sum(call.cost_usd for call in calls) + (before.cost_usd if before else 0.0),
                 max(call.seconds for call in calls) + (before.seconds if before else 0.0),
@@ -150,18 +147,15 @@ def _inferred(call: Call, result: Result, answer_quality: float | None) -> float
 
 
 def _entry(draft: _Draft, quality: float) -> dict[str, Any]:
-    call, estimate = draft.call, draft.step.estimate
-    judged = estimate is not None and draft.step.calls[estimate.chosen] is call
+    call, known = draft.call, recorded(draft.step, draft.call)
     graded: dict[str, Any] = {"correct": int(quality)} if quality in (0.0, 1.0) else {"quality": quality}
     entry = graded | {"cost_usd": round(draft.cost_usd, 12), "seconds": round(draft.seconds, 6)}
     if not _HASH.fullmatch(call.text):
         entry["text"] = call.text
-    signals = measure(Reply(call.text, labels=call.labels, tokens=call.tokens))
-    if estimate is not None and judged:
-        signals |= estimate.signals
-        entry["confidence"] = round(estimate.confidence, DIGITS)
-    if signals:
-        entry["signals"] = {name: round(value, DIGITS) for name, value in signals.items()}
+    if known.confidence is not None:
+        entry["confidence"] = known.confidence
+    if known.signals:
+        entry["signals"] = dict(known.signals)
     return entry
 
 

@@ -31,7 +31,7 @@ def compare(promise: Certificate, policy: Policy, table: Outcomes, decisions: De
         here = decisions.answered_by == policy.chain.index(promise.stage)
         wrong = 1.0 - decisions.quality[here]
     else:
-        top = table.models[policy.chain[-1]].quality
+        top = table.models[policy.chain[-1]].credit
         here = ~np.isnan(top)
         wrong = top[here] - right[here]
     observed = float(wrong.mean()) if len(wrong) else None

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from cascade.evaluate.charts import cost_quality, reliability, risk_coverage
-from cascade.evaluate.evaluation import Evaluation
+from cascade.evaluate.evaluation import CHECKS, Evaluation
 from cascade.evaluate.plots import Axis, forest
 from cascade.evaluate.style import STYLE
 from cascade.evaluate.words import duration, per_thousand, percent, plain
@@ -125,17 +125,17 @@ def _certificates(data: Mapping[str, Any]) -> str:
 
 
 def _models(data: Mapping[str, Any]) -> str:
-    head = ["model", "accuracy", "cost", "AUROC", "AURC", "ECE", "Brier"]
+    head = ["model", "accuracy", "cost", "confidence", "AUROC", "AURC", "ECE", "Brier"]
     cells = []
     for name, model in data["models"].items():
         cost = _DASH if model["mean_cost_usd"] is None else per_thousand(model["mean_cost_usd"], "")
         right = _DASH if model["accuracy"] is None else percent(model["accuracy"])
         first = [f"{escape(name)}<small>{model['rows']:,} rows</small>", right, cost]
         for number, check in enumerate([model, *([model["reported"]] if "reported" in model else [])]):
-            figures = [_DASH if check[key] is None else plain(check[key]) for key in _CHECKS]
+            figures = [_checked(check, key) for key in CHECKS]
             source = {"policy": "policy's", "table": "reported", None: ""}[check["confidence"]]
             start = first if number == 0 else ["", "", ""]
-            cells.append([*start, f"{figures[0]}<small>{source}</small>", *figures[1:]])
+            cells.append([*start, source, *figures])
     note = (
         "Cost: 1,000 requests. Confidences: the policy's, on the rows where it asks the model; "
         "or as the table reports them."
@@ -143,7 +143,11 @@ def _models(data: Mapping[str, Any]) -> str:
     return _table("Models alone, and their confidence", head, cells, note)
 
 
-_CHECKS = ("auroc", "aurc", "ece", "brier")
+def _checked(check: Mapping[str, Any], key: str) -> str:
+    if check[key] is None:
+        return _DASH
+    ends = check[f"{key}_ci"]
+    return plain(check[key]) + (f"<small>{_interval(ends, plain)}</small>" if ends else "")
 
 
 def _slices(data: Mapping[str, Any]) -> str:

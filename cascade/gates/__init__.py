@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from cascade.config.schema import GateConfig, KeywordsGate
+from cascade.config.gates import GateConfig, KeywordsGate
 from cascade.gates import classifier, keywords
 from cascade.models.base import Reply
 

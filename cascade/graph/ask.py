@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from langgraph.errors import GraphBubbleUp
 
+from cascade.confidence import validity
 from cascade.errors import ModelError, PrivacyError
-from cascade.models.base import Model, OnText, Prompt, Reply, charge
+from cascade.graph.guard import OPEN_DOOR, Guard
+from cascade.models.base import Model, OnText, Prompt, Reply, StopEarly, charge, cost
 from cascade.records import Call, Request, Role
 
 GRACE = 0.1  # seconds for a model to end by its own time-out, whose message says more than ours
 LABELS_KEPT = 10  # of a label distribution in the trace; signals are measured on the whole of it
+
+
+class Attempt(NamedTuple):
+    """A call as it is recorded, with its reply unless it failed; `fell`: an equal endpoint may help."""
+
+    call: Call
+    reply: Reply | None
+    fell: bool = False
+
+
+Record = Callable[[Attempt], object]
 
 
 async def ask(
@@ -24,6 +39,10 @@ async def ask(
     sample: int = 0,
     seconds: float | None = None,
     on_text: OnText | None = None,
+    guard: Guard = OPEN_DOOR,
+    stop_early: StopEarly | None = None,
+    record: Record | None = None,
+    began: float | None = None,
 ) -> tuple[Call, Reply | None]:
     """Call `model` once and return the record of the call, with the reply unless it failed.
 
@@ -34,6 +53,10 @@ async def ask(
         sample: which of the stage's samples this is.
         seconds: time left to the run; the call is cut off after it or the model's own time-out.
         on_text: receives the text piece by piece, where the model streams.
+        guard: the model's circuit breaker and queue.
+        stop_early: says from the tokens so far whether to stop; a stopped call is a failed one.
+        record: receives the call too, even if this task is cancelled while it is under way.
+        began: `time.perf_counter()` when the run began, for the call's `started`.
 
     Raises:
         PrivacyError: the request is local-only and the model is not. This is the last guard.
@@ -41,48 +64,111 @@ async def ask(
     if request.local_only and not model.local:
         raise PrivacyError(f"model {model.name!r} is not local and the request is local-only; not called")
     timeout = model.timeout if seconds is None else min(model.timeout, seconds)
+    prompt = Prompt.of(request, role=role, sample=sample, timeout=timeout)
+    visit = _Visit(model, replace(prompt, stop_early=stop_early), guard)
     start = time.perf_counter()
-    outcome = await _outcome(model, Prompt(request.text, sample, timeout), on_text)
+    cancelled: asyncio.CancelledError | None = None
+    try:
+        outcome = await visit.outcome(on_text)
+    except asyncio.CancelledError as error:
+        cancelled, outcome = error, visit.cancelled(error)
     call = Call(
         model=model.name,
         tier=model.tier,
         role=role,
         sample=sample,
         local=model.local,
+        started=0.0 if began is None else start - began,
         seconds=time.perf_counter() - start,
         cost_usd=charge(model.price, outcome),
-        **_answer(outcome),
+        **_answer(outcome, request if role == "answer" else None),
     )
-    return call, outcome if isinstance(outcome, Reply) else None
+    usable = outcome if isinstance(outcome, Reply) and call.error is None else None
+    if record is not None:
+        record(Attempt(call, usable, isinstance(outcome, ModelError) and not visit.healthy(outcome)))
+    if cancelled is not None:
+        raise cancelled
+    return call, usable
 
 
-async def _outcome(model: Model, prompt: Prompt, on_text: OnText | None) -> Reply | ModelError:
-    """Ask, and turn whatever goes wrong into the error of a recorded, failed call."""
-    try:
-        async with asyncio.timeout((prompt.timeout or model.timeout) + GRACE):
-            return await model.ask(prompt, on_text)
-    except GraphBubbleUp:  # LangGraph's interrupt: the run waits for a person
-        raise
-    except ModelError as failure:
-        return failure
-    except TimeoutError:
-        trouble = f"no answer within {prompt.timeout:.3g} s"
-    except Exception as failure:  # noqa: BLE001 - whatever a model raises is a recorded, failed call
-        trouble = f"{type(failure).__name__}: {failure}"
-    # The model did not say what the broken call costs: limits stay safe only with its worst case.
-    return ModelError(f"model {model.name!r}: {trouble}", billed=model.worst_case(prompt.text))
+class _Visit:
+    """One call on its way: through the breaker, through the queue, to the model."""
+
+    def __init__(self, model: Model, prompt: Prompt, guard: Guard) -> None:
+        self._model, self._prompt, self._guard = model, prompt, guard
+        self._begun = False
+        self._limit = prompt.timeout or model.timeout
+        self._late = 0.0
+
+    async def outcome(self, on_text: OnText | None) -> Reply | ModelError:
+        """Ask, and turn whatever goes wrong into the error of a recorded, failed call."""
+        try:
+            entry = self._guard.enter()
+        except ModelError as refusal:
+            return refusal
+        good: bool | None = None
+        self._late = time.perf_counter() + 0.95 * self._limit
+        try:
+            outcome = await self._asked(on_text)
+            good = True if isinstance(outcome, Reply) else self._verdict(outcome)
+        finally:  # a pause or a cancellation says nothing about the model
+            self._guard.leave(entry, good)
+        return outcome
+
+    def healthy(self, failure: ModelError) -> bool:
+        """Return whether `failure` is not the endpoint's fault, so that an equal one would not help."""
+        return failure.healthy and failure.refused is None
+
+    def cancelled(self, error: asyncio.CancelledError) -> ModelError:
+        """Return the failure of a call that is cancelled now; it may have to be paid for."""
+        why = f": {error.args[0]}" if error.args and isinstance(error.args[0], str) else ""
+        return ModelError(f"cancelled{why}", self._worst() if self._begun else (0, 0), healthy=True)
+
+    def _verdict(self, failure: ModelError) -> bool | None:
+        cut_off = self._limit < self._model.timeout and time.perf_counter() >= self._late
+        return None if failure.refused or cut_off else failure.healthy
+
+    async def _asked(self, on_text: OnText | None) -> Reply | ModelError:
+        try:
+            async with asyncio.timeout(self._limit + GRACE), self._guard.slot():
+                self._begun = True
+                return await self._model.ask(self._prompt, on_text)
+        except GraphBubbleUp:  # LangGraph's interrupt: the run waits for a person
+            raise
+        except ModelError as failure:
+            return failure
+        except TimeoutError:
+            if not self._begun:
+                text = f"is busy: no free slot (concurrency) within {self._limit:.3g} s"
+                return ModelError(f"model {self._model.name!r} {text}", healthy=True, refused="busy")
+            trouble = f"no answer within {self._limit:.3g} s"
+        except Exception as failure:  # noqa: BLE001 - whatever a model raises is a recorded, failed call
+            trouble = f"{type(failure).__name__}: {failure}"
+        # The model did not say what the broken call costs: limits stay safe only with its worst case.
+        return ModelError(f"model {self._model.name!r}: {trouble}", billed=self._worst())
+
+    def _worst(self) -> tuple[int, int]:
+        return self._model.worst_case(self._prompt)
 
 
-def _answer(outcome: Reply | ModelError) -> dict[str, Any]:
-    """Return the fields of a `Call` that an outcome decides."""
+def worst_cost(model: Model, request: Request) -> float:
+    """Return the worst case of one call of `model`, in USD."""
+    return cost(model.price, *model.worst_case(Prompt.of(request)))
+
+
+def _answer(outcome: Reply | ModelError, request: Request | None) -> dict[str, Any]:
+    """Return the fields of a `Call` that an outcome decides; an answer to `request` must be valid, too."""
     if isinstance(outcome, ModelError):
-        return {"error": str(outcome)}
+        return {"error": str(outcome), "meta": {"refused": outcome.refused} if outcome.refused else {}}
+    used = {"tokens_in": outcome.tokens_in, "tokens_out": outcome.tokens_out, "tokens": outcome.tokens}
+    if outcome.meta.get("finish_reason") == "early_exit":
+        why = f"stopped after {outcome.tokens_out} tokens: its confidence could no longer be enough"
+        return {"error": why, "meta": outcome.meta, **used}
     kept = None if outcome.labels is None else dict(list(outcome.labels.items())[:LABELS_KEPT])
     return {
         "text": outcome.text,
-        "tokens_in": outcome.tokens_in,
-        "tokens_out": outcome.tokens_out,
         "labels": kept,
-        "tokens": outcome.tokens,
-        "meta": outcome.meta,
+        "tool_calls": outcome.tool_calls,
+        "meta": outcome.meta | (validity.measured(request, outcome) if request is not None else {}),
+        **used,
     }

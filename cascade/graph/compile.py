@@ -7,6 +7,7 @@ import operator
 from typing import Annotated, Any
 
 from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
@@ -14,8 +15,9 @@ from langgraph.graph.state import CompiledStateGraph
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12: no JSON schema
 
 from cascade.config.schema import Stage
-from cascade.graph.stage import Plan, run_stage
-from cascade.records import Request, Step, check_text
+from cascade.graph.stage import Plan, run_stages
+from cascade.records import Request, Step
+from cascade.requests import check_request
 
 
 class State(TypedDict, total=False):
@@ -28,10 +30,11 @@ class State(TypedDict, total=False):
 Compiled = CompiledStateGraph[State, None, State, State]
 
 
-def compile_plan(plan: Plan) -> Compiled:
+def compile_plan(plan: Plan, saver: BaseCheckpointSaver[Any] | None = None) -> Compiled:
     """Compile `plan` to a LangGraph graph, a Runnable over `{"request": {"text": …}}`.
 
-    A graph that may wait for a person gets an in-memory checkpointer and then needs a `thread_id`.
+    A graph that may wait for a person gets a checkpointer (`saver`, else one in memory), and then needs a
+    `thread_id`.
     """
     graph = plan.graph
     builder = StateGraph(State)
@@ -40,18 +43,25 @@ def compile_plan(plan: Plan) -> Compiled:
         builder.add_node(stage.name, _node(plan, stage))
         builder.add_conditional_edges(stage.name, _next, _targets(plan, stage))
     waits = any(model.kind == "human" for model in graph.models.values())
-    return builder.compile(checkpointer=InMemorySaver() if waits else None, name=graph.name)
+    return builder.compile(checkpointer=(saver or InMemorySaver()) if waits else None, name=graph.name)
 
 
 def _node(plan: Plan, stage: Stage) -> RunnableLambda[State, State]:
     async def run(state: State, config: RunnableConfig) -> State:
         request = Request.model_validate(state["request"])
-        check_text(request.text)
+        update: State = {}
+        if not state.get("trace") and (checked := check_request(request)) != request:
+            request = checked
+            update["request"] = request.model_dump(mode="json")
         trace = [Step.model_validate(step) for step in state.get("trace", [])]
         write = get_stream_writer()
-        name = config.get("configurable", {}).get("thread_id")
-        step = await run_stage(plan, stage, request, trace, lambda piece: write({"text": piece}), name)
-        return {"trace": [step.model_dump(mode="json")]}
+        write({"stage": stage.name})
+        known = config.get("configurable", {})
+        name, began, left = (known.get(key) for key in ("thread_id", "began", "left"))
+        steps = await run_stages(
+            plan, stage, request, trace, lambda piece: write({"text": piece}), name, began, left
+        )
+        return {**update, "trace": [step.model_dump(mode="json") for step in steps]}
 
     def run_sync(state: State, config: RunnableConfig) -> State:
         # LangGraph runs sync nodes in a worker thread that has no event loop of its own.
@@ -68,4 +78,5 @@ def _next(state: State) -> str:
 def _targets(plan: Plan, stage: Stage) -> list[str]:
     branches = list(stage.gate.to.values()) if stage.gate and stage.gate.to else []
     following = plan.graph.next_stage(stage.name)
-    return list(dict.fromkeys([*branches, *([following] if following else []), END]))
+    beyond = _targets(plan, plan.graph.stage(following)) if following and stage.hedge is not None else []
+    return list(dict.fromkeys([*branches, *([following] if following else []), *beyond, END]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cascade.config.schema import HumanModel, LlamaCppModel, ModelConfig, OpenAIModel
+from cascade.config.schema import CascadeModel, HumanModel, LlamaCppModel, ModelConfig, OpenAIModel
+from cascade.errors import ConfigError
 from cascade.models.base import Model
 
 
@@ -21,6 +22,10 @@ def build_model(name: str, config: ModelConfig, base: Path) -> Model:
         ModelError: a file on the hub cannot be had.
     """
     if isinstance(config, LlamaCppModel):
+        if config.isolate == "process":
+            from cascade.models.isolated import Isolated
+
+            return Isolated(name, config, base)
         from cascade.models.llamacpp import LlamaCpp
 
         return LlamaCpp(name, config, base)
@@ -32,6 +37,8 @@ def build_model(name: str, config: ModelConfig, base: Path) -> Model:
         from cascade.models.human import Human
 
         return Human(name, config, base)
+    if isinstance(config, CascadeModel):
+        raise ConfigError(f"model {name!r} is another graph; it can only be asked through Cascade")
     from cascade.models.scripted import Scripted
 
     return Scripted(name, config, base)

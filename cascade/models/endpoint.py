@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +19,7 @@ from cascade.models.wire import Completion
 
 DEFAULT_URL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 5.0
+MAX_ANSWER_BYTES = 16 << 20  # of one response; an answer of 100,000 tokens with log-probabilities has 10 MB
 _SAID = 300  # characters of a server's own words that an error repeats
 # All that the client raises because of what a server does. RecursionError: JSON nested too deep.
 _FAILURES = (
@@ -29,6 +30,7 @@ _FAILURES = (
     ValueError,
     RecursionError,
 )
+_OUR_FAULT = (400, 413, 422)  # the server works and the request is wrong
 _Loop = asyncio.AbstractEventLoop
 
 
@@ -52,10 +54,15 @@ class Endpoint:
         return self._config.url or os.environ.get(self._config.url_env) or DEFAULT_URL
 
     @property
+    def place(self) -> str:
+        """The URL without credentials."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    @property
     def who(self) -> str:
         """The model and its URL, without credentials, for messages."""
-        parts = urlsplit(self.url)
-        return f"model {self._name!r} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return f"model {self._name!r} at {self.place}"
 
     def problem(self) -> str | None:
         """Return what about the address or the key makes every call impossible, or None."""
@@ -113,8 +120,10 @@ class Endpoint:
                 yield Completion.model_validate_json(response.content)
         except _FAILURES as error:
             billed = (0, 0) if _nothing_generated(error) else worst
+            rightly = isinstance(error, openai.APIStatusError) and error.status_code in _OUR_FAULT
             # No cause is chained: the client's own errors hold the request with its key.
-            raise ModelError(f"{self.who} {self._scrub(self._explain(error))}", billed) from None
+            text = f"{self.who} {self._scrub(self._explain(error))}"
+            raise ModelError(text, billed, healthy=rightly) from None
 
     async def aclose(self) -> None:
         """Close the client of the running event loop; those of other loops close with them."""
@@ -140,7 +149,10 @@ class Endpoint:
                 base_url=self.url,
                 max_retries=self._config.max_retries,
                 http_client=openai.DefaultAsyncHttpx2Client(
-                    follow_redirects=False, trust_env=not self._config.local
+                    follow_redirects=False,
+                    trust_env=not self._config.local,
+                    headers={"Accept-Encoding": "identity"},
+                    event_hooks={"response": [_bound]},
                 ),
             )
         except (*_FAILURES, OSError, ImportError) as error:  # a proxy or certificate file that does not work
@@ -200,6 +212,34 @@ class Endpoint:
         elif status < 400:
             fix = "it redirects, which is not followed; set the URL that it redirects to"
         return f"answered {status}{f' ({said})' if said else ''}; {fix}"
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """The body of a response, up to a limit: nobody says how much a server sends."""
+
+    def __init__(self, body: httpx2.AsyncByteStream) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in self._body:
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES:
+                raise httpx2.ReadError(f"it sent more than {MAX_ANSWER_BYTES >> 20} MB")
+            yield chunk
+
+    async def aclose(self) -> None:
+        """Close the body."""
+        await self._body.aclose()
+
+
+async def _bound(response: httpx2.Response) -> None:
+    """Bound a response before its body is read; a compressed one, which nobody asked for, has no bound."""
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        await response.aclose()
+        raise httpx2.ReadError("it sent a compressed answer, which was not asked for")
+    if isinstance(response.stream, httpx2.AsyncByteStream):
+        response.stream = _Bounded(response.stream)
 
 
 async def _lifetime(client: openai.AsyncOpenAI) -> AsyncGenerator[None]:

@@ -18,13 +18,14 @@ class Human:
         self.local = config.local
         self.price: Price | None = config.price
         self.timeout = config.timeout
+        self.closed = False
         self._question = config.question
 
     def unavailable(self) -> str | None:
         """Return None: a question can always be put."""
         return None
 
-    def worst_case(self, text: str) -> tuple[int, int]:
+    def worst_case(self, prompt: Prompt) -> tuple[int, int]:
         """Return zeros: a person is not paid by the token."""
         return 0, 0
 

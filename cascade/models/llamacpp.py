@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+import contextvars
+import time
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cascade.config.references import resolve_labels, resolve_model_path
+from cascade.config.gguf import read_metadata
+from cascade.config.output import resolve_grammar
+from cascade.config.references import existing_file, resolve_labels, resolve_model_path
 from cascade.config.schema import LlamaCppModel, Price
 from cascade.engine.worker import worker
 from cascade.errors import ConfigError, ModelError, RequestError
 from cascade.models.base import OnText, Prompt, Reply
-from cascade.models.prompts import most_tokens, render
+from cascade.models.formed import INSTRUCTION_BYTES, Form, form_of, read_calls
+from cascade.models.mail import Mail
+from cascade.models.prompts import most_prompt_tokens, render
 from cascade.records import check_text
 
 if TYPE_CHECKING:
-    from cascade.engine.session import Answer, Session
-    from cascade.engine.weights import Library
+    import numpy as np
+    import numpy.typing as npt
+
+    from cascade.engine.library import Library
+    from cascade.engine.question import Answer
+    from cascade.engine.session import Session
+    from cascade.engine.ticket import Ticket
+    from cascade.engine.weights import Weights
 
 # What a chat template or an expert's contract may add to a prompt, in tokens; `engine.render` enforces it.
 PROMPT_OVERHEAD = 4096
+# Calls of one file that have their prompt ready; the others wait in the queue.
+MOST_AT_WORK = 64
+TOOL_FACTOR = 4
+TEMPLATE_KEY = "tokenizer.chat_template"
 
 
 class LlamaCpp:
@@ -34,8 +50,8 @@ class LlamaCpp:
         """Make the model; the file is loaded by the first call.
 
         Raises:
-            ConfigError: the file or the label set does not exist or is broken, or `task` and `labels` are
-                both given.
+            ConfigError: a file or the label set does not exist or is broken, the grammar or the schema cannot
+                be used, or `task` and `labels` are both given.
         """
         if config.task is not None and config.labels is not None:
             raise ConfigError(
@@ -49,21 +65,26 @@ class LlamaCpp:
         self._config = config
         self._base = base
         self._labels = resolve_labels(config, base)
+        self.closed = self._labels is not None
+        self._grammar = resolve_grammar(config, base)
+        self._adapter = None if config.lora is None else existing_file(config.lora, base, "adapter")
+        self._native: bool | None = None  # whether the chat template has a place for tools
         self._path: Path | None = None
-        self._session: Session | None = None  # made and used on the decode thread only
+        self._session: Session | None = None  # made and used on the decode thread only, as is:
+        self._embedding: Weights | None = None
 
     def unavailable(self) -> str | None:
         """Return None: a local model needs no key."""
         return None
 
-    def worst_case(self, text: str) -> tuple[int, int]:
-        """Return upper bounds of (prompt tokens, generated tokens) of one call with `text`.
+    def worst_case(self, prompt: Prompt) -> tuple[int, int]:
+        """Return upper bounds of (prompt tokens, generated tokens) of one call with `prompt`.
 
         A prompt never has more tokens than `n_ctx`: longer ones are refused.
         """
-        user = most_tokens(render(self._config, text, self._labels))
-        prompt = user + most_tokens(self._config.system or "") + PROMPT_OVERHEAD
-        return min(self._config.n_ctx, prompt), 1 if self._labels else self._config.max_tokens
+        most = most_prompt_tokens(self._config, prompt, self._labels, TOOL_FACTOR)
+        most += PROMPT_OVERHEAD + INSTRUCTION_BYTES
+        return min(self._config.n_ctx, most), 1 if self._labels else self._config.max_tokens
 
     async def ask(self, prompt: Prompt, on_text: OnText | None = None) -> Reply:
         """Answer `prompt`; with `on_text`, free text is handed over as it comes and a label whole.
@@ -79,21 +100,69 @@ class LlamaCpp:
         try:
             check_text(prompt.text)
             async with asyncio.timeout(seconds):
-                if self._path is None:  # may download from the hub
-                    self._path = await asyncio.to_thread(resolve_model_path, self._config.path, self._base)
-                answer = await self._decode(self._path, prompt, on_text, started)
+                answer = await self._decode(await self._found(), prompt, on_text, started)
         except TimeoutError as error:
             where = "while answering" if started else "before its turn came"
             text = (
                 f"timed out after {seconds:.3g} s {where}; raise 'timeout' or send fewer requests at a time"
             )
-            raise self._error(text, self.worst_case(prompt.text) if started else (0, 0)) from error
+            raise self._error(text, self.worst_case(prompt) if started else (0, 0)) from error
         except (ModelError, ConfigError, RequestError) as error:
             raise self._error(str(error), getattr(error, "billed", (0, 0))) from error
+        text, calls = read_calls(answer.text, prompt) if answer.labels is None else (answer.text, ())
         meta = answer.meta | {"queued": round(started[0], 6)}
         if on_text is not None and answer.labels is not None:
             on_text(answer.text)
-        return Reply(answer.text, answer.tokens_in, answer.tokens_out, answer.labels, answer.tokens, meta)
+        return Reply(
+            text, answer.tokens_in, answer.tokens_out, answer.labels, answer.tokens, meta, tool_calls=calls
+        )
+
+    async def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return the embeddings of `texts`: unit vectors, shape (texts, size of the model's embedding).
+
+        Each text goes through the model's `prompt`, if it has one ("query: {text}").
+
+        Raises:
+            ModelError: a text is empty or too long, the file gives no embeddings, or the time is up.
+        """
+
+        def steps(library: Library, _queued: float) -> Generator[None, None, npt.NDArray[np.float32]]:
+            from cascade.engine.threads import default_threads
+
+            if self._embedding is not None and self._embedding.closed:  # unloaded to make room
+                library.release(self._embedding)
+                self._embedding = None
+            if self._embedding is None:
+                self._embedding = library.acquire(path)
+            weights = self._embedding
+            library.touch(weights)
+            weights.at_work += 1
+            try:
+                yield  # loading takes long: a chance to cancel
+                threads = self._config.n_threads or default_threads(weights.size)
+                embedder = weights.embedder(min(self._config.n_ctx, weights.n_ctx_train), threads)
+                rendered = [render(self._config, text, None) for text in texts]
+                tokens = [weights.tokenize(text, embedder.limit, begin=True) for text in rendered]
+                return (yield from embedder.embed(tokens))
+            finally:
+                weights.at_work -= 1
+
+        try:
+            for text in texts:
+                check_text(text)
+            async with asyncio.timeout(self.timeout):
+                path = await self._found()
+                return await asyncio.wrap_future(worker().submit(path, steps))
+        except TimeoutError as error:
+            raise self._error(f"timed out after {self.timeout:.3g} s; raise 'timeout'", (0, 0)) from error
+        except (ModelError, ConfigError, RequestError) as error:
+            raise self._error(str(error), (0, 0)) from error
+
+    async def _found(self) -> Path:
+        """Return the file; the first call may download it from the hub."""
+        if self._path is None:
+            self._path = await asyncio.to_thread(resolve_model_path, self._config.path, self._base)
+        return self._path
 
     async def aclose(self) -> None:
         """Give the weights back; the last model of a file frees them. A later call loads them again."""
@@ -101,50 +170,91 @@ class LlamaCpp:
             return
 
         def release(library: Library, _queued: float) -> Generator[None, None, None]:
-            yield
             session, self._session = self._session, None
+            while session is not None and session.users:
+                yield  # calls in flight end first
             if session is not None:
                 library.release(session.weights)
+            weights, self._embedding = self._embedding, None
+            if weights is not None:
+                library.release(weights)
+            yield
 
-        await asyncio.wrap_future(worker().submit(self._path, release))
+        await asyncio.wrap_future(worker().submit(self._path, release, width=MOST_AT_WORK))
 
     async def _decode(
         self, path: Path, prompt: Prompt, on_text: OnText | None, started: list[float]
     ) -> Answer:
+        form = self._form(path, prompt)
         message = render(self._config, prompt.text, self._labels)
         # Nothing more is handed over after a cancel.
-        emit = None if on_text is None else _on_loop(lambda piece: future.done() or on_text(piece))
+        mail = Mail()
+        future: asyncio.Future[Answer]
 
-        def steps(library: Library, queued: float) -> Generator[None, None, Answer]:
-            from cascade.engine.session import Question
+        context = contextvars.copy_context()  # LangGraph's stream writer is found in it
 
-            started.append(queued)
+        def show(piece: str) -> None:
+            if on_text is not None and not future.done():
+                context.run(on_text, piece)
+
+        emit = None if on_text is None else mail.to(show)
+        submitted = time.monotonic()
+
+        def steps(library: Library, _queued: float) -> Generator[Ticket | None, None, Answer]:
+            from cascade.engine.question import Question
+
             session = self._load(library, path)
-            yield  # loading takes long: a chance to cancel
-            question = Question(prompt.text, message, prompt.sample, emit)
+            yield None  # loading takes long: a chance to cancel
+            question = Question(
+                prompt.text,
+                message,
+                prompt.sample,
+                emit,
+                form.messages,
+                form.tools,
+                form.grammar,
+                stop_early=prompt.stop_early,
+                begin=lambda: started.append(time.monotonic() - submitted),
+            )
             return (yield from session.answer(question))
 
-        future = asyncio.wrap_future(worker().submit(path, steps))
+        future = mail.future(worker().submit(path, steps, width=MOST_AT_WORK))
         return await future
 
+    def _form(self, path: Path, prompt: Prompt) -> Form:
+        """Return messages, tools and grammar of a request that is more than a text; nothing for a text."""
+        if self.closed or not (prompt.messages or prompt.tools or prompt.output_schema is not None):
+            return Form()
+        if self._native is None:
+            template = read_metadata(path, {TEMPLATE_KEY}).get(TEMPLATE_KEY)
+            self._native = isinstance(template, str) and "tools" in template
+        return form_of(self._config, prompt, native=self._native)
+
     def _load(self, library: Library, path: Path) -> Session:
+        if self._session is not None and self._session.weights.closed:  # unloaded to make room
+            library.release(self._session.weights)
+            self._session = None
         if self._session is None:
             from cascade.engine.session import Session
 
             weights = library.acquire(path)
             try:
-                self._session = Session(weights, self._config, self._labels if self._config.labels else None)
+                labels = self._labels if self._config.labels else None
+                folder = self._config.prefix_dir
+                self._session = Session(
+                    weights,
+                    self._config,
+                    labels,
+                    self._grammar,
+                    self._adapter,
+                    None if folder is None else self._base / folder,
+                )
             except BaseException:
                 library.release(weights)
                 raise
+        library.touch(self._session.weights)
         return self._session
 
     def _error(self, text: str, billed: tuple[int, int]) -> ModelError:
         place = self._config.path if self._path is None else str(self._path)
         return ModelError(f"model {self.name!r} ({place}): {text}", billed)
-
-
-def _on_loop(call: Callable[[str], object]) -> Callable[[str], object]:
-    """Return a function for the decode thread that has `call` run on this event loop."""
-    loop = asyncio.get_running_loop()
-    return lambda piece: loop.call_soon_threadsafe(call, piece)

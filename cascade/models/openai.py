@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 from cascade.config.references import resolve_labels
 from cascade.config.resources import price_of
-from cascade.config.schema import OpenAIModel, Price
+from cascade.config.schema import Deployment, OpenAIModel, Price
 from cascade.errors import ModelError
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.endpoint import Endpoint
-from cascade.models.prompts import chosen_label, most_tokens, render
-from cascade.models.wire import Answer
+from cascade.models.prompts import chosen_label, conversation, most_prompt_tokens, render
+from cascade.models.wire import Answer, wire_message, wire_tools
 
 # Role markers and the default system message that a server's chat template may add to a request: OpenAI
 # documents 3 tokens a message, the templates of open models stay below 100.
@@ -27,6 +27,9 @@ class OpenAI:
     """Asks a chat-completions endpoint. Has the shape of `base.Model`.
 
     A price that is not in the settings is looked up by the model's name; a local endpoint is free.
+
+    Attributes:
+        deployments: this endpoint and the equal ones that stand in for it, in the order of asking.
     """
 
     def __init__(self, name: str, config: OpenAIModel, base: Path) -> None:
@@ -36,22 +39,32 @@ class OpenAI:
         self.timeout = config.timeout
         self.price: Price | None = price_of(config)
         self._labels = resolve_labels(config, base)
+        self.closed = self._labels is not None
         self._config = config
         self._endpoint = Endpoint(name, config)
+        others = [OpenAI(name, _deployed(config, other), base) for other in config.deployments]
+        self.deployments: tuple[OpenAI, ...] = (self, *others)
+        for other in others:
+            other.deployments = self.deployments
+
+    @property
+    def place(self) -> str:
+        """The endpoint's URL, without credentials."""
+        return self._endpoint.place
 
     def unavailable(self) -> str | None:
         """Return which key or URL is missing or wrong, or None."""
         return self._endpoint.problem()
 
-    def worst_case(self, text: str) -> tuple[int, int]:
-        """Return upper bounds of (prompt tokens, generated tokens) of one call with `text`.
+    def worst_case(self, prompt: Prompt) -> tuple[int, int]:
+        """Return upper bounds of (prompt tokens, generated tokens) of one call with `prompt`.
 
         The prompt is bounded by its bytes (`prompts.most_tokens`), the answer by `max_tokens`, which the
         server enforces. What a server adds to a prompt beyond its chat template is not in the bound, and
         neither is an attempt that the client repeats because the connection broke while it was answered.
         """
-        prompt = most_tokens(render(self._config, text, self._labels))
-        return prompt + most_tokens(self._config.system or "") + CHAT_OVERHEAD, self._config.max_tokens
+        most = most_prompt_tokens(self._config, prompt, self._labels)
+        return most + CHAT_OVERHEAD, self._config.max_tokens
 
     async def ask(self, prompt: Prompt, on_text: OnText | None = None) -> Reply:
         """Ask the endpoint; with `on_text` the answer is streamed (a label is handed over whole).
@@ -66,18 +79,19 @@ class OpenAI:
             raise ModelError(problem)
         live = on_text if self._labels is None else None
         answer = await self._exchange(prompt, live)
-        reply = self._reply(answer, self.worst_case(prompt.text))
+        reply = self._reply(answer, self.worst_case(prompt))
         if on_text is not None and live is None:
             on_text(reply.text)
         return reply
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
-        await self._endpoint.aclose()
+        for each in self.deployments:
+            await each._endpoint.aclose()
 
     async def _exchange(self, prompt: Prompt, live: OnText | None) -> Answer:
         seconds = self.timeout if prompt.timeout is None else min(self.timeout, prompt.timeout)
-        worst = self.worst_case(prompt.text)
+        worst = self.worst_case(prompt)
         answer = Answer()
         try:
             async with (
@@ -97,36 +111,48 @@ class OpenAI:
 
     def _body(self, prompt: Prompt, live: OnText | None) -> dict[str, Any]:
         config = self._config
-        messages = [{"role": "system", "content": config.system}] if config.system is not None else []
-        messages.append({"role": "user", "content": render(config, prompt.text, self._labels)})
         body: dict[str, Any] = {
             "model": config.model,
-            "messages": messages,
+            "messages": self._messages(prompt),
             "temperature": config.temperature,
             "seed": config.seed + prompt.sample,
             _cap_field(self._endpoint.url): config.max_tokens,
         }
+        if config.top_p < 1.0:
+            body["top_p"] = config.top_p
+        if config.stop:
+            body["stop"] = config.stop
         if config.logprobs:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         if live is not None:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        return body
+        return body | ({} if self.closed else wire_tools(prompt))
+
+    def _messages(self, prompt: Prompt) -> list[dict[str, Any]]:
+        config = self._config
+        if not self.closed:
+            return [wire_message(message) for message in conversation(config, prompt)]
+        system = [{"role": "system", "content": config.system}] if config.system is not None else []
+        return [*system, {"role": "user", "content": render(config, prompt.text, self._labels)}]
 
     def _reply(self, answer: Answer, worst: tuple[int, int]) -> Reply:
         """Return the reply that `answer` is; an answer that cannot be used is billed all the same."""
         who, billed = self._endpoint.who, answer.usage or worst
         if answer.refusal:
-            raise ModelError(f"{who} refused to answer: {answer.refusal[:200]!r}", billed)
+            raise ModelError(f"{who} refused to answer: {answer.refusal[:200]!r}", billed, healthy=True)
         if answer.finish_reason is None:
             raise ModelError(
                 f"{who} broke its answer off (no finish_reason); look at the server's log", billed
             )
         if answer.finish_reason == "content_filter":
-            raise ModelError(f"{who} withheld its answer (content_filter); ask something else", billed)
-        if not answer.text.strip():
+            text = f"{who} withheld its answer (content_filter); ask something else"
+            raise ModelError(text, billed, healthy=True)
+        calls = answer.tool_calls()
+        if not answer.text.strip() and not calls:
             raise ModelError(
                 f"{who} gave an empty answer (finish_reason {answer.finish_reason!r:.60}); raise max_tokens",
                 billed,
+                healthy=True,
             )
         tokens_in, tokens_out = answer.usage or (0, 0)
         return Reply(
@@ -134,6 +160,7 @@ class OpenAI:
             tokens_in=tokens_in,
             tokens_out=tokens_out,
             tokens=answer.evidence(),
+            tool_calls=calls,
             meta=self._meta(answer),
             billed=None if answer.usage else worst,
         )
@@ -147,6 +174,13 @@ class OpenAI:
         if answer.evidence_broken:
             meta["logprobs"] = "malformed"
         return meta
+
+
+def _deployed(config: OpenAIModel, other: Deployment) -> OpenAIModel:
+    """Return the settings of the same model at another endpoint, whose price is the same."""
+    place = {"url": other.url, "url_env": other.url_env, "key_env": other.key_env}
+    same: dict[str, Any] = {"model": other.model or config.model, "price": price_of(config)}
+    return config.model_copy(update={**place, **same, "deployments": []})
 
 
 def _cap_field(url: str) -> str:

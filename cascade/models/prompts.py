@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
 from cascade.config.schema import Prompted
 from cascade.errors import ModelError
+from cascade.models.base import Prompt
+from cascade.records import Message
 
 _FORMS: Final = ("NFC", "NFD", "NFKC", "NFKD")
+MESSAGE_OVERHEAD = 256  # tokens that a template may put around a message, a tool or a call of one
 # What chat models put around a label: quotes, Markdown, a full stop, white space.
 _WRAPPING = " \t\r\n\"'`*_#.“”‘’«»"
 
@@ -21,6 +25,44 @@ def render(config: Prompted, text: str, labels: Sequence[str] | None) -> str:
     """
     template = config.prompt if config.prompt is not None else "{text}"
     return template.replace("{labels}", "\n".join(labels or ())).replace("{text}", text)
+
+
+def conversation(config: Prompted, prompt: Prompt) -> tuple[Message, ...]:
+    """Return the messages that a model reads: the graph's system message, then the conversation.
+
+    The template is applied to the last user message. A request without `messages` is one user message.
+    """
+    said = list(prompt.messages) or [Message(role="user", content=prompt.text)]
+    place = max(index for index, message in enumerate(said) if message.role == "user")
+    said[place] = said[place].model_copy(update={"content": render(config, said[place].content, None)})
+    system = [Message(role="system", content=config.system)] if config.system is not None else []
+    return (*system, *said)
+
+
+def last_message(prompt: Prompt) -> str:
+    """Return what is to be answered: the last message, a tool's result maybe, or the text."""
+    return prompt.messages[-1].content if prompt.messages else prompt.text
+
+
+def most_prompt_tokens(
+    config: Prompted, prompt: Prompt, labels: Sequence[str] | None, tool_factor: int = 1
+) -> int:
+    """Return an upper bound of the tokens that `prompt` has for a model, its chat template apart.
+
+    A model with labels reads the text alone. Tools and the output schema count with their JSON, each name
+    and message with `MESSAGE_OVERHEAD` more for what marks its place; a template may write the tools'
+    JSON `tool_factor` times as long.
+    """
+    if labels is not None:
+        return most_tokens(render(config, prompt.text, labels)) + most_tokens(config.system or "")
+    parts: list[str] = []
+    for message in conversation(config, prompt):
+        parts += [message.content, message.tool_call_id or ""]
+        parts += [part for call in message.tool_calls for part in (call.id, call.name, call.arguments)]
+    parts += [json.dumps(prompt.output_schema)] if prompt.output_schema is not None else []
+    marks = len(prompt.messages) + sum(len(message.tool_calls) for message in prompt.messages)
+    tools = sum(most_tokens(json.dumps(tool.model_dump())) for tool in prompt.tools)
+    return sum(map(most_tokens, parts)) + tool_factor * tools + MESSAGE_OVERHEAD * (marks + len(prompt.tools))
 
 
 def match_label(answer: str, labels: Sequence[str]) -> str | None:
@@ -48,6 +90,7 @@ def chosen_label(who: str, answer: str, labels: Sequence[str], billed: tuple[int
             f"{who} answered {shown!r}, which is not one of its {len(labels)} labels; "
             "say in its prompt to answer with one of {labels} only",
             billed,
+            healthy=True,
         )
     return label
 

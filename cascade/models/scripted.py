@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from cascade.config.schema import Price, ScriptedModel
+from cascade.config.scripted import ScriptedReply
 from cascade.errors import ConfigError, ModelError
 from cascade.models.base import OnText, Prompt, Reply
-from cascade.records import Token
+from cascade.models.prompts import last_message
+from cascade.records import Token, ToolCall
 
 
 class Scripted:
@@ -31,15 +35,16 @@ class Scripted:
         self.local = config.local
         self.price: Price | None = config.price
         self.timeout = config.timeout
+        self.closed = config.labels is not None
         self._config = config
 
     def unavailable(self) -> str | None:
         """Return None: a script can always be played."""
         return None
 
-    def worst_case(self, text: str) -> tuple[int, int]:
-        """Return the words of `text`, and the most words of an answer."""
-        return len(text.split()), self._config.max_tokens
+    def worst_case(self, prompt: Prompt) -> tuple[int, int]:
+        """Return the words of the conversation, and the most words of an answer."""
+        return _words(prompt), self._config.max_tokens
 
     async def ask(self, prompt: Prompt, on_text: OnText | None = None) -> Reply:
         """Wait `delay` seconds, then fail or answer as the script says, streaming word by word.
@@ -53,15 +58,19 @@ class Scripted:
             raise ModelError(f"model {self.name!r}: no answer within {limit:g} s; raise its timeout")
         if self._config.fail is not None:
             raise ModelError(f"model {self.name!r}: {self._config.fail}")
-        words = re.findall(r"\s*\S+", self._answer(prompt))
-        kept = words[: self._config.max_tokens]
+        script = self._answer(prompt)
+        words = re.findall(r"\s*\S+", script.text)
+        calls = self._calls(script, prompt)
+        kept, finish = self._written(words, prompt)
+        finish = "tool_calls" if calls and finish == "stop" else finish
         reply = Reply(
             text="".join(kept),
-            tokens_in=len(prompt.text.split()),
-            tokens_out=len(kept),
+            tokens_in=_words(prompt),
+            tokens_out=max(len(kept), 1 if calls else 0),
+            tool_calls=calls,
             labels=self._labels("".join(kept)),
             tokens=self._tokens(kept),
-            meta={"finish_reason": "stop" if len(kept) == len(words) else "length"},
+            meta={"finish_reason": finish},
         )
         if on_text is not None:
             for word in kept:
@@ -69,25 +78,54 @@ class Scripted:
                 await asyncio.sleep(0)
         return reply
 
+    def _written(self, words: list[str], prompt: Prompt) -> tuple[list[str], str]:
+        """Return the words that come to be written, and why no more do."""
+        kept = words[: self._config.max_tokens]
+        logprob = self._logprob()
+        if prompt.stop_early is not None and logprob is not None:
+            for count in range(1, len(kept)):
+                if prompt.stop_early(_Same(count, logprob)):
+                    return kept[:count], "early_exit"
+        return kept, "stop" if len(kept) == len(words) else "length"
+
     async def aclose(self) -> None:
         """Do nothing: there is nothing to release."""
 
-    def _answer(self, prompt: Prompt) -> str:
-        replies = self._config.replies.get(prompt.text, self._config.default)
-        if isinstance(replies, list) and replies:
-            return replies[prompt.sample % len(replies)]
-        if not isinstance(replies, str):
+    def _answer(self, prompt: Prompt) -> ScriptedReply:
+        asked = prompt.text if self.closed else last_message(prompt)
+        reply = self._config.replies.get(asked, self._config.default)
+        if isinstance(reply, list):
+            reply = reply[prompt.sample % len(reply)] if reply else None
+        if reply is None:
             raise ModelError(
-                f"model {self.name!r} has no reply for {prompt.text[:60]!r}; add it to replies, or a default"
+                f"model {self.name!r} has no reply for {asked[:60]!r}; add it to replies, or a default"
             )
-        return replies
+        return ScriptedReply(text=reply) if isinstance(reply, str) else reply
+
+    def _calls(self, script: ScriptedReply, prompt: Prompt) -> tuple[ToolCall, ...]:
+        if not prompt.tools or prompt.tool_choice == "none":
+            return ()
+        names = [tool.name for tool in prompt.tools]
+        chosen = prompt.tool_choice if prompt.tool_choice in names else names[0]
+        turn = len(prompt.messages)  # ids differ over the turns of a conversation
+        return tuple(
+            ToolCall(
+                id=f"call_{turn}_{prompt.sample}_{index}",
+                name=call.name if call.name is not None else chosen,
+                arguments=call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments),
+            )
+            for index, call in enumerate(script.calls)
+        )
 
     def _tokens(self, words: list[str]) -> tuple[Token, ...]:
+        logprob = self._logprob()
+        return () if logprob is None else tuple(Token(text=word, logprob=logprob) for word in words)
+
+    def _logprob(self) -> float | None:
         if self._config.confidence is None:
-            return ()
+            return None
         # The smallest positive float stands for zero, whose logarithm is no JSON number.
-        logprob = math.log(max(self._config.confidence, sys.float_info.min))
-        return tuple(Token(text=word, logprob=logprob) for word in words)
+        return math.log(max(self._config.confidence, sys.float_info.min))
 
     def _labels(self, answer: str) -> dict[str, float] | None:
         labels, confidence = self._config.labels, self._config.confidence
@@ -102,3 +140,22 @@ class Scripted:
         others = [label for label in dict.fromkeys(labels) if label != answer]
         spread = {answer: confidence} | dict.fromkeys(others, (1.0 - confidence) / len(others))
         return dict(sorted(spread.items(), key=lambda item: -item[1]))
+
+
+def _words(prompt: Prompt) -> int:
+    said = [message.content for message in prompt.messages] or [prompt.text]
+    return sum(len(text.split()) for text in said)
+
+
+@dataclass
+class _Same:
+    """The statistics of tokens that all have the same log-probability."""
+
+    count: int
+    logprob: float
+
+    def mean(self, name: str = "logprob") -> float:
+        return self.logprob if name == "logprob" else 0.0
+
+    def quantile(self, share: float, name: str = "logprob") -> float:
+        return self.mean(name)

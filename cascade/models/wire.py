@@ -8,13 +8,16 @@ a missing signal is missing, never guessed.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from cascade.records import Token
+from cascade.models.base import Prompt
+from cascade.records import Message, Token, ToolCall
+from cascade.requests import CHOICES, TOOL_NAME, parameters_of
 
 # Servers round log-probabilities, so the sum over a complete distribution misses one by a little.
 _ROUNDING = 1e-6
@@ -24,9 +27,21 @@ class _Wire(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
 
+class _Function(_Wire):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None  # some servers send the object instead of its text
+
+
+class _ToolCall(_Wire):
+    index: int | None = None
+    id: str | None = None
+    function: _Function = _Function()
+
+
 class _Text(_Wire):
     content: str | None = None
     refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
 
 
 class _Choice(_Wire):
@@ -81,6 +96,7 @@ class Answer:
     usage: tuple[int, int] | None = None
     tokens: list[Token] = field(default_factory=list)
     evidence_broken: bool = False
+    calls: dict[int, list[str]] = field(default_factory=dict)
 
     def add(self, piece: Completion) -> str:
         """Add `piece` and return the text that is new."""
@@ -95,9 +111,30 @@ class Answer:
             self.tokens += _tokens(choice.logprobs)
         except ValidationError:
             self.evidence_broken = True
+        for calls in (choice.message.tool_calls, choice.delta.tool_calls):
+            for place, call in enumerate(calls or ()):
+                self._add_call(place if call.index is None else call.index, call)
         new = (choice.message.content or "") + (choice.delta.content or "")
         self.text += new
         return new
+
+    def _add_call(self, place: int, call: _ToolCall) -> None:
+        """Add a call, or the next piece of its name and arguments."""
+        parts = self.calls.setdefault(place, ["", "", ""])
+        arguments = call.function.arguments
+        written = json.dumps(arguments) if isinstance(arguments, dict) else arguments
+        parts[0] = parts[0] or call.id or ""
+        parts[1] += call.function.name or ""
+        parts[2] += written or ""
+
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """Return the calls in order; ids that are missing or given twice are made."""
+        found: dict[str, ToolCall] = {}
+        for place in sorted(self.calls):
+            name, call = self.calls[place][0], self.calls[place]
+            name = name if name and name not in found else f"call_{len(found)}_{place}"
+            found[name] = ToolCall(id=name, name=call[1], arguments=call[2])
+        return tuple(found.values())
 
     def evidence(self) -> tuple[Token, ...]:
         """Return the statistics of all tokens, or nothing if those of any one are malformed."""
@@ -127,3 +164,37 @@ def _token(piece: _Piece) -> Token:
         margin=top[0] - top[1] if len(top) > 1 else None,
         entropy=-sum(math.exp(value) * value for value in top) if covered else None,
     )
+
+
+def wire_message(message: Message) -> dict[str, Any]:
+    """Return `message` as an endpoint takes it."""
+    body: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_call_id is not None:
+        body["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        body["content"] = message.content or None
+        body["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    return body
+
+
+def wire_tools(prompt: Prompt) -> dict[str, Any]:
+    """Return the fields that ask for tool calls and for JSON, as an endpoint takes them."""
+    body: dict[str, Any] = {}
+    if prompt.tools:
+        choice: Any = prompt.tool_choice
+        if choice not in CHOICES:
+            choice = {"type": "function", "function": {"name": choice}}
+        functions = [tool.model_dump() | {"parameters": parameters_of(tool)} for tool in prompt.tools]
+        body["tools"] = [{"type": "function", "function": function} for function in functions]
+        body["tool_choice"] = choice
+    if prompt.output_schema is not None:
+        title = str(prompt.output_schema.get("title", ""))
+        name = title if TOOL_NAME.fullmatch(title) else "answer"
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": name, "schema": prompt.output_schema},
+        }
+    return body

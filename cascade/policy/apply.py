@@ -1,13 +1,12 @@
 """Deciding by a tuned policy: pure, numpy only, no model is called.
 
-The same code serves a live request (a table of one row), evaluation and replay.
+Of tables; `cascade.policy.steer` decides a live or recorded run by the same scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from cascade.errors import ConfigError
 from cascade.policy.artifact import Policy, PolicyStage, PromptGate, Score
 from cascade.policy.calibrate import Curve
-from cascade.policy.features import Features
+from cascade.policy.features import Features, features_of
 from cascade.policy.table import Column, Outcomes
 
 
@@ -24,8 +23,8 @@ class Decisions:
     """What a policy decides on each row of a table.
 
     Attributes:
-        answered_by: index into the policy's stages; −1 where it abstains, −2 where it cannot be known because
-            the table lacks the outcome of a model that would have been asked.
+        answered_by: index into the policy's stages; −1 where it abstains or every call failed, −2 where
+            it cannot be known because the table lacks the outcome of a model that would have been asked.
         stopped_at: index of the last stage asked, whether it answered or abstained; −1 where unknown.
         quality: of the answer; NaN where there is none.
         cost_usd, seconds: of all models asked; NaN where the table does not say.
@@ -43,7 +42,7 @@ class Decisions:
 
 
 def apply_policy(policy: Policy, outcomes: Outcomes) -> Decisions:
-    """Decide every row of `outcomes`.
+    """Decide every row of `outcomes`. A failed call escalates, as it does live, and its cost is paid.
 
     Raises:
         ConfigError: the table lacks a model of the policy.
@@ -52,8 +51,10 @@ def apply_policy(policy: Policy, outcomes: Outcomes) -> Decisions:
         known = ", ".join(outcomes.models)
         raise ConfigError(f"policy asks {', '.join(missing)}, which the outcome table lacks; known: {known}")
     rows = len(outcomes)
-    features = Features(outcomes)
+    features = features_of(outcomes)
     asked = np.ones(rows, dtype=bool) if policy.gate is None else ~_skips(policy.gate, features, rows)
+    jumped = ~asked
+    passed_over = set() if policy.gate is None else set(policy.chain[: policy.chain.index(policy.gate.to)])
     done = np.zeros(rows, dtype=bool)
     answered_by, stopped_at = np.full(rows, -1, dtype=np.intp), np.full(rows, -1, dtype=np.intp)
     quality, confidence = np.full(rows, np.nan), np.full(rows, np.nan)
@@ -64,15 +65,19 @@ def apply_policy(policy: Policy, outcomes: Outcomes) -> Decisions:
         if policy.gate is not None and stage.model == policy.gate.to:
             asked |= ~done
         here = asked & ~done
-        unknown = here & np.isnan(model.quality)
+        unknown = here & np.isnan(model.quality) & np.isnan(model.cost_usd)
+        failed = here & np.isnan(model.quality)  # it was paid for and there is no answer
         answered_by[unknown], done = -2, done | unknown
         here &= ~unknown
         cost[here] += model.cost_usd[here]
         seconds[here] += model.seconds[here]
         stopped_at[here] = index
         score = np.full(rows, np.nan) if stage.score is None else score_values(stage.score, features, rows)
+        if stage.score is not None and stage.score.models & passed_over:
+            score = np.where(jumped, np.nan, score)  # who was not asked tells nothing
+        score = np.where(failed, np.nan, score)
         scores[stage.model] = np.where(here, score, np.nan)
-        accepted = here & _accepts(stage, score)
+        accepted = here & ~failed & _accepts(stage, score)
         answered_by[accepted], quality[accepted] = index, model.quality[accepted]
         if stage.confidence is not None:
             confidence[accepted] = curve_values(stage.confidence, score[accepted])
@@ -84,30 +89,6 @@ def apply_policy(policy: Policy, outcomes: Outcomes) -> Decisions:
     return Decisions(answered_by, stopped_at, quality, cost, seconds, confidence, scores)
 
 
-def decide_row(policy: Policy, outcomes: Outcomes, stage: int) -> Literal["accept", "escalate", "abstain"]:
-    """Decide what follows after `stage` (an index) answered a single live request.
-
-    Args:
-        policy: the policy.
-        outcomes: a table of one row with every model that was asked so far; qualities do not matter.
-        stage: index of the stage that was asked last.
-    """
-    here = policy.stages[stage]
-    score = np.full(1, np.nan) if here.score is None else score_values(here.score, Features(outcomes), 1)
-    if _accepts(here, score)[0]:
-        return "accept"
-    low = here.abstain_below is not None and bool(score[0] < here.abstain_below)
-    return "abstain" if low or stage + 1 == len(policy.stages) else "escalate"
-
-
-def first_stage(policy: Policy, prompt: str) -> int:
-    """Return the index of the stage that a request starts at."""
-    if policy.gate is None:
-        return 0
-    table = Outcomes([""], [prompt], {})
-    return policy.chain.index(policy.gate.to) if _skips(policy.gate, Features(table), 1)[0] else 0
-
-
 def routing_score(policy: Policy, outcomes: Outcomes) -> Column:
     """Return how much each row needs the last model, in [0, 1], for APGR and CPT.
 
@@ -116,7 +97,7 @@ def routing_score(policy: Policy, outcomes: Outcomes) -> Column:
     Raises:
         ConfigError: the policy has neither, so that it routes nothing.
     """
-    features = Features(outcomes)
+    features = features_of(outcomes)
     for stage in reversed(policy.stages[:-1]):
         if stage.score is not None:
             return 1.0 - score_values(stage.score, features, len(outcomes))
@@ -131,6 +112,7 @@ def score_values(score: Score, features: Features, rows: int) -> Column:
     for term in score.terms:
         z += term.weight * (features.column(term.feature) - term.mean) / term.scale
     for words in score.words:
+        z[features.unread(words.model)] = np.nan
         row, bucket = features.words(words.model, len(words.weights))
         z += np.bincount(row, weights=np.array(words.weights)[bucket], minlength=rows)
     return np.asarray(0.5 * (1.0 + np.tanh(z / 2.0)))  # the logistic function, without overflow

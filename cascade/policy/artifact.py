@@ -5,20 +5,51 @@ A small readable JSON file, made by `cascade tune`; `cascade.policy.apply` decid
 
 from __future__ import annotations
 
+import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cascade.policy.calibrate import Curve
-from cascade.policy.features import Feature
+from cascade.policy.calibrate import Curve, Sha256
 from cascade.policy.files import read_record, write_whole
 from cascade.records import Record
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 _REDO = "write it anew with 'cascade tune'"
+SHAPE_NAMES = ("chars", "words", "lines", "numbers", "longest_number", "symbols")  # of a text
+
+
+class Feature(Record):
+    """One number about a row.
+
+    prompt: `name` is one of SHAPE_NAMES, of the request. text: the same of `model`'s answer. signal:
+    `model`'s signal `name`. confidence: the logit of what `model`'s check reported. agreement: 1 if `model`
+    and `other` answered the same but for case and white space, else 0; a blank answer agrees with nobody.
+    """
+
+    kind: Literal["prompt", "text", "signal", "confidence", "agreement"]
+    model: str | None = None
+    other: str | None = None
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """A short name for people."""
+        return " ".join(part for part in (self.kind, self.model, self.other, self.name) if part)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        needs = {"prompt": ("name",), "confidence": ("model",), "agreement": ("model", "other")}
+        for key in needs.get(self.kind, ("model", "name")):
+            if getattr(self, key) is None:
+                raise ValueError(f"a feature of kind {self.kind!r} needs {key!r}")
+        if self.kind in ("prompt", "text") and self.name not in SHAPE_NAMES:
+            raise ValueError(f"name is {self.name!r}; a text has {', '.join(SHAPE_NAMES)}")
+        return self
 
 
 class Term(Record):
@@ -43,6 +74,12 @@ class Score(Record):
     bias: Finite
     terms: tuple[Term, ...] = ()
     words: tuple[Words, ...] = ()
+
+    @property
+    def models(self) -> set[str]:
+        """The models whose answers it needs."""
+        used = {term.feature.model for term in self.terms} | {term.feature.other for term in self.terms}
+        return {name for name in used | {each.model for each in self.words} if name is not None}
 
 
 class PolicyStage(Record):
@@ -108,6 +145,8 @@ class Policy(Record):
 
     `fitted_rows` of `rows` fitted scores and chose thresholds; certificates count the other
     `certified_rows`. `data_sha256` is of the outcome file. `changes` says what differs from an older policy.
+    `setups` says what each model was when it was tuned (model → hash), so that a graph that asks it
+    otherwise is refused; empty if tuning was not told the graph.
     """
 
     version: Literal[1] = 1
@@ -122,6 +161,12 @@ class Policy(Record):
     seed: int
     fitted: str
     changes: tuple[str, ...] = ()
+    setups: dict[str, Sha256] = Field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """First 8 hex digits of the SHA-256 of the policy, by which traces call it."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:8]
 
     @property
     def chain(self) -> tuple[str, ...]:
@@ -146,9 +191,7 @@ class Policy(Record):
 
 def _known(score: Score, models: set[str], where: str) -> None:
     """Refuse a score that needs what has not been asked yet."""
-    used = {term.feature.model for term in score.terms} | {term.feature.other for term in score.terms}
-    used |= {words.model for words in score.words}
-    if ahead := sorted(name for name in used if name is not None and name not in models):
+    if ahead := sorted(score.models - models):
         raise ValueError(f"{where} needs answers of {', '.join(ahead)}, which has not been asked by then")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cascade.config.schema import Limits, Stage
-from cascade.records import Rule, Step
+from cascade.config.schema import Graph, Limits, Stage
+from cascade.records import Request, Rule, Step
 
 
 class Spend(NamedTuple):
@@ -15,6 +15,30 @@ class Spend(NamedTuple):
     cost_usd: float = 0.0
     seconds: float = 0.0
     calls: int = 0
+
+
+class Budget(NamedTuple):
+    """The most that may be spent in `scope` on one UTC day, in USD."""
+
+    scope: str
+    day_usd: float
+
+
+def day_budgets(
+    graph: Graph, request: Request, granted: Callable[[str], float | None] | None = None
+) -> list[Budget]:
+    """Return the budgets of a day that pay for `request`: the graph's, and its account's over all graphs.
+
+    `granted` says what an account may spend by its key; the less of that and of what the graph says holds.
+    """
+    limits, account = graph.budgets, request.account
+    found = [] if limits.day_usd is None else [Budget(f"graph:{graph.name}", limits.day_usd)]
+    if account is not None:
+        own = limits.accounts.get(account)
+        most = limits.account_day_usd if own is None else own.day_usd
+        given = [usd for usd in (most, granted(account) if granted else None) if usd is not None]
+        found += [Budget(f"account:{account}", min(given))] if given else []
+    return found
 
 
 def spent(trace: Sequence[Step]) -> Spend:

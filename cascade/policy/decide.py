@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from cascade.config.schema import Graph, Stage
 from cascade.policy.budget import Spend, over_limit
@@ -19,6 +20,7 @@ def admit(
     unavailable: Sequence[str],
     used: Spend,
     worst: Spend,
+    broken: Sequence[str] = (),
 ) -> Decision | None:
     """Decide whether `stage` may call its models at all; None means it may.
 
@@ -30,9 +32,12 @@ def admit(
         unavailable: why the models without which the stage cannot work cannot be called now.
         used: what the run has used so far.
         worst: what the stage may use at worst.
+        broken: why the models without which the stage cannot work are left alone for a while.
     """
     if request.local_only and remote:
         return _move_on(graph, stage, "local_only", f"{', '.join(remote)} would leave this machine")
+    if broken:
+        return _move_on(graph, stage, "breaker_open", "; ".join([*broken, *unavailable]))
     if unavailable:
         return _move_on(graph, stage, "unavailable", "; ".join(unavailable))
     over = over_limit(graph.limits, used, worst)
@@ -58,17 +63,40 @@ def decide(
     drafts = [call for call in calls if call.role == "answer" and call.error is None]
     if not drafts:
         errors = "; ".join(dict.fromkeys(call.error for call in calls if call.error))
-        return _move_on(graph, stage, "no_draft", errors or None)
+        return _move_on(graph, stage, _failed(calls), errors or None)
+    if all(call.invalid for call in drafts):
+        reasons = dict.fromkeys(f"{call.model}: {call.invalid}" for call in drafts)
+        return _move_on(graph, stage, "invalid", "; ".join(reasons))
     if stage.confidence is None:
         return Decision(action="accept", rule="unchecked")
     if estimate is None or stage.accept is None:
         return _move_on(graph, stage, "no_estimate")
     if estimate.confidence >= stage.accept:
         target = graph.next_stage(stage.name)
-        if target is not None and run is not None and _lot(run, stage) < stage.audit_rate:
+        if target is not None and audited(stage, run):
             return Decision(action="escalate", rule="audit", threshold=stage.accept, to=target)
         return Decision(action="accept", rule="confident", threshold=stage.accept)
     return _move_on(graph, stage, "below_threshold")
+
+
+def over_budget(graph: Graph, stage: Stage, shortfall: str) -> Decision:
+    """Decide what follows where a day's budget has not the worst case of `stage` left."""
+    return _move_on(graph, stage, "over_budget", shortfall)
+
+
+def stopped(rule: Literal["hedged", "cancelled"], to: str | None) -> Decision:
+    """Return the decision of a stage stopped at work: by the answer of stage `to`, or with the run."""
+    return Decision(action="abstain" if to is None else "escalate", rule=rule, to=to)
+
+
+def _failed(calls: Sequence[Call]) -> Rule:
+    """Return by which rule a stage without a draft goes on."""
+    answers = [call for call in calls if call.role == "answer"]
+    if any(call.meta.get("finish_reason") == "early_exit" for call in answers):
+        return "early_exit"
+    if answers and all(call.meta.get("refused") == "breaker_open" for call in answers):
+        return "breaker_open"
+    return "no_draft"
 
 
 def route(graph: Graph, stage: Stage, scores: Mapping[str, float] | None) -> Decision | None:
@@ -92,6 +120,11 @@ def route(graph: Graph, stage: Stage, scores: Mapping[str, float] | None) -> Dec
     return Decision(action="route", rule="routed", threshold=threshold, to=stage.gate.to[best])
 
 
+def audited(stage: Stage, run: str | None) -> bool:
+    """Return whether a confident answer of `stage` is passed on for an audit in `run`; without one never."""
+    return run is not None and _lot(run, stage) < stage.audit_rate
+
+
 def _lot(run: str, stage: Stage) -> float:
     """Return a number in [0, 1) that is random over runs and always the same for one, so that runs replay."""
     drawn = hashlib.sha256(f"{run}/{stage.name}".encode()).digest()
@@ -102,5 +135,7 @@ def _move_on(graph: Graph, stage: Stage, rule: Rule, detail: str | None = None) 
     target = graph.next_stage(stage.name)
     action = "abstain" if target is None else "escalate"
     # The threshold belongs to the record only where one was compared.
-    threshold = {"below_threshold": stage.accept, "gate_unsure": stage.gate and stage.gate.accept}.get(rule)
+    gate = stage.gate and stage.gate.accept
+    compared = {"below_threshold": stage.accept, "early_exit": stage.accept, "gate_unsure": gate}
+    threshold = compared.get(rule)
     return Decision(action=action, rule=rule, threshold=threshold, to=target, detail=detail)

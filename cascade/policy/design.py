@@ -11,12 +11,13 @@ import numpy as np
 
 from cascade.policy.artifact import Goal
 from cascade.policy.certify import fixed_sequence
-from cascade.policy.ensemble import Ensemble, StageModel, Target
+from cascade.policy.ensemble import Ensemble, StageModel, Target, expected
 from cascade.policy.search import Problem, Setting, Walk, best, foreseen, frontier, risk_path, walk
 from cascade.policy.table import Column, Outcomes
 
 LONGEST = 4  # models in a chain
 _SAMPLE = 4000  # rows that chains are compared on; the chosen one is fitted on all
+_SMOOTHING = 300.0  # rows at which expected and observed quality weigh the same
 _Z = 2.0  # standard errors by which the design keeps clear of a promised loss
 TARGETS: tuple[Target, ...] = ("correct", "gain")
 
@@ -93,6 +94,8 @@ def design_chain(
     stages = tuple(ensemble.stage(names[: i + 1], names[-1], target) for i in range(len(names) - 1))
     gate = ensemble.gate(names[0], names[-1]) if len(names) > 1 and goal.kind != "max_risk" else None
     problem = problem_of(ensemble.outcomes, names, [s.held_out if s else None for s in stages], goal)
+    if goal.kind in ("budget", "lambda"):
+        problem = smoothed(problem)
     if gate is not None:
         problem = replace(problem, gate=gate.held_out)
     path, walks, short = _path(problem, goal, scale)
@@ -103,6 +106,22 @@ def design_chain(
     if goal.kind == "lambda":
         quality -= goal.value * float(last.cost.mean())
     return Design(names, stages, gate, path, float(last.cost.mean()), quality, short)
+
+
+def smoothed(problem: Problem) -> Problem:
+    """Replace part of each quality by what the score lets expect; the fewer the rows, the greater the part.
+
+    Thresholds that are chosen on a few observed outcomes follow their noise; expectations hardly do, which is
+    what a copula model of the chain gains (arXiv 2501.09345). The last model's are on the last stage's score.
+    """
+    share = _SMOOTHING / (_SMOOTHING + len(problem.quality))
+    scored = [index for index in range(problem.checked) if np.isfinite(problem.scores[:, index]).any()]
+    quality = problem.quality.copy()
+    for index, by in [*((index, index) for index in scored), *((-1, index) for index in scored[-1:])]:
+        hoped = expected(problem.scores[:, by], problem.quality[:, index])
+        mixed = (1.0 - share) * problem.quality[:, index] + share * hoped
+        quality[:, index] = np.where(np.isnan(hoped), problem.quality[:, index], mixed)
+    return replace(problem, quality=quality)
 
 
 def promising(path: Sequence[Setting]) -> int:
@@ -156,10 +175,14 @@ def _loss_foreseen(problem: Problem, found: Walk, scale: float) -> float:
 def problem_of(
     outcomes: Outcomes, names: Sequence[str], scores: Sequence[Column | None], goal: Goal
 ) -> Problem:
-    """Return a chain's columns; a stage without a score never accepts."""
-    quality = np.column_stack([outcomes.models[name].quality for name in names])
-    cost = np.column_stack([outcomes.models[name].cost_usd for name in names])
+    """Return a chain's columns; a stage without a score never accepts, nor does one whose call failed."""
+    models = [outcomes.models[name] for name in names]
+    quality = np.column_stack([model.credit for model in models])
+    cost = np.column_stack([model.cost_usd for model in models])
     unscored = np.full(len(outcomes), -np.inf)
-    columns = [unscored if score is None else np.nan_to_num(score, nan=-np.inf) for score in scores]
+    columns = [
+        unscored if score is None else np.where(np.isnan(score) | model.failed, -np.inf, score)
+        for score, model in zip(scores, models, strict=False)
+    ]
     matrix = np.column_stack(columns) if columns else np.zeros((len(outcomes), 0))
     return Problem(quality, cost, matrix, None, goal.abstention_price)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.policy.artifact import Score, Term, Words
-from cascade.policy.features import SHAPES, Feature, Features
-from cascade.policy.table import Column, Outcomes, Rows
+from cascade.policy.artifact import Feature, Score, Term, Words
+from cascade.policy.features import SHAPES, Features, features_of
+from cascade.policy.table import Column, ModelOutcomes, Outcomes, Rows
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -26,6 +26,7 @@ FOLDS = 5
 _SIZES = ((2000, 2048), (200, 512))  # rows from which the prompt's words are worth so many buckets
 _PENALTIES = (100.0, 300.0, 1000.0, 3000.0)  # of the words' weights
 _PENALTY = 30.0  # of a stage's standardised features
+_WEAK = 0.1  # of a single score, only so that perfect separation stays finite
 _STEEPNESS = 4.0  # gain → score, so that a gain of 0 is a score of one half
 _LEAST_SPREAD = 1e-6  # a column that varies less tells nothing
 _ROWS_PER_FEATURE = 20  # the usual rule for logistic regression; fewer overfit
@@ -89,7 +90,7 @@ def fit_prompt_model(features: Features, outcomes: Outcomes, folds: Rows) -> Pro
     dense = np.column_stack([np.ones(rows), (shapes - means) / scales])
     design = csr_matrix(hstack([csr_matrix(dense), words]))
     models = tuple(outcomes.models)
-    quality = np.column_stack([outcomes.models[name].quality for name in models])
+    quality = np.column_stack([outcomes.models[name].credit for name in models])
     held_out, weights = _ridge(design, quality - quality.mean(axis=1, keepdims=True), folds, dense.shape[1])
     return PromptModel(models, held_out, weights, means, scales)
 
@@ -127,7 +128,7 @@ def stage_features(outcomes: Outcomes, asked: Sequence[str]) -> list[Feature]:
     say, then the same of the others, then the shapes of answers and prompt.
     """
     texts = {name: outcomes.models[name].texts for name in asked}
-    spoken = [name for name in asked if texts[name] and all(text is not None for text in texts[name])]
+    spoken = [name for name in asked if texts[name] and _whole(outcomes.models[name])]
     latest = list(reversed(spoken))
     found = [
         Feature(kind="agreement", model=left, other=right)
@@ -146,9 +147,17 @@ def stage_features(outcomes: Outcomes, asked: Sequence[str]) -> list[Feature]:
     return found
 
 
+def _whole(model: ModelOutcomes) -> bool:
+    """Whether each answer of `model` has a text; a failed call has no answer."""
+    return all(text is not None for text, bad in zip(model.texts, model.failed, strict=True) if not bad)
+
+
 @dataclass(frozen=True)
 class StageModel:
-    """One stage's score: out of fold on the fitting rows, and as fitted on all of them."""
+    """One stage's score: out of fold on the fitting rows, and as fitted on all of them.
+
+    It is NaN where one of the models that it looks at failed.
+    """
 
     held_out: Column
     score: Score
@@ -159,7 +168,7 @@ class Ensemble:
 
     def __init__(self, outcomes: Outcomes, seed: int) -> None:
         self.outcomes = outcomes
-        self.features = Features(outcomes)
+        self.features = features_of(outcomes)
         self.folds = folds_of(len(outcomes), seed)
         self._stages: dict[tuple[tuple[str, ...], str, Target], StageModel | None] = {}
 
@@ -188,18 +197,20 @@ class Ensemble:
         return self._stages[key]
 
     def _fit(self, asked: tuple[str, ...], last: str, target: Target) -> StageModel | None:
-        names, columns = self._columns(asked)
+        models = self.outcomes.models
+        answered = np.flatnonzero(~np.any([models[name].failed for name in asked], axis=0))
+        names, columns = self._columns(asked, answered)
         if not columns.shape[1]:
             return None
-        quality = self.outcomes.models[asked[-1]].quality
-        value = quality if target == "correct" else quality - self.outcomes.models[last].quality
+        quality = models[asked[-1]].quality[answered]
+        value = quality if target == "correct" else quality - models[last].credit[answered]
         means, scales = columns.mean(axis=0), np.maximum(columns.std(axis=0), _LEAST_SPREAD)
         design = np.column_stack([np.ones(len(value)), (columns - means) / scales])
         solve = _newton if target == "correct" else _least_squares
-        held_out = np.empty(len(value))
+        held_out, folds = np.full(len(self.outcomes), np.nan), self.folds[answered]
         for fold in range(FOLDS):
-            inside = self.folds != fold
-            held_out[~inside] = design[~inside] @ solve(design[inside], value[inside])
+            inside = folds != fold
+            held_out[answered[~inside]] = design[~inside] @ solve(design[inside], value[inside])
         weights = solve(design, value)
         factor = 1.0 if target == "correct" else _STEEPNESS
         terms = [
@@ -211,10 +222,12 @@ class Ensemble:
         score = Score(bias=factor * float(weights[0]), terms=tuple(terms))
         return StageModel(_logistic(factor * held_out), score)
 
-    def _columns(self, asked: tuple[str, ...]) -> tuple[list[Feature], Matrix]:
-        """Return the features that every row has and that differ between rows, at most as many as fit."""
+    def _columns(self, asked: tuple[str, ...], rows: Rows) -> tuple[list[Feature], Matrix]:
+        """Return the features that all of `rows` have and that differ there, at most as many as fit."""
+        if len(rows) < FOLDS:
+            return [], np.zeros((len(rows), 0))
         names = stage_features(self.outcomes, asked)
-        columns = self.features.matrix(names)
+        columns = self.features.matrix(names)[rows]
         kept = [
             index
             for index, column in enumerate(columns.T)
@@ -224,9 +237,22 @@ class Ensemble:
         return [names[index] for index in kept], columns[:, kept]
 
 
-def _newton(design: Matrix, right: Column) -> Column:
+def expected(score: Column, quality: Column) -> Column:
+    """Return the quality that a logistic regression on one score expects of each row; NaN without a score."""
+    known = np.isfinite(score)
+    found = np.full(len(score), np.nan)
+    if not known.any():
+        return found
+    spread = max(float(score[known].std()), _LEAST_SPREAD)
+    scaled = (score[known] - score[known].mean()) / spread
+    design = np.column_stack([np.ones(len(scaled)), scaled])
+    found[known] = _logistic(design @ _newton(design, quality[known], _WEAK))
+    return found
+
+
+def _newton(design: Matrix, right: Column, weight: float = _PENALTY) -> Column:
     """Logistic regression with an L2 penalty on all but the bias, by Newton's method."""
-    penalty = np.full(design.shape[1], _PENALTY)
+    penalty = np.full(design.shape[1], weight)
     penalty[0] = 1e-3
     weights = np.zeros(design.shape[1])
     for _ in range(25):

@@ -12,13 +12,12 @@ import unicodedata
 import zlib
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cascade.policy.artifact import Feature
 from cascade.policy.table import Column, Outcomes
-from cascade.records import Record
 
 _WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]")
 _EDGE = 1e-6  # a confidence of 0 or 1 has no finite logit
@@ -29,7 +28,7 @@ def _log(count: int) -> float:
     return math.log1p(count)
 
 
-# Each is a number that one reading of the text gives, cheap next to any model call.
+# `artifact.SHAPE_NAMES`: each is a number that one reading of the text gives, cheap next to any model call.
 SHAPES: dict[str, Callable[[str], float]] = {
     "chars": lambda text: _log(len(text)),
     "words": lambda text: _log(len(text.split())),
@@ -40,32 +39,21 @@ SHAPES: dict[str, Callable[[str], float]] = {
 }
 
 
-class Feature(Record):
-    """One number about a row.
-
-    prompt: `name` is one of SHAPES, of the request. text: the same of `model`'s answer. signal: `model`'s
-    signal `name`. confidence: the logit of what `model`'s check reported. agreement: 1 if `model` and
-    `other` answered the same but for case and white space, else 0; a blank answer agrees with nobody.
-    """
-
-    kind: Literal["prompt", "text", "signal", "confidence", "agreement"]
-    model: str | None = None
-    other: str | None = None
-    name: str | None = None
-
-    @property
-    def label(self) -> str:
-        """A short name for people."""
-        return " ".join(part for part in (self.kind, self.model, self.other, self.name) if part)
-
-
 def same_answer(text: str) -> str:
     """Return `text` as answers are compared: Unicode NFKC, without regard to case or to white space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+def features_of(outcomes: Outcomes) -> Features:
+    """Return the features of a table, the same object each time."""
+    found = outcomes.memo.get("features")
+    if not isinstance(found, Features):
+        found = outcomes.memo["features"] = Features(outcomes)
+    return found
+
+
 class Features:
-    """Computes features of one table, each thing once."""
+    """Computes features of one table, each thing once; of rows of another table what that one knows."""
 
     def __init__(self, outcomes: Outcomes) -> None:
         self._outcomes = outcomes
@@ -73,6 +61,7 @@ class Features:
         self._answers: dict[str, NDArray[np.intp]] = {}
         self._codes: dict[str, int] = {}
         self._hashed: dict[tuple[str | None, int], tuple[NDArray[np.intp], NDArray[np.intp]]] = {}
+        self._buckets: dict[tuple[str | None, int], list[list[int]]] = {}
 
     def column(self, feature: Feature) -> Column:
         """Return one value a row; NaN where it cannot be known."""
@@ -93,11 +82,26 @@ class Features:
         """
         key = (model, size)
         if key not in self._hashed:
-            found = [buckets(text, size) for text in self._texts(model)]
+            found = self._all_buckets(model, size)
             rows = np.repeat(np.arange(len(found)), [len(each) for each in found])
             flat = np.fromiter((bucket for each in found for bucket in each), np.intp, len(rows))
             self._hashed[key] = (rows, flat)
         return self._hashed[key]
+
+    def _all_buckets(self, model: str | None, size: int) -> list[list[int]]:
+        if (model, size) not in self._buckets:
+            parent = self._outcomes.parent
+            if parent is None:
+                found = [buckets(text, size) for text in self._texts(model)]
+            else:
+                known = features_of(parent[0])._all_buckets(model, size)
+                found = [known[row] for row in parent[1]]
+            self._buckets[model, size] = found
+        return self._buckets[model, size]
+
+    def unread(self, model: str | None) -> NDArray[np.bool_]:
+        """Return where there is no prompt, or no answer of `model`."""
+        return np.array([text is None for text in self._texts(model)], dtype=bool)
 
     def _texts(self, model: str | None) -> Sequence[str | None]:
         if model is None:
@@ -105,6 +109,9 @@ class Features:
         return self._outcomes.models[model].texts or [None] * len(self._outcomes)
 
     def _compute(self, feature: Feature) -> Column:
+        parent = self._outcomes.parent
+        if parent is not None:
+            return features_of(parent[0]).column(feature)[parent[1]]
         if feature.kind == "agreement":
             ours, theirs = self._answer_codes(feature.model or ""), self._answer_codes(feature.other or "")
             known = (ours >= 0) & (theirs >= 0)

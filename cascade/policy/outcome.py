@@ -19,7 +19,7 @@ class Draft(NamedTuple):
 
 
 def drafts(trace: Sequence[Step]) -> list[Draft]:
-    """Return one draft per step that has one: the evaluated one, else the first that did not fail."""
+    """Return one draft per step that has one: the evaluated one, else the first that is valid, or any."""
     found = []
     for step in trace:
         good = [call for call in step.calls if call.role == "answer" and call.error is None]
@@ -27,7 +27,8 @@ def drafts(trace: Sequence[Step]) -> list[Draft]:
             chosen = step.calls[step.estimate.chosen]
             found.append(Draft(step, chosen, step.estimate.confidence, step.estimate.calibrated))
         elif good:
-            found.append(Draft(step, good[0], None, None))
+            first = next((call for call in good if not call.invalid), good[0])
+            found.append(Draft(step, first, None, None))
     return found
 
 
@@ -37,26 +38,29 @@ def best_draft(trace: Sequence[Step]) -> Draft | None:
     return ranked[-1] if ranked else None
 
 
-def conclude(graph: Graph, trace: Sequence[Step]) -> dict[str, Any]:
-    """Return the fields of a `Result` that follow from a finished `trace`.
+def conclude(graph: Graph, trace: Sequence[Step], *, cancelled: bool = False) -> dict[str, Any]:
+    """Return the fields of a `Result` that follow from a finished `trace`, or from one cut off by the caller.
 
     `best_effort` needs an evaluated draft: without a measured confidence nothing is the best. An answer that
     was passed on only to be audited is accepted where no later stage accepts another.
     """
+    if cancelled and not trace:
+        return {"status": "cancelled", "rule": "cancelled"}
     last = trace[-1]
     audited = [step for step in trace if step.decision.rule == "audit"]
-    if last.decision.action != "accept" and audited:
+    if last.decision.action != "accept" and audited and not cancelled:
         last = audited[-1]
-    accepted = last.decision.action == "accept" or last.decision.rule == "audit"
+    accepted = not cancelled and (last.decision.action == "accept" or last.decision.rule == "audit")
     draft = drafts([last])[0] if accepted else best_draft(trace)
-    status: Status = "accepted" if accepted else "abstained"
-    if not accepted and graph.on_exhausted == "best" and draft and draft.confidence is not None:
+    status: Status = "cancelled" if cancelled else "accepted" if accepted else "abstained"
+    if status == "abstained" and graph.on_exhausted == "best" and draft and draft.confidence is not None:
         status = "best_effort"
     fields: dict[str, Any] = {"status": status, "rule": last.decision.rule}
     if draft is None:
         return fields
     return fields | {
-        "text" if status != "abstained" else "draft": draft.call.text,
+        "text" if status in ("accepted", "best_effort") else "draft": draft.call.text,
+        "tool_calls": draft.call.tool_calls if status in ("accepted", "best_effort") else (),
         "confidence": draft.confidence,
         "calibrated": draft.calibrated,
         "stage": draft.step.stage,

@@ -14,7 +14,7 @@ from cascade.policy.artifact import Certificate, Goal, Policy
 from cascade.policy.certify import fixed_sequence, loss_p_value, loss_upper, risk_upper, rows_needed
 from cascade.policy.design import TARGETS, Design, chains, problem_of
 from cascade.policy.ensemble import Ensemble
-from cascade.policy.features import Features
+from cascade.policy.features import features_of
 from cascade.policy.search import Problem, Setting, frontier, walk
 from cascade.policy.table import Column, Outcomes, Rows
 
@@ -42,7 +42,7 @@ def check_binary(outcomes: Outcomes) -> None:
         ConfigError: a quality is neither 0 nor 1.
     """
     for name, model in outcomes.models.items():
-        graded = np.flatnonzero((model.quality != 0.0) & (model.quality != 1.0))
+        graded = np.flatnonzero((model.credit != 0.0) & (model.credit != 1.0))
         if len(graded):
             row = int(graded[0])
             raise ConfigError(
@@ -58,7 +58,7 @@ def certify(design: Design, held_out: Outcomes, goal: Goal) -> tuple[Setting, tu
     The path was fixed before these rows were looked at, and the test stops at the first failure. Where
     several stages promise something, each has its share of delta at every step of their one path.
     """
-    features, rows = Features(held_out), len(held_out)
+    features, rows = features_of(held_out), len(held_out)
     scores = [None if s is None else score_values(s.score, features, rows) for s in design.stages]
     problem = problem_of(held_out, design.chain, scores, goal)
     if design.gate is not None:
@@ -124,7 +124,7 @@ def renew(old: Policy, table: Outcomes, goal: Goal) -> tuple[Certificate, ...] |
     if list(table.models)[-1] != old.chain[-1] and goal.kind == "max_loss":
         return None
     stage = apply_policy(old, table).answered_by
-    quality = np.column_stack([table.models[name].quality for name in old.chain])
+    quality = np.column_stack([table.models[name].credit for name in old.chain])
     promising = sum(isinstance(each.accept, float) for each in old.stages)
     made = certificates(old.chain, stage, quality, goal, promising, bounds=True)
     return made if made and all(each.bound <= each.alpha for each in made) else None
@@ -132,6 +132,12 @@ def renew(old: Policy, table: Outcomes, goal: Goal) -> tuple[Certificate, ...] |
 
 def refusal(fitting: Outcomes, goal: Goal, seed: int, top: str) -> Refusal:
     """Say why the rows do not support `goal`, and how many would if they were like these."""
+    if next(iter(fitting.models)) == top:
+        return Refusal(
+            f"{top} is the most accurate model, and none is cheaper: nothing can be saved; ask it alone, "
+            "or name at least two with --chain, last the one that it is measured against",
+            None,
+        )
     ensemble, found = Ensemble(fitting, seed), []
     for names in chains(list(fitting.models), top):
         for target in TARGETS:

@@ -78,7 +78,8 @@ def walk(problem: Problem, setting: Setting) -> Walk:
         stage[accepted], quality[accepted] = index, problem.quality[accepted, index]
         here &= ~accepted
         if setting.abstain:
-            given_up = here & (problem.scores[:, index] < setting.abstain[index])
+            score = problem.scores[:, index]
+            given_up = here & np.isfinite(score) & (score < setting.abstain[index])
             stage[given_up], quality[given_up] = -1, 0.0
             here &= ~given_up
     asked = here | skipped
@@ -206,7 +207,8 @@ def _onward(problem: Problem, setting: Setting, start: int, price: float) -> Col
     for index in reversed(range(start, problem.checked)):
         score = problem.scores[:, index]
         if setting.abstain and problem.abstention is not None:
-            value = np.where(score < setting.abstain[index], problem.abstention, value)
+            low = np.isfinite(score) & (score < setting.abstain[index])
+            value = np.where(low, problem.abstention, value)
         value = np.where(score >= setting.accept[index], problem.quality[:, index], value)
         value = value - price * problem.cost[:, index]
     return value
@@ -252,9 +254,10 @@ def _cut(score: Column, gain: Column) -> float:
 
 def boldest(score: Column, wrong: Column, risk: float) -> float:
     """Return the lowest threshold above which at most `risk` of the rows are wrong; inf if there is none."""
+    known = np.isfinite(score)
+    score, wrong = score[known], wrong[known]
     order = np.argsort(-score, kind="stable")
     ordered, errors = score[order], np.cumsum(wrong[order])
     ends = np.flatnonzero(np.diff(ordered, append=-np.inf) != 0)
-    ends = ends[np.isfinite(ordered[ends])]
     good = ends[errors[ends] <= risk * (ends + 1) + 1e-9]
     return float(ordered[good[-1]]) if len(good) else np.inf

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ Rows = NDArray[np.intp]
 @dataclass(frozen=True)
 class ModelOutcomes:
     """One model's columns; every number of a row is NaN where the model was not run on it.
+
+    Where its call failed the row has a cost, and no quality.
 
     Attributes:
         quality: 1 right, 0 wrong, or a grade between.
@@ -35,6 +38,16 @@ class ModelOutcomes:
     confidence: Column
     signals: Mapping[str, Column] = field(default_factory=dict)
     texts: Sequence[str | None] = ()
+
+    @property
+    def failed(self) -> NDArray[np.bool_]:
+        """Where the model was asked, and paid, and gave no answer."""
+        return np.asarray(np.isnan(self.quality) & np.isfinite(self.cost_usd))
+
+    @property
+    def credit(self) -> Column:
+        """The quality, 0 where the call failed."""
+        return np.where(self.failed, 0.0, self.quality)
 
     def take(self, rows: Rows) -> ModelOutcomes:
         """Return the given rows, in that order."""
@@ -58,6 +71,8 @@ class Outcomes:
         models: name → columns, in the table's order (cheapest first, by convention).
         fields: name → one text per row, for slices.
         sha256: of the file that the rows are from; empty for rows that are from none.
+        parent: the table and its rows that these were taken from, so that texts are read only once.
+        memo: what was computed from the rows; it belongs to who computes it.
     """
 
     ids: Sequence[str]
@@ -65,16 +80,21 @@ class Outcomes:
     models: Mapping[str, ModelOutcomes]
     fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sha256: str = ""
+    # Not for the caller to give, so that a table with other columns starts anew (`dataclasses.replace`).
+    parent: tuple[Outcomes, Rows] | None = field(init=False, default=None, compare=False, repr=False)
+    memo: dict[str, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, rows: Rows) -> Outcomes:
         """Return the given rows, in that order; `sha256` stays that of the whole file."""
-        return Outcomes(
+        taken = Outcomes(
             [self.ids[row] for row in rows],
             [self.prompts[row] for row in rows],
             {name: model.take(rows) for name, model in self.models.items()},
             {name: [values[row] for row in rows] for name, values in self.fields.items()},
             self.sha256,
         )
+        object.__setattr__(taken, "parent", (self, rows))
+        return taken

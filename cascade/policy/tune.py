@@ -36,7 +36,8 @@ def tune(
     """Find the cheapest policy that keeps the goal, or say that the rows do not support it.
 
     Args:
-        outcomes: rows with the outcome of every model; rows that lack one are left out.
+        outcomes: rows with the outcome of every model; rows that lack one are left out. A failed call is an
+            outcome: it is paid for, and the request goes on, as it does live.
         goal: what to keep.
         chain: models that may take part, in the order of asking; the last is the top model. Default: all,
             by mean cost, and the most accurate is the top model.
@@ -80,7 +81,7 @@ def _complete(outcomes: Outcomes, chain: Sequence[str] | None) -> Outcomes:
     whole = np.ones(len(outcomes), dtype=bool)
     for name in names:
         model = outcomes.models[name]
-        whole &= np.isfinite(model.quality) & np.isfinite(model.cost_usd)
+        whole &= np.isfinite(model.credit) & np.isfinite(model.cost_usd)
     rows = np.flatnonzero(whole)
     if not len(rows):
         raise ConfigError(
@@ -96,7 +97,7 @@ def _complete(outcomes: Outcomes, chain: Sequence[str] | None) -> Outcomes:
 def _thinned(table: Outcomes, names: list[str]) -> list[str]:
     """Leave out models that are far from the best for their cost, if there are too many to try all chains."""
     while len(names) > _MOST_MODELS:
-        accuracy = [float(table.models[name].quality.mean()) for name in names]
+        accuracy = [float(table.models[name].credit.mean()) for name in names]
         margin = [accuracy[i] - max(accuracy[:i], default=0.0) for i in range(len(names))]
         names.pop(int(np.argmin(margin)))
     return names
@@ -104,7 +105,7 @@ def _thinned(table: Outcomes, names: list[str]) -> list[str]:
 
 def _most_accurate(table: Outcomes) -> str:
     """Return the top model; of equals the cheaper one."""
-    return max(table.models, key=lambda name: float(table.models[name].quality.mean()))
+    return max(table.models, key=lambda name: float(table.models[name].credit.mean()))
 
 
 def _too_dear(table: Outcomes, goal: Goal) -> str:
@@ -141,13 +142,14 @@ def _stage(design: Design, setting: Setting, index: int, fitting: Outcomes) -> P
         return PolicyStage(model=name, accept="always" if at == -math.inf else "never")
     if at == math.inf and low == -math.inf:
         return PolicyStage(model=name, accept="never")
-    right = fitting.models[name].quality >= 1.0
+    known = np.isfinite(model.held_out)
+    right = fitting.models[name].quality[known] >= 1.0
     return PolicyStage(
         model=name,
         accept="never" if at == math.inf else at,
         abstain_below=None if not math.isfinite(low) else low,
         score=model.score,
-        confidence=fit("isotonic", model.held_out.tolist(), right.tolist()),
+        confidence=fit("isotonic", model.held_out[known].tolist(), right.tolist()),
     )
 
 

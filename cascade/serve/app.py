@@ -13,24 +13,29 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from cascade.config.load import LoadedGraph
 from cascade.errors import GradeError, TraceError, UnknownRunError
-from cascade.serve import api
+from cascade.serve import api, live
+from cascade.serve.board import Board
 from cascade.serve.dashboard import saving, summarise
 from cascade.serve.filters import GRADES, RULES, STATUSES, Query, read_query
 from cascade.serve.guard import Guard
-from cascade.serve.inputs import Viewer, read_body, viewer_of
-from cascade.serve.pages import HERE, render
+from cascade.serve.inputs import Viewer, page, read_body, root, viewer_of
+from cascade.serve.pages import HERE
 from cascade.serve.run_page import heat_levels, view
 from cascade.trace.store import TraceStore
 
 _PAGE = 50  # runs on a page of the list
 _WINDOW = 5000  # newest runs that the dashboard looks at
-_FILES = {"style.css": "text/css", "icon.svg": "image/svg+xml"}
+_FILES = {"style.css": "text/css", "icon.svg": "image/svg+xml", "live.js": "text/javascript"}
 
 router = APIRouter(default_response_class=HTMLResponse)
 
 
 def create_app(
-    store: TraceStore, graphs: Sequence[LoadedGraph] = (), *, hosts: Collection[str] = ()
+    store: TraceStore,
+    graphs: Sequence[LoadedGraph] = (),
+    *,
+    hosts: Collection[str] = (),
+    board: Board | None = None,
 ) -> FastAPI:
     """Return the viewer.
 
@@ -38,11 +43,13 @@ def create_app(
         store: where the runs are. The caller closes it.
         graphs: graph files whose runs are drawn in them, and shown on their calibration curves.
         hosts: names that the viewer is reached by, beside those of the loopback interface.
+        board: the runs at work in this process, if it makes any.
     """
     app = FastAPI(title="cascade", docs_url=None, redoc_url=None, openapi_url=None)
     known = {f"{loaded.graph.name}@{loaded.digest}": loaded for loaded in graphs}
-    app.state.viewer = Viewer(store, known)
+    app.state.viewer = Viewer(store, known, board or Board())
     app.include_router(api.router)
+    app.include_router(live.router)
     app.include_router(router)
     app.add_middleware(Guard, hosts=hosts)
     app.add_exception_handler(HTTPException, _http_problem)
@@ -58,7 +65,7 @@ def list_page(request: Request) -> Response:
     before = request.query_params.get("before") or None
     found = [] if query.problems else store.search(query.where, limit=_PAGE + 1, before=before)
     older = urlencode(query.given | {"before": found[_PAGE - 1].run}) if len(found) > _PAGE else None
-    return _page(
+    return page(
         request,
         "list.html",
         400 if query.problems else 200,
@@ -67,6 +74,7 @@ def list_page(request: Request) -> Response:
         older=older,
         newest=urlencode(query.given) if before else None,
         any_runs=bool(found or store.runs(limit=1)),
+        newest_run=None if before else _newest(store),
     )
 
 
@@ -76,7 +84,7 @@ def dashboard_page(request: Request) -> Response:
     store = viewer_of(request).store
     query = read_query(request.query_params)
     summary = None if query.problems else summarise(store.overview(query.where, limit=_WINDOW))
-    return _page(
+    return page(
         request,
         "dashboard.html",
         400 if query.problems else 200,
@@ -111,13 +119,13 @@ def _grade(request: Request, run: str, given: dict[str, str]) -> Response:
         grade = store.grade(run, correct, by=given.get("by"), note=given.get("note"))
     except GradeError as error:
         return _run_page(request, run, problem=str(error))
-    return RedirectResponse(f"{_root(request)}/runs/{grade.run}#grade", 303)
+    return RedirectResponse(f"{root(request)}/runs/{grade.run}#grade", 303)
 
 
 def _run_page(request: Request, run: str, *, problem: str | None = None) -> Response:
     viewer = viewer_of(request)
     result = viewer.store.get(run)
-    return _page(
+    return page(
         request,
         "run.html",
         422 if problem else 200,
@@ -131,7 +139,7 @@ def _run_page(request: Request, run: str, *, problem: str | None = None) -> Resp
 
 @router.get("/{name}")
 def static_file(name: str) -> Response:
-    """Serve the style sheet and the icon."""
+    """Serve the style sheet, the icon and the script."""
     if name not in _FILES:
         raise HTTPException(404, f"/{name} is no page of the viewer")
     return Response((HERE / "static" / name).read_bytes(), media_type=_FILES[name])
@@ -149,16 +157,9 @@ def _choices(query: Query, store: TraceStore) -> dict[str, object]:
     return {"given": query.given, "problems": query.problems, "options": options}
 
 
-def _root(request: Request) -> str:
-    """Where the viewer is mounted: the beginning of its links."""
-    return str(request.scope.get("root_path", ""))
-
-
-def _page(request: Request, template: str, status: int = 200, **values: object) -> Response:
-    place = viewer_of(request).store.location
-    path = request.url.path.removeprefix(_root(request))
-    html = render(template, root=_root(request), here=path, place=place, **values)
-    return HTMLResponse(html, status)
+def _newest(store: TraceStore) -> str:
+    """Return the newest run's name, or nothing."""
+    return next((row.run for row in store.runs(limit=1)), "")
 
 
 def _http_problem(request: Request, error: Exception) -> Response:
@@ -175,6 +176,6 @@ def _trace_problem(request: Request, error: Exception) -> Response:
 
 
 def _problem(request: Request, code: int, detail: str) -> Response:
-    if request.url.path.removeprefix(_root(request)).startswith("/v1/"):
+    if request.url.path.removeprefix(root(request)).startswith("/v1/"):
         return api.problem(code, detail)
-    return _page(request, "error.html", code, code=code, detail=detail)
+    return page(request, "error.html", code, code=code, detail=detail)

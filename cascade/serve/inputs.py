@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import HTMLResponse
 
 from cascade.config.load import LoadedGraph
+from cascade.serve.board import Board
+from cascade.serve.pages import render
 from cascade.trace.store import TraceStore
 
 _MOST = 64 * 1024  # bytes of a body; a grade is small
@@ -15,10 +18,11 @@ _MOST = 64 * 1024  # bytes of a body; a grade is small
 
 @dataclass(frozen=True)
 class Viewer:
-    """What the pages are made from: the runs, and the graph files that are known by `name@digest`."""
+    """What the pages are made from: the runs, stored and at work, and the known graphs by `name@digest`."""
 
     store: TraceStore
     graphs: dict[str, LoadedGraph]
+    board: Board
 
 
 def viewer_of(request: Request) -> Viewer:
@@ -39,3 +43,15 @@ async def read_body(request: Request) -> bytes:
         if len(body) > _MOST:
             raise HTTPException(413, f"the body is longer than {_MOST} bytes; a grade is shorter")
     return body
+
+
+def root(request: Request) -> str:
+    """Return where the viewer is mounted: the beginning of its links."""
+    return str(request.scope.get("root_path", ""))
+
+
+def page(request: Request, template: str, status: int = 200, **values: object) -> HTMLResponse:
+    """Return the page that `template` makes of `values`."""
+    place = viewer_of(request).store.location
+    here = request.url.path.removeprefix(root(request))
+    return HTMLResponse(render(template, root=root(request), here=here, place=place, **values), status)

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from cascade.config.draw import GIVE_UP, START, Arrow, Box, Kind, outline
 from cascade.config.schema import Graph
 from cascade.config.svg import Lit, drawing
-from cascade.records import Result, Step
+from cascade.records import Estimate, Result, Step
 from cascade.trace.words import clean, compared, number
 
 _NAME = 40  # characters of a name in a drawing
@@ -19,14 +19,29 @@ _OTHERWISE = {
     "audit": "audited",
     "no_estimate": "not measurable",
     "no_draft": "no answer",
+    "invalid": "not valid",
     "unavailable": "not available",
     "local_only": "must stay local",
     "over_cost": "over the cost limit",
     "over_seconds": "out of time",
     "over_calls": "over the call limit",
     "gate_failed": "gate failed",
+    "policy_below": "policy: not asked to answer",
+    "policy_abstain": "policy gives up",
+    "policy_skip": "policy passes over",
+    "early_exit": "stopped early",
+    "hedged": "the other was faster",
+    "cancelled": "cancelled",
+    "breaker_open": "left alone for a while",
+    "over_budget": "over the day's budget",
 }
-_ENDS = {"accepted": "answer", "best_effort": "best draft", "abstained": "no answer", "waiting": "a person"}
+_ENDS = {
+    "accepted": "answer",
+    "best_effort": "best draft",
+    "abstained": "no answer",
+    "waiting": "a person",
+    "cancelled": "cancelled",
+}
 
 
 def picture(result: Result, graph: Graph | None) -> Markup:
@@ -56,8 +71,8 @@ def _ways(result: Result, keys: Sequence[str]) -> dict[tuple[str, str], str]:
 def _left(step: Step) -> str:
     """Why a step was left."""
     rule, estimate, threshold = step.decision.rule, step.estimate, step.decision.threshold
-    if rule == "below_threshold" and estimate is not None and threshold is not None:
-        return " < ".join(compared(estimate.confidence, threshold))
+    if rule in ("below_threshold", "policy_below") and estimate is not None and threshold is not None:
+        return " < ".join(compared(_measure(estimate), threshold))
     best = max((step.gate or {}).items(), key=lambda item: item[1], default=None)
     if rule == "routed" and best is not None:
         return f"{clean(best[0], _NAME)} {number(best[1])}"
@@ -72,7 +87,12 @@ def _accepted(step: Step) -> str | None:
         return None
     if step.estimate is None or step.decision.threshold is None:
         return "unchecked"
-    return " ≥ ".join(compared(step.estimate.confidence, step.decision.threshold))
+    return " ≥ ".join(compared(_measure(step.estimate), step.decision.threshold))
+
+
+def _measure(estimate: Estimate) -> float:
+    """What the threshold was compared with: a policy's is one of its score."""
+    return estimate.score if estimate.by == "policy" else estimate.confidence
 
 
 def _in_graph(result: Result, graph: Graph) -> tuple[list[Box], list[Arrow], list[str]]:

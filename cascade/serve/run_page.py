@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from cascade.config.load import LoadedGraph
+from cascade.policy.budget import spent
 from cascade.records import Call, Result, Step, Token
 from cascade.serve import charts
 from cascade.serve.pages import percent
@@ -86,6 +87,7 @@ class RunView:
     steps: list[StepView]
     totals: list[str]
     calls: list[Bite]
+    timed: bool
 
 
 def view(result: Result, graphs: Mapping[str, LoadedGraph]) -> RunView:
@@ -101,6 +103,7 @@ def view(result: Result, graphs: Mapping[str, LoadedGraph]) -> RunView:
         steps=[_step(step, block, loaded) for step, block in zip(result.trace, blocks, strict=True)],
         totals=totals.split("\n"),
         calls=list(_waterfall(result)),
+        timed=starts_known(result),
     )
 
 
@@ -164,17 +167,24 @@ def _shade(token: Token) -> Shade:
 def _waterfall(result: Result) -> Iterator[Bite]:
     """Place the calls in time.
 
-    The trace has durations, not starts: a stage begins where the one before it ended; its gate's calls
-    begin with it, and the others together after them.
+    A run of a cascade that did not record starts yet has none: its stages are drawn one after the other,
+    and the calls of each together, after its gate's.
     """
-    total = max(result.seconds, sum(step.seconds for step in result.trace), 1e-9)
+    known = starts_known(result)
+    ends = [step.started + step.seconds if known else 0.0 for step in result.trace]
+    total = max(result.seconds, spent(result.trace).seconds, *ends, 1e-9)
     begin = 0.0
     for step in result.trace:
         gated = max((call.seconds for call in step.calls if call.role == "gate"), default=0.0)
         for call in step.calls:
             start = begin if call.role == "gate" else begin + gated
-            yield Bite(step.stage, call, _span(start / total, call, total))
+            yield Bite(step.stage, call, _span((call.started if known else start) / total, call, total))
         begin += step.seconds
+
+
+def starts_known(result: Result) -> bool:
+    """Return whether the trace says when its calls began; only the first may begin with the run itself."""
+    return any(call.started for step in result.trace for call in step.calls)
 
 
 def _span(start: float, call: Call, total: float) -> Markup:

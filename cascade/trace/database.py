@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,11 +13,15 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from cascade.errors import TraceError
+from cascade.trace.fulltext import create_index
+from cascade.trace.older import outdated, shadow_old_tables
 from cascade.trace.tables import SCHEMA_VERSION, metadata, schema_info
 
 BUSY_SECONDS = 10.0  # how long a connection waits for another process that is writing
+_LOCK = 0x63617363616465  # PostgreSQL's advisory lock of who makes or changes the tables
 
 _ELSEWHERE = "or choose another --trace-db"
 _LOCKED = ("another process has locked it", "end that process, or wait until it is done")
@@ -58,6 +64,11 @@ def parse_url(url: str) -> URL:
         raise TraceError(
             f"trace database {url!r}: {error}; give a file's path or a URL such as sqlite:///traces.db"
         ) from error
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise TraceError(
+            f"trace database {place(parsed)}: {parsed.get_backend_name()!r} is not supported; "
+            "give a file's path (SQLite) or a URL postgresql+psycopg://…"
+        )
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise TraceError(f"trace database {url!r} is in memory and would keep nothing; give a file's path")
     return parsed
@@ -90,10 +101,12 @@ def open_engine(url: URL, *, create: bool) -> Engine | None:
     try:
         engine = _sqlite(url, path, create=create) if path is not None else _engine(url)
     except ImportError as error:
-        raise TraceError(f"trace database {place(url)}: {error}; install that package") from error
+        raise TraceError(
+            f"trace database {place(url)}: {error}; `pip install 'cascade[postgres]'`, or install that driver"
+        ) from error
     try:
         with engine.connect() as connection:
-            ready = _check_schema(connection, url, create=create)
+            ready = (_ready_to_write if create else _ready_to_read)(connection, url)
             connection.commit()
     except SQLAlchemyError as error:
         engine.dispose()
@@ -106,8 +119,9 @@ def open_engine(url: URL, *, create: bool) -> Engine | None:
     return engine if ready else None
 
 
-def _engine(url: URL) -> Engine:
-    return create_engine(url, hide_parameters=True)  # the texts of a run have no place in error messages
+def _engine(url: URL, **options: Any) -> Engine:
+    # The texts of a run have no place in error messages.
+    return create_engine(url, hide_parameters=True, **options)
 
 
 def _check_folder(path: Path) -> None:
@@ -130,11 +144,14 @@ def _sqlite(url: URL, path: Path, *, create: bool) -> Engine:
         if not writable and not path.with_name(path.name + "-wal").exists():
             query["immutable"] = "1"  # WAL needs a writable folder; nobody can be writing here
         url = url.set(database=f"file:{quote(str(path.absolute()))}")
-    engine = _engine(url.set(query=query))
+    # Who only reads sees the tables of an older cascade through views; the next connection, if that has
+    # been upgraded meanwhile, without.
+    engine = _engine(url.set(query=query), poolclass=NullPool if not create and outdated(path) else None)
 
     @event.listens_for(engine, "connect")
     def pragmas(connection: sqlite3.Connection, _: object) -> None:
         if not create:
+            shadow_old_tables(connection)
             connection.execute("PRAGMA query_only = ON")
             return
         connection.execute("PRAGMA journal_mode = WAL")
@@ -145,9 +162,40 @@ def _sqlite(url: URL, path: Path, *, create: bool) -> Engine:
     return engine
 
 
-def _check_schema(connection: Connection, url: URL, *, create: bool) -> bool:
-    if create and connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # two processes must not make the tables at once
+def _ready_to_write(connection: Connection, url: URL) -> bool:
+    """Make the tables, or bring those of an older cascade up to date, all in one transaction."""
+    if connection.dialect.name == "sqlite":  # two processes must not do this at once
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+    version = _version(connection, url)
+    if version is None:
+        metadata.create_all(connection)
+        create_index(connection)
+        connection.execute(insert(schema_info).values(version=SCHEMA_VERSION))
+    elif version < SCHEMA_VERSION:
+        from cascade.trace.migrate import upgrade
+
+        upgrade(connection, version)
+    return True
+
+
+def _ready_to_read(connection: Connection, url: URL) -> bool:
+    version = _version(connection, url)
+    if version is not None and version < SCHEMA_VERSION and connection.dialect.name != "sqlite":
+        raise TraceError(
+            f"trace database {place(url)} has schema version {version}; this cascade reads {SCHEMA_VERSION}; "
+            "`cascade trace upgrade` brings it up to date"
+        )
+    return version is not None
+
+
+def _version(connection: Connection, url: URL) -> int | None:
+    """Return the version of the tables, None if there are none.
+
+    Raises:
+        TraceError: they are another program's, or a newer cascade's.
+    """
     names = set(inspect(connection).get_table_names())
     if schema_info.name not in names:
         if taken := names & set(metadata.tables):
@@ -155,17 +203,39 @@ def _check_schema(connection: Connection, url: URL, *, create: bool) -> bool:
                 f"trace database {place(url)}: its table {min(taken)!r} is another program's; "
                 "choose another --trace-db"
             )
-        if create:
-            metadata.create_all(connection)
-            connection.execute(insert(schema_info).values(version=SCHEMA_VERSION))
-        return create
+        return None
     version = connection.execute(select(schema_info.c.version)).scalar_one_or_none()
-    if version != SCHEMA_VERSION:
+    if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
         raise TraceError(
             f"trace database {place(url)} has schema version {version}; this cascade reads {SCHEMA_VERSION}; "
             f"install the cascade that wrote it, {_ELSEWHERE}"
         )
-    return True
+    return version
+
+
+@contextmanager
+def reading(url: str) -> Iterator[Connection | None]:
+    """Give a connection that sees the database as it is now, whoever writes meanwhile; None if there is none.
+
+    Raises:
+        TraceError: the database cannot be read.
+    """
+    parsed = parse_url(url)
+    engine = open_engine(parsed, create=False)
+    if engine is None:
+        yield None
+        return
+    try:
+        with engine.connect() as connection:
+            if engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")  # in place
+            yield connection
+    except SQLAlchemyError as error:
+        raise failure(error, parsed) from error
+    finally:
+        engine.dispose()
 
 
 def failure(error: SQLAlchemyError, url: URL) -> TraceError:

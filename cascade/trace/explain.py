@@ -8,9 +8,11 @@ from datetime import datetime
 
 from cascade.config.schema import Graph
 from cascade.records import Baseline, Call, Estimate, Result, Step
-from cascade.trace.reasons import SKIPPED, Point, reason
+from cascade.trace.point import Point
+from cascade.trace.reasons import SKIPPED, reason
 from cascade.trace.words import clean, compared, duration, fill, number, quoted, usd
 
+_MARGINAL = "The confidence is so near the threshold that the model's numerical noise could have turned this."
 _NARROW, _WIDE = 40, 100  # columns of readable prose
 
 
@@ -52,6 +54,8 @@ def _head(result: Result) -> Iterator[str]:
         yield f"Answer: {quoted(result.text, 600)} {source}."
     elif result.status == "best_effort":
         yield f"Best effort, accepted by no stage: {quoted(result.text, 600)} {source}."
+    elif result.status == "cancelled":
+        yield "No answer: the run was cancelled."
     elif result.status == "waiting":
         yield "No answer yet: the run waits for a person."
     else:
@@ -70,6 +74,8 @@ def _step(point: Point, width: int) -> Iterator[str]:
         yield fill(line, width, "   ", "  ")
     why, otherwise = reason(point)
     yield fill(why, width, "   ", "  ")
+    if decision.marginal:
+        yield fill(_MARGINAL, width, "   ", "  ")
     if otherwise is not None:
         yield fill(f"What if: {otherwise}", width, "   ", "  ")
 
@@ -82,6 +88,8 @@ def _verdict(step: Step) -> str:
         return f"routed to {target}"
     if step.decision.rule == "audit":
         return f"confident, passed on to {target} for an audit"
+    if step.decision.rule == "cancelled":
+        return "cancelled"
     done = "skipped" if step.decision.rule in SKIPPED else "not accepted"
     return f"{done}, escalated to {target}" if target else f"{done}, and no stage is left"
 
@@ -112,6 +120,8 @@ def _call(call: Call, *, sample: bool) -> str:
 def _estimate(estimate: Estimate, threshold: float | None) -> str:
     signals = ", ".join(f"{name} {number(value)}" for name, value in estimate.signals.items())
     sure = estimate.confidence
+    if estimate.by == "policy":
+        threshold = None  # it is one of the score, not of the confidence
     confidence = number(sure) if threshold is None else compared(sure, threshold)[0]
     meaning = f"Uncalibrated: {confidence} is a raw score, not a measured chance of being right."
     if estimate.calibrated:

@@ -1,44 +1,23 @@
 """Grades: whether an answer was right, as a person or a job says afterwards.
 
-A run may be graded again: the newest grade counts, and all are kept. The table is made with the first
-grade, so a database without one, or a reader that does not know it, works as before.
+A run may be graded again: the newest grade counts, and all are kept. Each has its entry in the ledger.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import (
-    Boolean,
-    Column,
-    Connection,
-    Engine,
-    ForeignKey,
-    Integer,
-    ScalarSelect,
-    Table,
-    insert,
-    inspect,
-    select,
-)
+from sqlalchemy import Connection, Engine, ScalarSelect, insert, select
 
 from cascade.errors import GradeError
 from cascade.records import Record
-from cascade.trace.tables import UnicodeText, metadata, runs
+from cascade.trace.ledger import Draft, append, body_of_grade, lock
+from cascade.trace.rows import without_nul
+from cascade.trace.tables import grades, runs, storable
 
 MAX_BY, MAX_NOTE = 200, 10_000  # characters
-
-grades = Table(
-    "grades",
-    metadata,
-    Column("seq", Integer, primary_key=True),  # the order of grading
-    Column("run", UnicodeText, ForeignKey("runs.run", ondelete="CASCADE"), nullable=False, index=True),
-    Column("correct", Boolean, nullable=False),
-    Column("by", UnicodeText),
-    Column("note", UnicodeText),
-    Column("at", UnicodeText, nullable=False),
-    sqlite_autoincrement=True,
-)
 
 
 class Grade(Record):
@@ -69,36 +48,45 @@ def checked_grade(grade: Grade) -> Grade:
     return grade.model_copy(update={**values, "at": at})
 
 
-def add_grade(engine: Engine, grade: Grade) -> None:
+def add_grade(engine: Engine, grade: Grade, key: bytes | None = None) -> None:
     """Store `grade`, of a run that exists.
 
     Raises:
         GradeError: the run has neither an answer nor a draft.
     """
     with engine.begin() as connection:
-        if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # two processes must not make the table at once
+        lock(connection)
         row = connection.execute(select(runs.c.text, runs.c.draft).where(runs.c.run == grade.run)).one()
         if row.text is None and row.draft is None:
             raise GradeError(
                 f"run {grade.run!r} has neither an answer nor a draft; there is nothing to grade"
             )
-        grades.create(connection, checkfirst=True)
-        connection.execute(insert(grades).values(grade.model_dump()))
+        insert_grades(connection, [grade], key)
+
+
+def insert_grades(connection: Connection, given: Sequence[Grade], key: bytes | None) -> None:
+    """Insert grades and their entries in the ledger, in a transaction that holds the ledger's lock."""
+    rows = [_row(grade) for grade in given]
+    if connection.dialect.name == "postgresql":
+        rows = [without_nul(row) for row in rows]
+    numbers = append(connection, [Draft("grade", row["run"], body_of_grade(row)) for row in rows], key)
+    if rows:
+        connection.execute(
+            insert(grades), [row | {"seq": seq} for row, seq in zip(rows, numbers, strict=True)]
+        )
+
+
+def _row(grade: Grade) -> dict[str, Any]:
+    """Return the row of `grade` as the database will hold it."""
+    values = grade.model_dump().items()
+    return {name: storable(value) if isinstance(value, str) else value for name, value in values}
 
 
 def read_grades(connection: Connection, run: str) -> tuple[Grade, ...]:
     """Return the grades of `run`, the newest last."""
-    if not has_grades(connection):
-        return ()
     columns = [grades.c[name] for name in Grade.model_fields]
     query = select(*columns).where(grades.c.run == run).order_by(grades.c.seq)
     return tuple(Grade(**row) for row in connection.execute(query).mappings())
-
-
-def has_grades(connection: Connection) -> bool:
-    """Return whether anything was ever graded here."""
-    return inspect(connection).has_table(grades.name)
 
 
 def newest_grade() -> ScalarSelect[bool]:

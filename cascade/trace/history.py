@@ -12,8 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from cascade.errors import TraceError
 from cascade.records import Result
 from cascade.trace.database import failure, open_engine, parse_url, place
-from cascade.trace.queries import RunFilter, conditions
-from cascade.trace.tables import calls, from_rows, runs, steps
+from cascade.trace.filters import RunFilter, conditions
+from cascade.trace.rows import from_rows
+from cascade.trace.tables import calls, runs, steps
 
 _CHUNK = 500
 
@@ -23,7 +24,7 @@ def history(url: str, where: RunFilter) -> Iterator[Result]:
 
     Args:
         url: a SQLAlchemy URL, or the path of a SQLite file.
-        where: which runs; `grade` is not looked at.
+        where: which runs.
 
     Raises:
         TraceError: the database cannot be read, or a run in it is damaged.
@@ -32,7 +33,7 @@ def history(url: str, where: RunFilter) -> Iterator[Result]:
     engine = open_engine(parsed, create=False)
     if engine is None:
         return
-    wanted = list(conditions(where, graded=False))
+    wanted = list(conditions(where))
     last = 0
     try:
         while True:
@@ -87,7 +88,7 @@ def dearest_calls(url: str, where: RunFilter) -> dict[str, float]:
     if engine is None:
         return {}
     query = select(calls.c.model, func.max(calls.c.cost_usd)).join(runs, runs.c.run == calls.c.run)
-    query = query.where(*conditions(where, graded=False)).group_by(calls.c.model)
+    query = query.where(*conditions(where)).group_by(calls.c.model)
     try:
         with engine.connect() as connection:
             return {row[0]: row[1] for row in connection.execute(query)}

@@ -6,11 +6,12 @@ from itertools import groupby
 from typing import Any
 
 from pydantic import Field
-from sqlalchemy import Connection, RowMapping, Select, func, null, select
+from sqlalchemy import Connection, RowMapping, Select, func, select
 
 from cascade.records import Record
-from cascade.trace.grades import has_grades, newest_grade
-from cascade.trace.queries import RunFilter, conditions
+from cascade.trace.filters import RunFilter
+from cascade.trace.grades import newest_grade
+from cascade.trace.search import newest
 from cascade.trace.tables import calls, runs, steps
 
 _TEXT = 200  # characters of a text
@@ -51,20 +52,18 @@ class Overview(Record):
 
 def read_overview(connection: Connection, where: RunFilter, limit: int) -> Overview:
     """Return the figures of the newest `limit` runs in `where`."""
-    graded = has_grades(connection)
-    newest = select(runs.c.seq, runs.c.run).where(*conditions(where, graded=graded))
-    newest = newest.order_by(runs.c.seq.desc()).limit(limit)
-    window = newest.subquery()
+    numbers = newest(connection, where, limit=limit)
     names = [name for name in Figures.model_fields if name in runs.c]
-    grade = newest_grade() if graded else null()
     query = select(
         *(runs.c[name] for name in names),
         func.substr(runs.c.request_text, 1, _TEXT).label("request"),
-        grade.label("correct"),
+        newest_grade().label("correct"),
     )
-    query = query.where(runs.c.seq.in_(select(window.c.seq))).order_by(runs.c.seq.desc())
+    query = query.where(runs.c.seq.in_(numbers)).order_by(runs.c.seq.desc())
     figures = tuple(Figures(**row) for row in connection.execute(query).mappings())
-    return Overview(figures=figures, opinions=_opinions(connection, select(window.c.run)))
+    return Overview(
+        figures=figures, opinions=_opinions(connection, select(runs.c.run).where(runs.c.seq.in_(numbers)))
+    )
 
 
 def _opinions(connection: Connection, names: Select[Any]) -> dict[str, tuple[Opinion, ...]]:

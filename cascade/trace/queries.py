@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, RowMapping, func, null, or_, select
+from sqlalchemy import Connection, RowMapping, func, select
 
 from cascade.errors import TraceError, UnknownRunError
 from cascade.records import Record, Result
-from cascade.trace.grades import has_grades, newest_grade
-from cascade.trace.tables import calls, from_rows, full_graph, runs, steps
+from cascade.trace.filters import RunFilter
+from cascade.trace.grades import newest_grade
+from cascade.trace.rows import from_rows, full_graph
+from cascade.trace.search import newest
+from cascade.trace.tables import calls, runs, steps
+
+__all__ = ["RunFilter", "RunSummary", "find_run", "list_runs", "read_run", "values_of"]
 
 _TEXT = 200  # characters of the request and of the answer in a summary
 _VALUES = 100  # most values of a column that are listed
@@ -42,29 +45,6 @@ class RunSummary(Record):
 
 
 _SUMMARY = (*(name for name in RunSummary.model_fields if name in runs.c), "digest", "draft", "request_text")
-
-
-class RunFilter(Record):
-    """Which runs are wanted; None does not filter.
-
-    `graph` is a name, of any version, or `name@digest`. Confidence and cost (USD) are at least or at most
-    what is given. `since` is inclusive, `until` is not; both are UTC in ISO 8601, as stored. `contains` is
-    looked for in the request, the answer and the draft, without regard to case of ASCII letters, and at the
-    beginning of the run's name. `grade` is the newest one.
-    """
-
-    graph: str | None = None
-    status: str | None = None
-    tier: str | None = None
-    rule: str | None = None
-    confidence_min: float | None = None
-    confidence_max: float | None = None
-    cost_min: float | None = None
-    cost_max: float | None = None
-    since: str | None = None
-    until: str | None = None
-    contains: str | None = None
-    grade: Literal["right", "wrong", "none"] | None = None
 
 
 def find_run(connection: Connection, run: str, place: str) -> str:
@@ -118,53 +98,13 @@ def list_runs(
         before: only runs stored before this one.
         limit: at most so many.
     """
-    graded = has_grades(connection)
-    grade = newest_grade() if graded else null()
-    query = select(*(runs.c[name] for name in _SUMMARY), grade.label("correct"))
-    query = query.where(*conditions(where, graded=graded)).order_by(runs.c.seq.desc()).limit(limit)
+    below = None
     if before is not None:
-        query = query.where(runs.c.seq < select(runs.c.seq).where(runs.c.run == before).scalar_subquery())
+        below = connection.execute(select(runs.c.seq).where(runs.c.run == before)).scalar() or 0
+    numbers = newest(connection, where, limit=limit, below=below)
+    query = select(*(runs.c[name] for name in _SUMMARY), newest_grade().label("correct"))
+    query = query.where(runs.c.seq.in_(numbers)).order_by(runs.c.seq.desc())
     return [_summary(row) for row in connection.execute(query).mappings()]
-
-
-def conditions(where: RunFilter, *, graded: bool) -> Iterator[ColumnElement[bool]]:
-    """Yield what a query of `runs` has to ask for to get those in `where`.
-
-    Args:
-        where: which runs.
-        graded: whether the table of grades exists.
-    """
-    if where.graph is not None:
-        name, at, digest = where.graph.partition("@")
-        yield runs.c.graph == name
-        if at:
-            yield runs.c.digest == digest
-    for field, test in _TESTS.items():
-        if (value := getattr(where, field)) is not None:
-            yield test(value)
-    if where.grade is not None:
-        grade = newest_grade() if graded else null()
-        yield grade.is_(None) if where.grade == "none" else grade.is_(where.grade == "right")
-
-
-def _contains(text: str) -> ColumnElement[bool]:
-    texts = (runs.c.request_text, runs.c.text, runs.c.draft)
-    found = [column.icontains(text, autoescape=True) for column in texts]
-    return or_(*found, runs.c.run.startswith(text.upper(), autoescape=True))
-
-
-_TESTS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
-    "status": lambda value: runs.c.status == value,
-    "tier": lambda value: runs.c.tier == value,
-    "rule": lambda value: runs.c.rule == value,
-    "confidence_min": lambda value: runs.c.confidence >= value,
-    "confidence_max": lambda value: runs.c.confidence <= value,
-    "cost_min": lambda value: runs.c.cost_usd >= value,
-    "cost_max": lambda value: runs.c.cost_usd <= value,
-    "since": lambda value: runs.c.started >= value,
-    "until": lambda value: runs.c.started < value,
-    "contains": _contains,
-}
 
 
 def values_of(connection: Connection, column: str) -> list[str]:

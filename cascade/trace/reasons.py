@@ -4,62 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from cascade.config.schema import Graph, Stage
-from cascade.records import Call, Result, Rule, Step
+from cascade.records import Rule
+from cascade.trace.point import Point, Reason
 from cascade.trace.words import clean, compared, down, duration, number, quoted, usd
 
-SKIPPED = frozenset({"unavailable", "local_only", "over_cost", "over_seconds", "over_calls"})
+SKIPPED = frozenset({
+    "unavailable", "breaker_open", "local_only", "over_budget", "over_cost", "over_seconds", "over_calls",
+    "policy_skip",
+})  # fmt: skip
 _NEEDS = {
     "labels": "the model's probabilities for a closed set of labels",
     "logprob": "the log-probabilities of the answer's tokens",
     "agreement": "at least two answers to compare",
 }
-
-
-@dataclass(frozen=True)
-class Point:
-    """A step of a run; the graph it ran on, if known, tells what the step could have done instead."""
-
-    result: Result
-    index: int
-    graph: Graph | None
-
-    @property
-    def step(self) -> Step:
-        """The step itself."""
-        return self.result.trace[self.index]
-
-    @property
-    def stage(self) -> Stage | None:
-        """The step's stage in the graph, if the graph is known and still has it."""
-        stages = self.graph.stages if self.graph else []
-        return next((stage for stage in stages if stage.name == self.step.stage), None)
-
-    @property
-    def onward(self) -> str:
-        """Where the step would have gone without an accepted answer."""
-        if self.graph is None or self.stage is None:
-            return "the request would have gone on to the next stage, if there is one"
-        target = self.graph.next_stage(self.step.stage)
-        return f"the request would have gone on to {target}" if target else "nothing would have been accepted"
-
-    @property
-    def asked(self) -> str:
-        """The models of a stage that was not started."""
-        return " and ".join(self.stage.ask) if self.stage and self.stage.ask else "its models"
-
-    @property
-    def draft(self) -> Call | None:
-        """The draft that was judged, or would have been."""
-        if self.step.estimate is not None and self.step.estimate.chosen < len(self.step.calls):
-            return self.step.calls[self.step.estimate.chosen]
-        good = [call for call in self.step.calls if call.role == "answer" and call.error is None]
-        return good[0] if good else None
-
-
-Reason = tuple[str, str | None]  # why it happened; what would have changed it
 
 
 def reason(point: Point) -> Reason:
@@ -69,6 +27,8 @@ def reason(point: Point) -> Reason:
 
 def _confident(point: Point) -> Reason:
     estimate, threshold = point.step.estimate, point.step.decision.threshold
+    if estimate is not None and estimate.by == "policy":
+        return _policy_accept(point)
     if estimate is None or threshold is None:
         return "Its confidence reached the stage's threshold.", None
     shown, needed = compared(estimate.confidence, threshold)
@@ -139,9 +99,51 @@ def _no_draft(point: Point) -> Reason:
     return why if answers else "It got no answer.", "one call that works would have given an answer to judge."
 
 
+def _invalid(point: Point) -> Reason:
+    drafts = [call for call in point.step.calls if call.role == "answer" and call.error is None]
+    what = "Its answer is" if len(drafts) == 1 else f"All of its {len(drafts)} answers are"
+    why = f"{what} not the JSON or the tool calls that the request asks for: {_detail(point)}"
+    return why, "an answer that satisfies the schema would have been judged; no stage accepts an invalid one."
+
+
 def _unavailable(point: Point) -> Reason:
     why = f"Nothing was called, because no model of this stage can be: {_detail(point)}"
     return why, f"with that put right, {point.asked} would have been asked."
+
+
+def _breaker_open(point: Point) -> Reason:
+    why = f"Nothing was called, because it failed again and again: {_detail(point)}"
+    return why, f"once the breaker lets a call through, {point.asked} would have been asked."
+
+
+def _over_budget(point: Point) -> Reason:
+    why = f"Nothing was called, because it could have cost more than is left for today: {_detail(point)}"
+    return why, f"with a larger budget (budgets), or tomorrow, {point.asked} would have been asked."
+
+
+def _early_exit(point: Point) -> Reason:
+    stopped = [call for call in point.step.calls if call.meta.get("finish_reason") == "early_exit"]
+    needed = point.step.decision.threshold
+    asked = "what this stage asks for" if needed is None else f"the {number(needed)} that this stage asks for"
+    written = sum(call.tokens_out for call in stopped)
+    noted = [call.meta.get("spared_tokens") for call in stopped]
+    spared = sum(count for count in noted if isinstance(count, int))
+    why = f"It was stopped after {written} tokens: whatever came next, its confidence could not reach {asked}"
+    saved = f" That spared at most {spared} tokens." if spared else ""
+    return (
+        f"{why} (accept).{saved}",
+        "without early_exit it would have been written to its end, and not accepted.",
+    )
+
+
+def _hedged(point: Point) -> Reason:
+    other = point.step.decision.to
+    why = f"It ran at the same time as {other}, which answered first; what was still under way was cancelled."
+    return why, "without hedge the stages would have been asked one after the other."
+
+
+def _cancelled(point: Point) -> Reason:
+    return "The run was cancelled while this stage was at work; a call that had begun may be billed.", None
 
 
 def _local_only(point: Point) -> Reason:
@@ -206,6 +208,41 @@ def _gate_failed(point: Point) -> Reason:
     return why + detail, "a gate that works would have chosen a branch."
 
 
+def _policy_accept(point: Point) -> Reason:
+    estimate, threshold = point.step.estimate, point.step.decision.threshold
+    if estimate is None or threshold is None:
+        return f"The policy accepts whatever this stage answers: {_detail(point)}", None
+    shown, needed = compared(estimate.score, threshold)
+    why = f"The policy's score {shown} reaches its threshold {needed}: {_detail(point)}"
+    return why, f"at any threshold above {number(estimate.score, 6)} (now {needed}), {point.onward}."
+
+
+def _policy_below(point: Point) -> Reason:
+    estimate, threshold = point.step.estimate, point.step.decision.threshold
+    if estimate is None or threshold is None:
+        why = "The policy asks this model only for what its answer tells about the next ones"
+        return f"{why}: {_detail(point)}", None
+    shown, needed = compared(estimate.score, threshold)
+    why = f"The policy's score {shown} is less than its threshold {needed}: {_detail(point)}"
+    least = down(estimate.score) if 0.0 < estimate.score <= 1.0 else number(estimate.score, 6)
+    limit = f"a threshold of at most {least} (now {needed})"
+    return why, f"at {limit} this answer would have been accepted; {_saved(point)}"
+
+
+def _policy_abstain(point: Point) -> Reason:
+    estimate, threshold = point.step.estimate, point.step.decision.threshold
+    shown, needed = ("its score", "the policy's least")
+    if estimate is not None and threshold is not None:
+        shown, needed = compared(estimate.score, threshold)
+    why = f"The policy gives up here: score {shown} is less than {needed}, so asking on is not worth it"
+    return f"{why}: {_detail(point)}", f"at a lower abstention threshold {point.onward}."
+
+
+def _policy_skip(point: Point) -> Reason:
+    why = f"Nothing was called, because the policy passes this stage over: {_detail(point)}"
+    return why, f"without the policy, {point.asked} would have been asked."
+
+
 def _detail(point: Point) -> str:
     return clean(point.step.decision.detail or "no detail was recorded", 300).rstrip(".") + "."
 
@@ -217,12 +254,22 @@ _REASONS: dict[Rule, Callable[[Point], Reason]] = {
     "below_threshold": _below,
     "no_estimate": _no_estimate,
     "no_draft": _no_draft,
+    "invalid": _invalid,
     "unavailable": _unavailable,
     "local_only": _local_only,
+    "breaker_open": _breaker_open,
+    "over_budget": _over_budget,
+    "early_exit": _early_exit,
+    "hedged": _hedged,
+    "cancelled": _cancelled,
     "over_cost": _over_cost,
     "over_seconds": _over_seconds,
     "over_calls": _over_calls,
     "routed": _routed,
     "gate_unsure": _gate_unsure,
     "gate_failed": _gate_failed,
+    "policy_accept": _policy_accept,
+    "policy_below": _policy_below,
+    "policy_abstain": _policy_abstain,
+    "policy_skip": _policy_skip,
 }

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cascade.records import Call, Result, Step
+from cascade.records import Call, Request, Result, Step, ToolCall
 
 _QUOTE = 12  # characters in common with a private text that make a piece of an error message a quotation
 
@@ -25,15 +25,20 @@ def redact(result: Result) -> Result:
     messages and details lose what they quote of the request or an answer.
     """
     answers = [call.text for step in result.trace for call in step.calls if call.role == "answer"]
-    private = [text for text in (result.request.text, result.text, result.draft, *answers) if text]
+    messages = result.request.messages
+    tools = frozenset(tool.name for tool in result.request.tools)
+    said = [message.content for message in messages]
+    asked = [message.tool_calls for message in messages]
+    asked += [result.tool_calls, *(call.tool_calls for step in result.trace for call in step.calls)]
+    said += [call.arguments for calls in asked for call in calls]
+    private = [text for text in (result.request.text, *said, result.text, result.draft, *answers) if text]
     return result.model_copy(
         update={
             "text": hashed(result.text),
             "draft": hashed(result.draft),
-            "request": result.request.model_copy(
-                update={"text": hashed(result.request.text), "metadata": {}}
-            ),
-            "trace": tuple(_step(step, private) for step in result.trace),
+            "tool_calls": _tool_calls(result.tool_calls, tools),
+            "request": _request(result.request, tools),
+            "trace": tuple(_step(step, private, tools) for step in result.trace),
         }
     )
 
@@ -45,20 +50,45 @@ def hashed(text: str | None) -> str | None:
     return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
-def _step(step: Step, private: Sequence[str]) -> Step:
+def _request(request: Request, tools: frozenset[str]) -> Request:
+    messages = tuple(
+        message.model_copy(
+            update={"content": hashed(message.content), "tool_calls": _tool_calls(message.tool_calls, tools)}
+        )
+        for message in request.messages
+    )
+    return request.model_copy(update={"text": hashed(request.text), "messages": messages, "metadata": {}})
+
+
+def _tool_calls(calls: Iterable[ToolCall], tools: frozenset[str]) -> tuple[ToolCall, ...]:
+    """Hash what the model wrote; the names of `tools` are the application's."""
+    return tuple(
+        call.model_copy(
+            update={
+                "name": call.name if call.name in tools else hashed(call.name),
+                "arguments": hashed(call.arguments),
+            }
+        )
+        for call in calls
+    )
+
+
+def _step(step: Step, private: Sequence[str], tools: frozenset[str]) -> Step:
     decision = step.decision.model_copy(update={"detail": _unquote(step.decision.detail, private)})
-    calls = tuple(_call(call, private) for call in step.calls)
+    calls = tuple(_call(call, private, tools) for call in step.calls)
     return step.model_copy(update={"decision": decision, "calls": calls})
 
 
-def _call(call: Call, private: Sequence[str]) -> Call:
+def _call(call: Call, private: Sequence[str], tools: frozenset[str]) -> Call:
     labels = call.labels and {hashed(name) or "": value for name, value in call.labels.items()}
     return call.model_copy(
         update={
             "text": hashed(call.text),
+            "tool_calls": _tool_calls(call.tool_calls, tools),
             "labels": labels,
             "tokens": tuple(token.model_copy(update={"text": ""}) for token in call.tokens),
-            "meta": {key: _without_strings(value) for key, value in call.meta.items()},
+            # `run` is the id of a nested cascade's run, no text.
+            "meta": {k: v if k == "run" else _without_strings(v) for k, v in call.meta.items()},
             "error": _unquote(call.error, private),
         }
     )

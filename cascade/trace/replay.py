@@ -8,17 +8,22 @@ on, and what could have happened is bounded, not guessed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cascade.config.schema import AgreementConfidence, ClassifierGate, Graph, HumanModel, Stage
+from cascade.config.gates import ClassifierGate
+from cascade.config.schema import AgreementConfidence, Graph, HumanModel, Stage
+from cascade.policy import steer
+from cascade.policy.artifact import Policy
 from cascade.policy.budget import Spend, spent, worst_case
 from cascade.policy.calibrate import Calibration
 from cascade.policy.decide import admit, decide, route
 from cascade.policy.outcome import conclude
+from cascade.policy.steer import Answer
 from cascade.records import Call, Decision, Estimate, Request, Result, Step
 from cascade.trace.reasons import SKIPPED
+from cascade.trace.steered import steered
 
 Price = Callable[[str, Request], float | None]
 
@@ -32,12 +37,16 @@ class Scene:
         seconds: the time limit that the runs were made under; None if there was none.
         calibrations: stage name → map from score to confidence.
         price: (model name, request) → the most that one call may cost, in USD; None if no bound is known.
+        policy: decides in place of the stages' thresholds, if there is one.
+        answers: what the models answered in some steps, and what was measured then; needed with a policy.
     """
 
     graph: Graph
     seconds: float | None
     calibrations: Mapping[str, Calibration]
     price: Price
+    policy: Policy | None = None
+    answers: Callable[[Iterable[Step]], Mapping[str, Answer]] = lambda steps: {}
 
 
 class Outcome(NamedTuple):
@@ -81,29 +90,12 @@ def replay(result: Result, scene: Scene) -> Replayed:
         step = _again(scene, result, scene.graph.stage(name), recorded.get(name), steps)
         if step is None:
             return _bounded(scene, result, name, tuple(steps))
+        if step.decision.action == "accept":
+            steps += [lost for lost in result.trace if _lost(lost, step) and lost not in steps]
         steps.append(step)
         name = step.decision.to
     cost = spent(steps).cost_usd
     return Replayed(result.run, tuple(steps), (_outcome(scene.graph, steps),), cost, cost)
-
-
-def misfit(result: Result, graph: Graph) -> str | None:
-    """Return why `result` says nothing about `graph`, or None if it fits."""
-    stages = {stage.name: stage for stage in graph.stages}
-    for step in result.trace:
-        stage = stages.get(step.stage)
-        if stage is None:
-            return f"stage {step.stage!r} is not in this graph"
-        gate = [stage.gate.model] if isinstance(stage.gate, ClassifierGate) else []
-        for call in step.calls:
-            if call.model not in (gate if call.role == "gate" else stage.ask):
-                return f"stage {step.stage!r} asked model {call.model!r}, which it does not in this graph"
-        drafts = [call for call in step.calls if call.role == "answer"]
-        if len(drafts) != stage.samples * len({call.model for call in drafts}):
-            return f"stage {step.stage!r} drew another number of samples"
-        if step.gate and not set(step.gate) <= set((stage.gate and stage.gate.to) or stage.ask):
-            return f"stage {step.stage!r} had a gate with other candidates"
-    return None
 
 
 def _again(
@@ -111,11 +103,16 @@ def _again(
 ) -> Step | None:
     """Decide `stage` anew from its recorded step `old`; None if that takes a call that was never made."""
     used = spent(steps)
+    skipped = _passed_over(scene, result, stage)
+    if skipped is not None:
+        return Step(stage=stage.name, decision=skipped)
     refused = _refused(scene, result.request, stage, old, used)
     if refused is not None:
         return Step(stage=stage.name, decision=refused)
     if old is None or old.decision.rule in SKIPPED or not _same_time(scene, result, old, used):
         return None
+    if old.decision.rule == "hedged":
+        return old if _beaten(scene, result, old, steps) else None
     drafts = {call.model for call in old.calls if call.role == "answer"}
     if stage.gate is not None:
         turned = route(scene.graph, stage, old.gate)
@@ -125,10 +122,31 @@ def _again(
         scores = old.gate or {}
         if drafts != set(sorted(scores, key=lambda name: -scores[name])[: stage.gate.top]):
             return None
-    if not drafts:
-        return None
+    return _judged_anew(scene, result, stage, old, steps) if drafts else None
+
+
+def _lost(step: Step, winner: Step) -> bool:
+    return step.decision.rule == "hedged" and step.decision.to == winner.stage
+
+
+def _beaten(scene: Scene, result: Result, old: Step, steps: Sequence[Step]) -> bool:
+    """Return whether the answer for which `old` was stopped (a hedge) would still be accepted."""
+    for winner in result.trace:
+        if _lost(old, winner):
+            again = _again(scene, result, scene.graph.stage(winner.stage), winner, [*steps, old])
+            return again is not None and again.decision.action == "accept"
+    return False
+
+
+def _judged_anew(scene: Scene, result: Result, stage: Stage, old: Step, steps: Sequence[Step]) -> Step | None:
+    """Decide by the policy, or by the stage's own check; None if nobody measured then what is checked now."""
+    if scene.policy is not None and steer.place(scene.policy, stage) is not None:
+        return steered(scene.policy, scene.graph, stage, result, old, scene.answers([*steps, old]))
     if stage.confidence is not None and old.decision.rule == "unchecked":
-        return None  # nobody measured then what is checked now
+        return None
+    stopped = any(call.meta.get("finish_reason") == "early_exit" for call in old.calls)
+    if stopped and (stage.accept is None or stage.accept < (old.decision.threshold or 1.0)):
+        return None  # written to its end, the draft might be accepted now
     estimate = old.estimate if stage.confidence is not None else None
     if estimate is not None:
         estimate = _judged(scene, stage, estimate, old.calls)
@@ -136,6 +154,12 @@ def _again(
             return None
     decision = decide(scene.graph, stage, old.calls, estimate, result.run)
     return old.model_copy(update={"decision": decision, "estimate": estimate})
+
+
+def _passed_over(scene: Scene, result: Result, stage: Stage) -> Decision | None:
+    if scene.policy is None:
+        return None
+    return steer.skip(scene.policy, scene.graph, stage, result.request.text)
 
 
 def _refused(scene: Scene, request: Request, stage: Stage, old: Step | None, used: Spend) -> Decision | None:
@@ -237,10 +261,11 @@ class _Reach:
         if name is not None and name not in self.found:
             stage = self.scene.graph.stage(name)
             old = next((step for step in self.result.trace if step.stage == name), None)
-            if _refused(self.scene, self.result.request, stage, old, self.used) is None:
-                self.found[name] = self._called(stage)
-            else:
+            skipped = _passed_over(self.scene, self.result, stage)
+            if skipped or _refused(self.scene, self.result.request, stage, old, self.used):
                 self.found[name] = self.most(self.scene.graph.next_stage(name))
+            else:
+                self.found[name] = self._called(stage)
         return self.found[name]
 
     def _called(self, stage: Stage) -> float | None:

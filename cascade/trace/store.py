@@ -26,10 +26,11 @@ from cascade.records import Result
 from cascade.trace.commit import commit, is_stored
 from cascade.trace.database import default_path, failure, open_engine, parse_url, place
 from cascade.trace.grades import Grade, add_grade, checked_grade, read_grades
+from cascade.trace.ledger import read_key
 from cascade.trace.overview import Overview, read_overview
 from cascade.trace.queries import RunFilter, RunSummary, find_run, list_runs, read_run, values_of
 from cascade.trace.redact import redact
-from cascade.trace.tables import Rows, to_rows
+from cascade.trace.rows import Rows, to_rows
 
 __all__ = ["Grade", "RunFilter", "RunSummary", "TraceStore", "default_url"]
 
@@ -49,15 +50,19 @@ class TraceStore:
         url: a SQLAlchemy URL, or the path of a SQLite file, which is made if it is missing.
         store_text: False stores hashes in place of texts, see `cascade.trace.redact`.
         create: False only reads: no file is made, and where none is there are no runs.
+        key: what entries of the ledger are signed with; default: see `cascade.trace.ledger.read_key`.
 
     Raises:
         TraceError: the database cannot be opened; the message names it, the cause and the fix.
     """
 
-    def __init__(self, url: str, *, store_text: bool = True, create: bool = True) -> None:
+    def __init__(
+        self, url: str, *, store_text: bool = True, create: bool = True, key: bytes | None = None
+    ) -> None:
         self._url = parse_url(url)
         self._store_text = store_text
         self._create = create
+        self._key = read_key() if key is None else key
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -93,14 +98,23 @@ class TraceStore:
         """
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()
-        rows = to_rows(result if self._store_text else redact(result))
         try:
+            rows = self._rows(result)
             with self._lock:
                 self._start()
                 self._queue.put((rows, future))
         except TraceError as error:
             future.set_exception(error)
         return future
+
+    def _rows(self, result: Result) -> Rows:
+        try:
+            rows = to_rows(result if self._store_text else redact(result))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise TraceError(
+                f"run {result.run!r} cannot be stored: {error}; its metadata must be plain JSON"
+            ) from error
+        return rows.without_nul() if self._url.get_backend_name() == "postgresql" else rows
 
     def get(self, run: str) -> Result:
         """Return the run called `run`, in full; a beginning of its name is enough if no other run has it.
@@ -182,7 +196,7 @@ class TraceStore:
         if engine is None:
             raise TraceError(f"trace database {self.location} is gone; nothing was stored")
         try:
-            add_grade(engine, grade)
+            add_grade(engine, grade, self._key)
         except SQLAlchemyError as error:
             raise failure(error, self._url) from error
         finally:
@@ -257,14 +271,14 @@ class TraceStore:
             self._store(engine, [item for item in group if item is not None])
 
     def _store(self, engine: Engine, group: list[_Item]) -> None:
-        error = commit(engine, [rows for rows, _ in group]) if group else None
+        error = commit(engine, [rows for rows, _ in group], key=self._key) if group else None
         if error is not None and len(group) > 1 and not isinstance(error, OperationalError):
             # The database works, so one of the runs is at fault: only that one may fail.
             for item in group:
                 self._store(engine, [item])
             return
         if isinstance(error, IntegrityError):
-            error = commit(engine, [group[0][0]], resumed=True)
+            error = commit(engine, [group[0][0]], resumed=True, key=self._key)
         for rows, future in group:
             if error is None:
                 future.set_result(None)

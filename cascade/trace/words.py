@@ -45,6 +45,8 @@ def compared(value: float, threshold: float) -> tuple[str, str]:
 
 def down(value: float) -> str:
     """Return `value` in [0, 1] rounded down, to three digits or as many as it takes to stay above zero."""
+    if not 0.0 <= value <= 1.0:  # a trace may come from a file that says anything
+        return number(value)
     exact = Decimal(repr(value))
     for digits in (3, 6):
         floor = exact.quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR)

@@ -12,6 +12,7 @@ import typer
 from scripting import REMOTE, checked, load, scripted, write
 from typer.testing import CliRunner
 
+from cascade import Cascade
 from cascade.cli.calibrate import calibrate
 from cascade.cli.monitor import DRIFTED, monitor
 from cascade.config.load import load_graph
@@ -175,3 +176,52 @@ def test_a_reference_that_cannot_be_written_is_an_error(graph: Path, tmp_path: P
     ask(graph, USUAL)
     with pytest.raises(RequestError, match="give a writable file for --write-reference"):
         monitored(graph, "--write-reference", tmp_path / "none" / "x.json")
+
+
+def drifting(folder: Path, calibration: str, **changes: Any) -> Path:
+    """A graph that may tighten, whose runs are strange; two of three alike is then often wrong."""
+    (folder / "first.json").write_text(calibration)
+    first = {**FIRST, "on_drift": "tighten", "audit_rate": 1.0, **changes}
+    with load(folder, MODELS, [first, STAGES[1]]) as cascade:
+        cascade.batch(list(STRANGE))
+    return folder / "graph.yaml"
+
+
+def test_a_drifted_stage_is_tightened_and_live_runs_follow(calibration: str, tmp_path: Path) -> None:
+    path = drifting(tmp_path, calibration, audit_rate=0.05)
+    report = stages(path, "--delta", "0.1", status=DRIFTED)["first"]
+    raised = report["tightened"]
+    assert raised["alarm"] == report["first_alarm"]
+    assert (raised["accept"] > 1, raised["was"], raised["alpha"]) == (True, 0.5, 0.5)
+    with Cascade.load(path) as cascade:
+        step = cascade.invoke(next(iter(USUAL))).trace[0]
+    assert step.decision.rule == "below_threshold"
+    assert step.decision.threshold == raised["accept"]
+    assert "tightened since drift" in (step.decision.detail or "")
+    assert "the graph's own thresholds hold again" in monitored(path, "--reset")
+    with Cascade.load(path) as cascade:
+        assert cascade.invoke(next(iter(USUAL))).trace[0].decision.threshold == 0.5
+
+
+def test_enough_audits_leave_a_threshold_and_looking_again_changes_nothing(
+    calibration: str, tmp_path: Path
+) -> None:
+    path = drifting(tmp_path, calibration)
+    raised = stages(path, "--delta", "0.1", status=DRIFTED)["first"]["tightened"]
+    assert 0.5 <= raised["accept"] <= 1.0
+    assert raised["rows"] > 10
+    assert raised["bound"] <= raised["alpha"]
+    assert stages(path, "--delta", "0.1", status=DRIFTED)["first"]["tightened"] == raised
+    assert "tightened since drift" in monitored(path, "--delta", "0.1", status=DRIFTED)
+
+
+def test_report_is_the_default_and_writes_nothing(calibration: str, tmp_path: Path) -> None:
+    path = drifting(tmp_path, calibration, on_drift="report")
+    assert stages(path, "--delta", "0.1", status=DRIFTED)["first"]["tightened"] is None
+    assert not (tmp_path / "graph.drift.json").exists()
+
+
+def test_tightening_without_audits_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, MODELS, [{**STAGES[0], "on_drift": "tighten"}, STAGES[1]])
+    with pytest.raises(ConfigError, match="'tighten' needs 'audit_rate'"):
+        load_graph(path)

@@ -185,6 +185,20 @@ def test_graded_runs_become_a_table(tmp_path: Path) -> None:
     assert (two["prompt"], two["team"], two["graph"].partition("@")[0]) == ("q2", "red", "test")
 
 
+def test_an_invalid_draft_of_a_graded_run_is_in_no_table(tmp_path: Path) -> None:
+    models = {"small": scripted("no JSON"), "big": scripted('{"sum": 3}')}
+    stages = [checked("first", "small"), {"name": "last", "ask": ["big"]}]
+    with load(tmp_path, models, stages) as cascade:
+        result = cascade.invoke("q1", output_schema={"type": "object"})
+        location = cascade.trace_db
+    assert result.trace[0].decision.rule == "invalid"
+    with TraceStore(str(location)) as store:
+        store.grade(result.run, correct=True)
+    done = run("--from-traces", "--out", tmp_path / "table.jsonl", "--trace-db", location)
+    assert done.exit_code == 0, done.exception
+    assert table(tmp_path)[0]["models"].keys() == {"big"}
+
+
 def test_a_wrong_answer_says_nothing_about_other_drafts(tmp_path: Path) -> None:
     store, runs = traced(tmp_path)
     grades = tmp_path / "grades.jsonl"

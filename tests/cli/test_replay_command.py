@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import typer
+from policies import policy as tuned
+from policies import stage as tuned_stage
 from scripting import REMOTE, checked, load, scripted, write
 from typer.testing import CliRunner
 
 from cascade.cli.replay import replay, utc
 from cascade.errors import ConfigError, RequestError
+from cascade.policy.artifact import write_policy
 
 app = typer.Typer()
 app.command()(replay)
@@ -91,7 +94,7 @@ def test_filters_choose_the_runs(graph: Path) -> None:
 def test_runs_of_another_shape_are_left_out_and_counted(graph: Path, tmp_path: Path) -> None:
     changed = write(tmp_path, MODELS, [{**STAGES[0], "name": "start"}, STAGES[1]])
     shown = call(changed)
-    assert "left out: 3 of another version: stage 'first' is not in this graph" in shown
+    assert "left out: 3: stage 'first' is not in this graph" in shown
     assert "no run of test in" in shown
 
 
@@ -152,3 +155,41 @@ def test_a_time_is_read_as_the_users_clock_and_stored_as_utc() -> None:
     assert utc(None) is None
     with pytest.raises(RequestError, match="--since: 'yesterday' is no time; give ISO 8601"):
         utc("yesterday")
+
+
+def steering(folder: Path, accept: float, name: str = "policy.json") -> Path:
+    path = folder / name
+    write_policy(tuned(tuned_stage("small", accept), tuned_stage("large")), path)
+    return path
+
+
+def test_a_policy_decides_stored_runs_anew(graph: Path) -> None:
+    """Two runs never asked the large model: what it would have said, and cost, is bounded."""
+    shown = json.loads(call(graph, "--policy", steering(graph.parent, 0.5), "--json"))
+    assert shown["new"]["tiers"] == {"haiku": [3, 3], "opus": [0, 0]}
+    assert shown["new"]["cost_usd"] == [0.0, 0.0]
+    assert shown["unknown"] == {}
+    shown = json.loads(call(graph, "--policy", steering(graph.parent, 0.9), "--json"))
+    assert shown["unknown"] == {"second": 2}
+    assert shown["new"]["tiers"]["opus"] == [1, 3]
+    low, high = shown["new"]["cost_usd"]
+    assert 0 < low < high
+
+
+def test_runs_under_a_policy_replay_as_they_were(tmp_path: Path) -> None:
+    steering(tmp_path, 0.5)
+    stages = [{key: value for key, value in stage.items() if key != "accept"} for stage in STAGES]
+    with load(tmp_path, MODELS, stages, policy="policy.json") as cascade:
+        cascade.batch(["hello", "hello again"])
+    same = json.loads(call(tmp_path / "graph.yaml", "--json"))
+    assert (same["runs"], same["changes"]) == (2, [])
+    bold = json.loads(
+        call(tmp_path / "graph.yaml", "--policy", steering(tmp_path, 0.7, "other.json"), "--json")
+    )
+    assert bold["unknown"] == {"second": 2}
+
+
+def test_a_policy_of_another_graph_cannot_replay(graph: Path) -> None:
+    write_policy(tuned(tuned_stage("tiny", 0.5), tuned_stage("large")), graph.parent / "policy.json")
+    with pytest.raises(ConfigError, match="asks model 'tiny', which this graph does not have"):
+        call(graph, "--policy", graph.parent / "policy.json")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripting import scripted, write
 
 from cascade.evaluate.outcomes import write_outcomes
 from cascade.policy.artifact import read_policy
@@ -94,3 +95,20 @@ def test_wrong_options_are_named(options: list[str], problem: str, table: Path, 
     assert done.returncode == 1
     assert problem in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_policy_remembers_what_its_models_were(table: Path, tmp_path: Path) -> None:
+    models = {"small": scripted("a"), "large": scripted("b")}
+    stages = [
+        {"name": "first", "ask": ["small"], "confidence": {"by": "logprob"}},
+        {"name": "last", "ask": ["large"]},
+    ]
+    path, out = write(tmp_path, models, stages, policy="policy.json"), tmp_path / "policy.json"
+    done = cascade("tune", "--outcomes", table, "--lambda", "5", "--out", out, "--graph", path)
+    assert done.returncode == 0, done.stderr
+    assert set(read_policy(out).setups) == set(read_policy(out).chain)
+    assert cascade("check", path).returncode == 0
+    write(tmp_path, {**models, "small": scripted("c")}, stages, policy="policy.json")
+    stale = cascade("check", path)
+    assert stale.returncode == 1
+    assert "is stale: tuned for model 'small'" in stale.stderr

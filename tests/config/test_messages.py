@@ -37,7 +37,7 @@ def problems(tmp_path: Path, old: str, new: str) -> list[str]:
             "accept: 0.5",
             "acept: 0.5",
             ":7: stages.0.acept: unknown key 'acept'; known: name, ask, gate, samples, "
-            "confidence, accept, audit_rate, escalate; did you mean 'accept'?",
+            "confidence, accept, audit_rate, on_drift, early_exit, hedge, escalate; did you mean 'accept'?",
         ),
         ("name: small", "nam: small", ":1: name: missing key 'name'; keys here: name, description, limits"),
         ("{calls: 4}", "{calls: 4.5}", ":2: limits.calls: 4.5 is wrong: expected a whole number"),
@@ -55,13 +55,13 @@ def problems(tmp_path: Path, old: str, new: str) -> list[str]:
             "kind: scripted",
             "kind: scripter",
             ":4: models.nano: unknown kind 'scripter'; known: llamacpp, openai, "
-            "human, scripted; did you mean 'scripted'?",
+            "human, cascade, scripted; did you mean 'scripted'?",
         ),
         ("kind: scripted", "kind: 7", ":4: models.nano: unknown kind '7'; known: llamacpp"),
         (
             "kind: scripted, ",
             "",
-            ":4: models.nano: missing key 'kind'; known: llamacpp, openai, human, scripted",
+            ":4: models.nano: missing key 'kind'; known: llamacpp, openai, human, cascade, scripted",
         ),
         (
             "{by: logprob}",

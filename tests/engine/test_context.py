@@ -69,7 +69,9 @@ def test_more_outputs_than_the_context_has_room_for_are_refused(tmp_path: Path) 
     path = make_gguf(tmp_path / "m.gguf", n_ctx=64)
 
     def ask(weights: Weights) -> None:
-        weights.context(Shape(64, 1)).feed_branches([5, 6], [0, 1], [[1], [1]])
+        context = weights.context(Shape(64, 1, 2))
+        context.max_outputs = 1  # what a vocabulary of millions of tokens would leave
+        context.feed_branches([5, 6], [0, 1], [[1], [1]])
 
     with pytest.raises(ModelError, match="2 outputs in one batch; this context gives at most 1"):
         with_weights(path, ask)

@@ -13,12 +13,13 @@ from decoding import drain, with_weights
 from gguf_maker import make_gguf
 
 from cascade.engine.context import Shape
-from cascade.engine.generate import Sampling, Text, generate, prefill
+from cascade.engine.generate import Text, Wishes, generate, prefill
+from cascade.engine.sampling import Sampling
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 
 PROMPT = np.array([72, 101, 257, 111], np.int32)
-GREEDY = Sampling(max_tokens=32, temperature=0.0, seed=0)
+GREEDY = Sampling(max_tokens=32)
 
 
 def write(
@@ -28,7 +29,7 @@ def write(
     prompt: np.ndarray = PROMPT,
 ) -> Text:
     def run(weights: Weights) -> Text:
-        return drain(generate(weights, weights.context(Shape(512, 1)), prompt, sampling, emit))
+        return drain(generate(weights, weights.scheduler(Shape(512, 1)), prompt, sampling, Wishes(emit)))
 
     return with_weights(path, run)
 
@@ -49,7 +50,7 @@ def test_characters_split_across_tokens_are_emitted_whole(tmp_path: Path) -> Non
 def test_a_text_cut_inside_a_character_says_so(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf", says=[b"a\xe6", b"\x97", b"\xa5"])
     emitted: list[str] = []
-    done = write(path, Sampling(2, 0.0, 0), emitted.append)
+    done = write(path, Sampling(2), emitted.append)
     assert done.text == "".join(emitted) == "a\N{REPLACEMENT CHARACTER}"
     assert done.finish == "length"
 
@@ -62,7 +63,7 @@ def test_token_statistics_are_those_of_the_model_before_the_sampler(tmp_path: Pa
 
     row = with_weights(path, first_row)
     logprob = row - row.max() - np.log(np.exp(row - row.max()).sum())
-    for sampling in (GREEDY, Sampling(1, 2.0, 3)):
+    for sampling in (GREEDY, Sampling(1, 2.0, seed=3)):
         token = write(path, sampling).tokens[0]
         assert np.isclose(logprob, token.logprob, atol=1e-5).any()
         assert token.entropy == pytest.approx(-(np.exp(logprob) * logprob).sum(), abs=1e-4)
@@ -71,7 +72,7 @@ def test_token_statistics_are_those_of_the_model_before_the_sampler(tmp_path: Pa
 
 def test_the_same_seed_repeats_and_another_seed_differs(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf", seed=1)
-    first, again, other = (write(path, Sampling(16, 1.0, seed)).tokens for seed in (1, 1, 2))
+    first, again, other = (write(path, Sampling(16, 1.0, seed=seed)).tokens for seed in (1, 1, 2))
     assert first == again != other
 
 
@@ -80,13 +81,13 @@ def test_sampling_follows_the_distribution_at_its_temperature(tmp_path: Path) ->
     temperature, draws = 1.5, 1500
 
     def run(weights: Weights) -> tuple[np.ndarray, Counter[float]]:
-        context = weights.context(Shape(512, 1))
-        row = drain(prefill(context, PROMPT)).astype(np.float64)
+        row = drain(prefill(weights.context(Shape(512, 1)), PROMPT)).astype(np.float64)
+        scheduler = weights.scheduler(Shape(512, 1))
         assert not any(weights.ends(int(token)) for token in np.argsort(-row)[:3])
         found: Counter[float] = Counter()
         for seed in range(draws):
             with contextlib.suppress(ModelError):  # the end token was drawn
-                text = drain(generate(weights, context, PROMPT, Sampling(1, temperature, seed), None))
+                text = drain(generate(weights, scheduler, PROMPT, Sampling(1, temperature, seed=seed)))
                 found[text.tokens[0].logprob] += 1
         return row, found
 
@@ -102,7 +103,7 @@ def test_sampling_follows_the_distribution_at_its_temperature(tmp_path: Path) ->
 
 def test_a_vanishing_temperature_is_greedy(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf")
-    assert write(path, Sampling(8, 1e-30, 0)).tokens == write(path, Sampling(8, 0.0, 0)).tokens
+    assert write(path, Sampling(8, 1e-30)).tokens == write(path, Sampling(8)).tokens
 
 
 def test_a_model_that_ends_at_once_has_failed(tmp_path: Path) -> None:

@@ -77,8 +77,12 @@ def test_a_system_message_needs_a_chat_template(tmp_path: Path) -> None:
         ("{% for %}", "its chat template is broken"),
         ("{{ messages[9].content.x }}", "its chat template refuses the messages"),
         ("{{ ().__class__.__base__.__subclasses__() }}", "its chat template refuses the messages"),
-        ("{{ 'x' * 100000 }}", "its chat template adds .* bytes; at most 4096 are expected"),
-        ("{{ messages[0].content | upper }}", "cannot be split; remove it"),
+        ("{{ 'x' * 100000 }}", "its chat template makes over .* bytes of these messages"),
+        ("{{ messages[0].content | upper | replace('IM_END', 'im_end') }}", "cannot be split; remove it"),
+        ("{{ messages[0].content | replace('c', 'k') }}", "its chat template leaves out 'a <|im_end|>'"),
+        ("hello", "its chat template leaves out 'a <|im_end|>'"),
+        ("{{ 'x' * 10 ** 9 }}", "its chat template refuses the messages: 10 \\*\\* 9 is too large"),
+        ("{{ 'x' * 1000000000 }}", "a repetition to 1000000000 items is too large"),
     ],
 )
 def test_a_template_that_does_not_work_is_a_failed_call(tmp_path: Path, template: str, message: str) -> None:

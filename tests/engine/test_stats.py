@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.engine.stats import RowStats
+from cascade.engine.stats import RowStats, Running, TokenStats, best_tokens
+from cascade.errors import ModelError
 
 
 def naive(row: np.ndarray, chosen: int) -> tuple[float, float, float]:
@@ -23,6 +24,39 @@ def test_statistics_equal_the_definition(size: int, seed: int, scale: float) -> 
     row = (random.standard_normal(size) * scale).astype(np.float32)
     chosen = int(random.integers(size))
     assert RowStats(size)(row, chosen) == pytest.approx(naive(row, chosen), rel=1e-4, abs=1e-4)
+
+
+@given(st.integers(1, 5000), st.integers(1, 20), st.integers(0, 10_000))
+def test_the_most_probable_tokens_are_those_of_a_full_sort(size: int, count: int, seed: int) -> None:
+    row = np.random.default_rng(seed).integers(-50, 50, size).astype(np.float32) / 4  # with many equal ones
+    wide = row.astype(np.float64)
+    logprob = wide - wide.max() - np.log(np.exp(wide - wide.max()).sum())
+    best = best_tokens(row, count)
+    assert [value for _, value in best] == pytest.approx(np.sort(logprob)[::-1][:count], abs=1e-4)
+    assert all(logprob[token] == pytest.approx(value, abs=1e-4) for token, value in best)
+    assert len({token for token, _ in best}) == len(best) == min(size, count)
+
+
+@given(st.lists(st.floats(-30, 0), min_size=1, max_size=60))
+def test_running_quantiles_are_exact(logprobs: list[float]) -> None:
+    running = Running()
+    for value in logprobs:
+        running.add(TokenStats(value, 1.0, 2.0))
+    ordered = sorted(logprobs)
+    assert running.quantile(0.0) == ordered[0]
+    assert running.quantile(1.0) == ordered[-1]
+    assert running.quantile(0.5) == ordered[(len(ordered) - 1) // 2]
+    assert running.mean() == pytest.approx(sum(logprobs) / len(logprobs))
+    assert (running.count, running.last.logprob) == (len(logprobs), logprobs[-1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 7, 99])
+def test_a_row_with_a_value_that_is_no_number_is_refused(bad: float, place: int) -> None:
+    row = np.linspace(-1, 1, 100, dtype=np.float32)
+    row[place] = bad
+    with pytest.raises(ModelError, match="NaN or infinity in its output"):
+        RowStats(100)(row, 5)
 
 
 def test_a_certain_token_has_probability_one_and_no_entropy() -> None:

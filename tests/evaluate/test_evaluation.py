@@ -14,8 +14,7 @@ from cascade.evaluate.intervals import figure, resampled
 from cascade.evaluate.metrics import bootstrap
 from cascade.evaluate.outcomes import from_rows
 from cascade.evaluate.routing import apgr, cpt, sweep
-from cascade.policy.artifact import PromptGate, Score, Term
-from cascade.policy.features import Feature
+from cascade.policy.artifact import Feature, PromptGate, Score, Term
 from cascade.policy.table import Outcomes
 
 TABLE = [
@@ -72,6 +71,15 @@ def test_the_json_has_every_figure_with_its_interval() -> None:
     assert {"auroc", "aurc", "ece", "brier"} <= data["models"]["small"].keys()
     assert {"stage", "kind", "alpha", "delta", "bound", "held"} <= data["certificates"][0].keys()
     assert [each["value"] for each in data["slices"]] == ["a", "b"]
+    for found in (data["models"]["small"], data["slices"][0]["models"]["small"]):
+        for name in ("auroc", "aurc", "ece", "brier"):
+            low, high = found[f"{name}_ci"]
+            assert low < high, name
+        assert found["auroc_ci"][0] <= found["auroc"] <= found["auroc_ci"][1]
+    assert data["models"]["big"]["auroc_ci"] is None
+    assert (
+        data["slices"][0]["models"]["small"]["confidence_rows"] < data["models"]["small"]["confidence_rows"]
+    )
 
 
 def test_an_abstention_is_not_right_and_counts_against_coverage() -> None:

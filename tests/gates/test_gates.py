@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.config.schema import ClassifierGate, KeywordsGate
+from cascade.config.gates import ClassifierGate, KeywordsGate
 from cascade.gates import score
 from cascade.models.base import Reply
 

@@ -47,7 +47,7 @@ def graph_of(model: Any) -> Any:
 async def test_the_run_waits_with_the_question_and_goes_on_with_the_answer() -> None:
     model = build_model("clerk", HumanModel(kind="human", question="Please: {text}"), Path())
     assert model.unavailable() is None
-    assert model.worst_case("anything") == (0, 0)
+    assert model.worst_case(Prompt("anything")) == (0, 0)
     graph = graph_of(model)
     waiting = await graph.ainvoke({"text": "{text} lost"}, THREAD, version="v2")
     assert [pause.value for pause in waiting.interrupts] == [

@@ -20,6 +20,7 @@ from cascade.errors import ModelError
 from cascade.models import build_model
 from cascade.models.base import Prompt, Reply, charge
 from cascade.models.openai import OpenAI
+from cascade.records import Message, Tool, ToolCall
 
 KEY = "sk-test-0123456789"
 Make = Callable[..., OpenAI]
@@ -85,6 +86,18 @@ async def test_an_answer_comes_with_usage_log_probabilities_and_meta(server: Loo
     }
 
 
+async def test_top_p_and_stop_strings_are_sent_where_they_are_set(server: Loopback, make: Make) -> None:
+    server.answers = [chat("ok"), chat("ok")]
+    for settings in ({}, {"top_p": 0.5, "stop": ["\n\n"]}):
+        model = make(**settings)
+        await model.ask(Prompt("hello"))
+        await model.aclose()
+    plain, set_ = (request.json for request in server.requests)
+    assert "top_p" not in plain
+    assert "stop" not in plain
+    assert (set_["top_p"], set_["stop"]) == (0.5, ["\n\n"])
+
+
 async def test_log_probabilities_are_not_asked_for_where_they_are_switched_off(
     server: Loopback, make: Make
 ) -> None:
@@ -145,8 +158,8 @@ async def test_without_usage_no_tokens_are_counted_and_the_worst_case_is_billed(
     reply = await model.ask(Prompt("hello"))
     await model.aclose()
     assert (reply.tokens_in, reply.tokens_out, reply.meta["usage"]) == (0, 0, "missing")
-    assert reply.billed == model.worst_case("hello")
-    assert charge(price, reply) == pytest.approx((model.worst_case("hello")[0] + 20) / 1e6)
+    assert reply.billed == model.worst_case(Prompt("hello"))
+    assert charge(price, reply) == pytest.approx((model.worst_case(Prompt("hello"))[0] + 20) / 1e6)
 
 
 async def test_an_answer_cut_at_max_tokens_says_so(server: Loopback, make: Make) -> None:
@@ -302,7 +315,7 @@ async def test_the_time_left_to_the_run_cuts_a_call_off_too(server: Loopback, ma
     with pytest.raises(ModelError) as caught:
         await model.ask(Prompt("hello", timeout=0.2))
     await model.aclose()
-    assert caught.value.billed == model.worst_case("hello")  # the server may have generated it all
+    assert caught.value.billed == model.worst_case(Prompt("hello"))  # the server may have generated it all
 
 
 async def test_cancellation_passes_through(server: Loopback, make: Make) -> None:
@@ -463,10 +476,10 @@ def test_the_cap_has_the_name_that_the_server_knows(make: Make, url: str, field:
 
 def test_the_worst_case_counts_bytes_system_message_and_template(make: Make) -> None:
     model = make(prompt="Q: {text}", system="héé", max_tokens=7)
-    tokens_in, tokens_out = model.worst_case("ab")
+    tokens_in, tokens_out = model.worst_case(Prompt("ab"))
     assert tokens_in >= len(b"Q: ab") + len("héé".encode())
     assert tokens_out == 7
-    assert model.worst_case("\ufdfa" * 100)[0] > 3000  # one sign of 3 bytes that NFKC turns into 33
+    assert model.worst_case(Prompt("\ufdfa" * 100))[0] > 3000  # one sign of 3 bytes that NFKC turns into 33
 
 
 @pytest.mark.parametrize(
@@ -484,3 +497,125 @@ async def test_a_proxy_or_certificate_that_does_not_work_is_a_failure(
     said = await failure(make())
     assert name in said
     assert "secret" not in said
+
+
+ADD = Tool(name="add", description="adds", parameters={"properties": {"a": {"type": "integer"}}})
+TALK = (
+    Message(role="system", content="You add."),
+    Message(role="user", content="first"),
+    Message(role="assistant", tool_calls=(ToolCall(id="c1", name="add", arguments='{"a": 1}'),)),
+    Message(role="tool", content="2", tool_call_id="c1"),
+    Message(role="assistant", content="It is 2."),
+    Message(role="user", content="and {labels}?"),
+)
+
+
+def function(name: str | None, arguments: Any, **more: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "arguments": arguments}, **more}
+
+
+async def test_a_conversation_with_tools_and_a_schema_is_sent_whole(server: Loopback, make: Make) -> None:
+    server.answers = [chat("3")]
+    model = make(system="Be short.", prompt="Q: {text}")
+    schema = {"title": "Sum", "type": "integer"}
+    await model.ask(Prompt("and?", messages=TALK, tools=(ADD,), tool_choice="add", output_schema=schema))
+    await model.ask(Prompt("and?", tools=(ADD,), output_schema={"title": "no name", "type": "integer"}))
+    await model.aclose()
+    sent = server.requests[0].json
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    assert sent["messages"] == [
+        {"role": "system", "content": "Be short."},
+        {"role": "system", "content": "You add."},
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "2", "tool_call_id": "c1"},
+        {"role": "assistant", "content": "It is 2."},
+        {"role": "user", "content": "Q: and {labels}?"},
+    ]
+    parameters = {"properties": {"a": {"type": "integer"}}, "type": "object"}
+    described = {"name": "add", "description": "adds", "parameters": parameters}
+    assert sent["tools"] == [{"type": "function", "function": described}]
+    assert sent["tool_choice"] == {"type": "function", "function": {"name": "add"}}
+    assert sent["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "Sum", "schema": schema},
+    }
+    assert server.requests[1].json["tool_choice"] == "auto"
+    assert server.requests[1].json["response_format"]["json_schema"]["name"] == "answer"
+
+
+async def test_a_model_with_labels_reads_the_text_alone(server: Loopback, make: Make) -> None:
+    server.answers = [chat("yes")]
+    model = make(labels=["yes", "no"])
+    await model.ask(Prompt("and?", messages=TALK, tools=(ADD,)))
+    await model.aclose()
+    assert server.requests[0].json["messages"] == [{"role": "user", "content": "and?"}]
+    assert "tools" not in server.requests[0].json
+
+
+async def test_tool_calls_are_read_as_they_are_written(server: Loopback, make: Make) -> None:
+    calls = [
+        function("add", '{"a": 1', id="c1"), function("add", {"a": 2}, id="c1"), function(None, None)
+    ]  # fmt: skip
+    server.answers = [chat(None, tool_calls=calls, finish_reason="tool_calls")]
+    model = make()
+    reply = await model.ask(Prompt("go", tools=(ADD,)))
+    await model.aclose()
+    assert reply.text == ""
+    assert [(call.name, call.arguments) for call in reply.tool_calls] == [
+        ("add", '{"a": 1'),
+        ("add", '{"a": 2}'),
+        ("", ""),
+    ]
+    assert reply.tool_calls[0].id == "c1"
+    assert len({call.id for call in reply.tool_calls}) == 3
+
+
+def streamed(*deltas: Any, end: str | None = "tool_calls") -> Answer:
+    events = [{"choices": [{"delta": {"tool_calls": [delta]}}]} for delta in deltas]
+    events += [{"choices": [{"delta": {}, "finish_reason": end}]}] if end else []
+    chunks = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
+    return Answer(headers={"Content-Type": "text/event-stream"}, chunks=[*chunks, b"data: [DONE]\n\n"])
+
+
+async def test_streamed_tool_calls_are_put_together(server: Loopback, make: Make) -> None:
+    server.answers = [
+        streamed(
+            function("add", "", index=0, id="c1"), function(None, '{"a":', index=0),
+            function("now", "{}", index=1, id="c2"), function(None, " 1}", index=0),
+        )
+    ]  # fmt: skip
+    model = make()
+    said: list[str] = []
+    reply = await model.ask(Prompt("go", tools=(ADD,)), said.append)
+    await model.aclose()
+    assert [(call.id, call.name, call.arguments) for call in reply.tool_calls] == [
+        ("c1", "add", '{"a": 1}'),
+        ("c2", "now", "{}"),
+    ]
+    assert said == []
+
+
+async def test_a_stream_cut_within_a_tool_call_is_a_failed_call(server: Loopback, make: Make) -> None:
+    server.answers = [streamed(function("add", '{"a":', index=0, id="c1"), end=None)]
+    model = make()
+    assert "broke its answer off" in await failure(model, on_text=print)
+
+
+@pytest.mark.parametrize(
+    "calls", ["add", [7], [{"function": "add"}], [{"function": {"name": 7}}], [{"index": "0"}]]
+)
+async def test_malformed_tool_calls_are_a_failed_call(server: Loopback, make: Make, calls: Any) -> None:
+    server.answers = [chat(None, tool_calls=calls)]
+    assert "sent no chat completion" in await failure(make())
+
+
+def test_the_worst_case_counts_the_conversation_tools_and_schema(make: Make) -> None:
+    model = make()
+    alone = model.worst_case(Prompt("and?"))[0]
+    talk = model.worst_case(Prompt("and?", messages=TALK))[0]
+    assert talk - alone > sum(len(message.content) for message in TALK)
+    large = Tool(name="add", description="x" * 1000)
+    assert model.worst_case(Prompt("and?", tools=(large,)))[0] - alone > 1000
+    assert model.worst_case(Prompt("and?", output_schema={"const": "x" * 1000}))[0] - alone > 1000
+    assert make(labels=["a", "b"]).worst_case(Prompt("and?", messages=TALK))[0] < talk

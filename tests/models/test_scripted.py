@@ -15,6 +15,7 @@ from cascade.config.schema import ScriptedModel
 from cascade.errors import ConfigError, ModelError
 from cascade.models import build_model
 from cascade.models.base import Model, Prompt
+from cascade.records import Message, Tool
 
 
 def make(**settings: Any) -> Model:
@@ -93,7 +94,7 @@ async def test_streaming_hands_over_word_by_word_what_the_reply_says() -> None:
 async def test_the_worst_case_holds() -> None:
     model = make(default="a b c d e", max_tokens=3)
     reply = await model.ask(Prompt("how many words"))
-    assert model.worst_case("how many words") == (3, 3)
+    assert model.worst_case(Prompt("how many words")) == (3, 3)
     assert (reply.text, reply.tokens_in, reply.tokens_out) == ("a b c", 3, 3)
     assert reply.meta["finish_reason"] == "length"
 
@@ -101,3 +102,24 @@ async def test_the_worst_case_holds() -> None:
 def test_confidence_needs_other_labels_to_be_spread_over() -> None:
     with pytest.raises(ConfigError, match=r"models\.toy\.labels: \['a'\]"):
         make(labels=["a"], confidence=0.9)
+
+
+async def test_tools_are_called_only_where_they_are_offered() -> None:
+    reply = {
+        "text": "or words",
+        "calls": [{"name": "add", "arguments": {"a": 1}}, {"name": "b", "arguments": "{"}],
+    }
+    model = make(replies={"go": reply})
+    found = await model.ask(Prompt("go", tools=(Tool(name="add"),)))
+    assert [(call.name, call.arguments) for call in found.tool_calls] == [("add", '{"a": 1}'), ("b", "{")]
+    assert len({call.id for call in found.tool_calls}) == 2
+    assert (found.text, found.meta["finish_reason"]) == ("or words", "tool_calls")
+    assert (await model.ask(Prompt("go"))).tool_calls == ()
+    assert (await model.ask(Prompt("go", tools=(Tool(name="add"),), tool_choice="none"))).tool_calls == ()
+
+
+async def test_a_conversation_is_answered_by_its_last_message() -> None:
+    model = make(replies={"5": "it is five", "add": "wrong"})
+    said = (Message(role="user", content="add"), Message(role="tool", content="5", tool_call_id="c"))
+    reply = await model.ask(Prompt("add", messages=said))
+    assert (reply.text, reply.tokens_in) == ("it is five", 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 from outcome_maker import outcomes
 
 from cascade.errors import ConfigError
-from cascade.policy.apply import apply_policy, curve_values, decide_row, first_stage, routing_score
-from cascade.policy.artifact import Policy, read_policy, write_policy
+from cascade.policy.apply import apply_policy, curve_values, routing_score, score_values
+from cascade.policy.artifact import Feature, Policy, read_policy, write_policy
 from cascade.policy.calibrate import Curve
-from cascade.policy.features import Feature, Features
+from cascade.policy.features import Features
 from cascade.policy.table import ModelOutcomes, Outcomes
 
 
@@ -54,13 +55,6 @@ def test_rows_are_accepted_given_up_and_escalated_by_the_score() -> None:
     assert decided.cost_usd[expected == -1] == pytest.approx(1e-4)
 
 
-def test_a_live_request_is_decided_like_its_row() -> None:
-    table, words = outcomes(60), {0: "accept", 1: "escalate", -1: "abstain"}
-    decided = apply_policy(made(), table)
-    for row in range(60):
-        assert decide_row(made(), table.take(np.array([row])), 0) == words[int(decided.answered_by[row])]
-
-
 def test_a_missing_signal_escalates_and_never_accepts() -> None:
     table = outcomes(3)
     haiku = table.models["haiku"]
@@ -85,9 +79,45 @@ def test_a_gate_skips_the_cheap_model() -> None:
     policy = made(gate=gate)
     table = outcomes(300)
     decided = apply_policy(policy, table)
-    for row, prompt in enumerate(table.prompts):
-        skips = first_stage(policy, prompt or "") == 1
-        assert skips == (decided.cost_usd[row] == pytest.approx(1e-2))
+    assert policy.gate is not None
+    skips = score_values(policy.gate.score, Features(table), 300) >= 0.95
+    assert decided.cost_usd[skips] == pytest.approx(1e-2)
+    assert not np.isclose(decided.cost_usd[~skips], 1e-2).any()
+    assert 0 < skips.sum() < 300
+
+
+def test_what_the_gate_passed_over_tells_nothing() -> None:
+    """Live, the skipped model has no answer; a table has one all the same."""
+    gate = {"score": score("prompt", 1.0, name="chars"), "skip_at": 0.95, "to": "sonnet"}
+    stages = [
+        {"model": "haiku", "accept": "never"},
+        {"model": "sonnet", "accept": 0.1, "score": score("signal", 1.0, model="haiku", name="p10")},
+        {"model": "opus", "accept": "always"},
+    ]
+    table = outcomes(300)
+    decided = apply_policy(made(gate=gate, stages=stages), table)
+    skipped = np.array([len(prompt or "") for prompt in table.prompts]) >= np.expm1(np.log(0.95 / 0.05))
+    assert np.array_equal(decided.answered_by, np.where(skipped, 2, 1))
+    assert 0 < skipped.sum() < 300
+
+
+def test_a_failed_call_is_paid_for_and_escalates() -> None:
+    table = outcomes(40)
+    haiku, bad = table.models["haiku"], np.arange(40) < 10
+    broken = replace(
+        haiku,
+        quality=np.where(bad, np.nan, haiku.quality),
+        texts=[None if bad[row] else text for row, text in enumerate(haiku.texts)],
+    )
+    changed = Outcomes(table.ids, table.prompts, {**table.models, "haiku": broken})
+    for accept in (0.65, "always"):
+        stages = [
+            made().stages[0].model_dump() | {"accept": accept, "abstain_below": None},
+            {"model": "opus", "accept": "always"},
+        ]
+        decided = apply_policy(made(stages=stages), changed)
+        assert decided.answered_by[bad].tolist() == [1] * 10
+        assert decided.cost_usd[bad] == pytest.approx(1e-4 + 1e-2)
 
 
 def test_the_routing_score_is_the_last_check_or_the_gate() -> None:

@@ -14,6 +14,7 @@ from cascade.policy.decide import admit, decide, route
 from cascade.records import Call, Decision, Estimate, Request, Step
 
 GOOD = Call(model="a", tier="haiku", text="yes")
+INVALID = Call(model="a", tier="haiku", text="{", meta={"invalid": "it: no JSON"})
 FAILED = Call(model="a", tier="haiku", error="model 'a': no answer")
 GATE = Call(model="g", tier="haiku", role="gate", text="left")
 
@@ -47,6 +48,9 @@ def estimate(confidence: float) -> Estimate:
         ("first", [], None, "escalate", "no_draft", "last"),
         ("first", [GATE, FAILED], None, "escalate", "no_draft", "last"),
         ("last", [FAILED], None, "abstain", "no_draft", None),
+        ("first", [INVALID, FAILED], None, "escalate", "invalid", "last"),
+        ("last", [INVALID], None, "abstain", "invalid", None),
+        ("last", [INVALID, GOOD], 0.9, "accept", "confident", None),
     ],
 )
 def test_a_checked_stage(
@@ -60,6 +64,7 @@ def test_a_checked_stage(
 def test_an_unchecked_stage_accepts_any_draft() -> None:
     g = graph(stages=[{"name": "only", "ask": ["a"]}])
     assert decide(g, g.stages[0], [GOOD], None).rule == "unchecked"
+    assert decide(g, g.stages[0], [INVALID], None).detail == "a: it: no JSON"
     assert decide(g, g.stages[0], [FAILED], None) == Decision(
         action="abstain", rule="no_draft", detail="model 'a': no answer"
     )

@@ -11,7 +11,8 @@ from outcome_maker import NAMES, outcomes
 
 from cascade.errors import ConfigError
 from cascade.policy.apply import apply_policy
-from cascade.policy.artifact import Goal, Policy, read_policy, write_policy
+from cascade.policy.artifact import Feature, Goal, Policy, read_policy, write_policy
+from cascade.policy.features import features_of
 from cascade.policy.promise import Refusal
 from cascade.policy.table import Outcomes
 from cascade.policy.tune import tune
@@ -116,6 +117,15 @@ def test_too_few_rows_are_refused_with_the_number_needed(goal: Goal) -> None:
     assert "80 rows" in found.reason or "no setting" in found.reason
 
 
+@pytest.mark.parametrize("goal", [RISK, LOSS])
+def test_a_table_whose_best_model_is_its_cheapest_has_nothing_to_save(train: Outcomes, goal: Goal) -> None:
+    free = replace(train.models["opus"], cost_usd=np.zeros(len(train)))
+    found = tune(replace(train, models={**train.models, "opus": free}), goal)
+    assert isinstance(found, Refusal)
+    assert "opus is the most accurate model, and none is cheaper" in found.reason
+    assert "--chain" in found.reason
+
+
 def test_a_budget_below_the_cheapest_model_buys_nothing(train: Outcomes) -> None:
     found = tune(train, Goal(kind="budget", value=1e-9))
     assert isinstance(found, Refusal)
@@ -124,9 +134,10 @@ def test_a_budget_below_the_cheapest_model_buys_nothing(train: Outcomes) -> None
 
 def test_rows_that_lack_a_model_are_left_out(train: Outcomes) -> None:
     opus = train.models["opus"]
-    quality = opus.quality.copy()
-    quality[:100] = np.nan
-    table = replace(train, models={**train.models, "opus": replace(opus, quality=quality)})
+    quality, cost = opus.quality.copy(), opus.cost_usd.copy()
+    quality[:100] = cost[:100] = np.nan
+    lacking = replace(opus, quality=quality, cost_usd=cost)
+    table = replace(train, models={**train.models, "opus": lacking})
     assert tuned(table, RISK).rows == 1400
 
 
@@ -187,3 +198,53 @@ def test_a_hundred_thousand_rows_take_less_than_a_minute_and_two_gigabytes() -> 
     tuned(outcomes(100_000), LOSS)
     assert time.process_time() - start < 120  # two cores
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2_000_000
+
+
+def test_rows_of_a_table_have_the_features_that_they_have_alone(train: Outcomes) -> None:
+    rows = np.array([5, 3, 900, 3])
+    part = train.take(rows)
+    alone = Outcomes(part.ids, part.prompts, part.models)
+    for feature in (
+        Feature(kind="agreement", model="haiku", other="opus"),
+        Feature(kind="text", model="haiku", name="chars"),
+        Feature(kind="prompt", name="words"),
+    ):
+        assert np.array_equal(features_of(part).column(feature), features_of(alone).column(feature))
+    for one, other in zip(features_of(part).words(None, 64), features_of(alone).words(None, 64), strict=True):
+        assert np.array_equal(one, other)
+
+
+def failing(table: Outcomes, bad: np.ndarray) -> Outcomes:
+    """The table, but haiku's call failed on some rows: it was paid for and said nothing."""
+    haiku = table.models["haiku"]
+    gone = {
+        "quality": np.where(bad, np.nan, haiku.quality),
+        "confidence": np.where(bad, np.nan, haiku.confidence),
+        "signals": {name: np.where(bad, np.nan, value) for name, value in haiku.signals.items()},
+        "texts": [None if bad[row] else text for row, text in enumerate(haiku.texts)],
+    }
+    models = {**table.models, "haiku": replace(haiku, **gone)}
+    return Outcomes(table.ids, table.prompts, models, {}, table.sha256)
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [
+        Goal(kind="max_loss", value=0.08, delta=0.1),
+        Goal(kind="max_risk", value=0.15, delta=0.1),
+        Goal(kind="lambda", value=20.0),
+    ],
+    ids=["loss", "risk", "price"],
+)
+def test_a_failed_call_is_a_row_that_goes_on_and_is_paid_for(goal: Goal) -> None:
+    bad = np.arange(1200) % 5 == 0
+    policy = tune(failing(outcomes(1200, seed=4), bad), goal, chain=["haiku", "opus"])
+    assert isinstance(policy, Policy)
+    assert policy.rows == 1200, "failed rows are rows like others"
+    assert policy.stages[0].score is not None, "what haiku says where it answers is used"
+    decided = apply_policy(policy, failing(outcomes(1200, seed=5), bad))
+    assert (decided.answered_by[bad] == 1).all()
+    assert (decided.answered_by[~bad] == 0).any()
+    paid = decided.cost_usd[bad]
+    assert (np.isclose(paid, 1e-4 + 1e-2) | (np.isclose(paid, 1e-2) & (policy.gate is not None))).all()
+    assert all(each.bound <= each.alpha for each in policy.certificates)

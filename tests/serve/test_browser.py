@@ -7,34 +7,19 @@ folder to keep what was seen.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
+from browsing import driver, needs_a_browser, see, shows, until
 from runs_maker import WRITTEN, quick, run, step
 from serving import running
 
 from cascade.records import Request
 from cascade.trace.store import TraceStore
 
-selenium = pytest.importorskip("selenium", reason="selenium is not installed: pip install selenium")
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (BROWSER and DRIVER), reason="no chromium: apt-get install chromium chromium-driver"
-    ),
-    # selenium leaves sockets to its own driver open
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+__all__ = ["driver"]  # a fixture
+pytestmark = [*needs_a_browser]
 
 
 @pytest.fixture(scope="module")
@@ -48,34 +33,6 @@ def viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         store.write(run("01ZY", trace=(step("first", "no_estimate", WRITTEN),), text="Paris, I think"))
     with running("--trace-db", str(database), "--no-open") as (_, url):
         yield url
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER or ""
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def see(driver: Any, url: str, *, width: int = 1280, dark: bool = False) -> str:
-    """Open a page at a width, in a colour scheme; keep a picture if asked to; return its text."""
-    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-    driver.get(url)
-    if folder := os.environ.get("CASCADE_SCREENSHOTS"):
-        name = urlsplit(url).path[1:].replace("/", "-") or "list"
-        driver.save_screenshot(str(Path(folder) / f"{name}-{width}-{'dark' if dark else 'light'}.png"))
-    return str(driver.find_element("tag name", "body").text)
 
 
 def requested(driver: Any) -> set[str]:
@@ -98,26 +55,28 @@ def test_a_person_finds_a_run_reads_why_and_grades_it(driver: Any, viewer: str) 
     assert search.get_attribute("name") == "q"
     assert driver.execute_script("return getComputedStyle(arguments[0]).outlineStyle", search) == "solid"
     search.send_keys("charged", Keys.ENTER)
-    links = driver.find_elements("css selector", ".what a")
+    until(driver, lambda: "q=charged" in driver.current_url)
+    links = until(driver, lambda: driver.find_elements("css selector", ".what a"))
     assert [link.text[:19] for link in links] == ["I was charged twice"]
     links[0].send_keys(Keys.ENTER)
-    text = driver.find_element("tag name", "main").text
-    assert "What if haiku would have answered card_arrival at accept ≤ 0.58 (now 0.95)" in text
+    shows(driver, "What if haiku would have answered card_arrival at accept ≤ 0.58 (now 0.95)")
     driver.find_element("name", "by").send_keys(
         "Ada", Keys.TAB, "the card was lost", Keys.TAB, Keys.TAB, Keys.ENTER
     )
+    graded = until(driver, lambda: driver.find_element("css selector", ".grades").text.split("\n"))
     assert driver.current_url.endswith("/runs/01ZZ#grade")
-    graded = driver.find_element("css selector", ".grades").text.split("\n")
     assert [graded[0], graded[1], graded[-1]] == ["✗ wrong", "by Ada", "the card was lost"]
     assert "1 graded" in see(driver, f"{viewer}dashboard")
-    driver.find_element("link text", "Runs").click()
-    driver.find_element("partial link text", "Older").click()
-    assert driver.find_element("css selector", ".pager").text.startswith("« Newest")
+    until(driver, lambda: driver.find_element("link text", "Runs")).click()
+    until(driver, lambda: driver.find_element("partial link text", "Older")).click()
+    until(driver, lambda: driver.find_element("css selector", ".pager").text.startswith("« Newest"))
 
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("path", ["", "runs/01ZZ", "runs/01ZY", "dashboard", "nothing", "?confidence_min=x"])
+@pytest.mark.parametrize(
+    "path", ["", "runs/01ZZ", "runs/01ZY", "dashboard", "live", "nothing", "?confidence_min=x"]
+)
 def test_pages_fit_load_only_what_is_theirs_and_break_no_rule(
     path: str, width: int, dark: bool, driver: Any, viewer: str
 ) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from runs_maker import HAIKU, WRITTEN, quick, run, step
+from runs_maker import HAIKU, OPUS, WRITTEN, quick, run, step
 
 from cascade.config.load import load_graph
 from cascade.records import Call, Request
@@ -258,6 +258,16 @@ def test_calls_that_failed_are_shown(store: TraceStore, viewer: TestClient) -> N
     assert "There is nothing to grade" in text
 
 
+def test_calls_are_drawn_from_when_they_began(store: TraceStore, viewer: TestClient) -> None:
+    late = OPUS.model_copy(update={"started": 0.75, "seconds": 0.25})
+    store.write(run("01AA", seconds=1.0, trace=(step("last", "unchecked", late),)))
+    html = viewer.get("/runs/01AA").text
+    assert 'class="fill done" x="75.00%" width="25.00%"' in html
+    assert "Each bar begins when its call began" in html
+    store.write(run("01BB"))
+    assert "from before starts were recorded" in viewer.get("/runs/01BB").text
+
+
 HOSTILE = "<script>alert(1)</script>\"'&{{ 7*7 }}\x00\x1b[31m\u202e`</svg>`"
 
 
@@ -278,7 +288,9 @@ def test_no_text_becomes_markup_or_a_template(store: TraceStore, viewer: TestCli
         f"/?q={quote(text)}&graph={quote(text)}&tier={quote(text)}",
     ):
         found = page(viewer, path)
-        assert [tag for tag, _ in found.tags if tag in ("script", "b", "iframe")] == []
+        scripts = [values.get("src") for tag, values in found.tags if tag == "script"]
+        assert scripts in ([], ["/live.js"])  # the viewer's own, never one of a text
+        assert [tag for tag, _ in found.tags if tag in ("b", "iframe")] == []
         assert "<script>alert(1)</script>" in found.text
         assert "{{ 7*7 }}" in found.text
         assert "\x1b" not in found.text

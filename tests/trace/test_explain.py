@@ -135,8 +135,27 @@ Not reached: last."""
     )
 
 
+CERTIFIED = "policy 12ab34cd, certified"
+
+
+def steered(score: float) -> Estimate:
+    return Estimate(
+        by="policy", chosen=0, signals={"confidence nano": 1.2}, score=score, confidence=0.9, calibrated=True
+    )
+
+
 FAILED = call("strong", "", error="model 'strong': HTTP 500 from the server.", seconds=2.5, local=False)
+INVALID = call("strong", "{", cost_usd=0.002, meta={"invalid": "it: no JSON: Expecting value: line 1"})
 CASES: dict[str, tuple[Graph, Step, str]] = {
+    "invalid": (GRAPH, step(
+        "last", "abstain", "invalid", INVALID, detail="strong: it: no JSON: Expecting value: line 1",
+    ), """\
+1. last: not accepted, and no stage is left (rule invalid)
+   opus (strong) answered `{` for $0.002 in 4.0 ms.
+   Its answer is not the JSON or the tool calls that the request asks for: strong: it: no JSON:
+     Expecting value: line 1.
+   What if: an answer that satisfies the schema would have been judged; no stage accepts an invalid
+     one."""),
     "unchecked": (GRAPH, step("last", "accept", "unchecked", call("strong", "oos", cost_usd=0.0123)), """\
 1. last: accepted (rule unchecked)
    opus (strong) answered `oos` for $0.0123 in 4.0 ms.
@@ -193,6 +212,49 @@ CASES: dict[str, tuple[Graph, Step, str]] = {
    Nothing was called, because no model of this stage can be: model 'strong': OPENAI_API_KEY is not
      set.
    What if: with that put right, strong would have been asked."""),
+    "early_exit": (GRAPH, step(
+        "second", "escalate", "early_exit",
+        call("small", "", error="stopped after 7 tokens: its confidence could no longer reach the threshold",
+             tokens_out=7, meta={"finish_reason": "early_exit"}),
+        threshold=0.9, to="last",
+    ), """\
+1. second: not accepted, escalated to last (rule early_exit)
+   sonnet (small) failed after 4.0 ms: stopped after 7 tokens: its confidence could no longer reach
+     the threshold.
+   It was stopped after 7 tokens: whatever came next, its confidence could not reach the 0.9 that
+     this stage asks for (accept).
+   What if: without early_exit it would have been written to its end, and not accepted."""),
+    "hedged": (GRAPH, step(
+        "second", "escalate", "hedged", call("small", "", error="cancelled: hedged"), to="last",
+    ), """\
+1. second: not accepted, escalated to last (rule hedged)
+   sonnet (small) failed after 4.0 ms: cancelled: hedged.
+   It ran at the same time as last, which answered first; what was still under way was cancelled.
+   What if: without hedge the stages would have been asked one after the other."""),
+    "cancelled": (GRAPH, step(
+        "second", "abstain", "cancelled", call("small", "", error="cancelled"),
+    ), """\
+1. second: cancelled (rule cancelled)
+   sonnet (small) failed after 4.0 ms: cancelled.
+   The run was cancelled while this stage was at work; a call that had begun may be billed."""),
+    "breaker_open": (GRAPH, step(
+        "last", "abstain", "breaker_open",
+        detail="model 'strong' is left alone: its circuit breaker is open after 5 failures in a row, "
+        "next try in 12.0 s",
+    ), """\
+1. last: skipped, and no stage is left (rule breaker_open)
+   Nothing was called, because it failed again and again: model 'strong' is left alone: its circuit
+     breaker is open after 5 failures in a row, next try in 12.0 s.
+   What if: once the breaker lets a call through, strong would have been asked."""),
+    "over_budget": (GRAPH, step(
+        "last", "abstain", "over_budget",
+        detail="worst case $0.020000, $0.010000 left of $1.000000 for graph:support on 2026-11-21 "
+        "($0.000000 reserved)",
+    ), """\
+1. last: skipped, and no stage is left (rule over_budget)
+   Nothing was called, because it could have cost more than is left for today: worst case $0.020000,
+     $0.010000 left of $1.000000 for graph:support on 2026-11-21 ($0.000000 reserved).
+   What if: with a larger budget (budgets), or tomorrow, strong would have been asked."""),
     "local_only": (GRAPH, step(
         "last", "abstain", "local_only", detail="strong would leave this machine",
     ), """\
@@ -234,6 +296,43 @@ CASES: dict[str, tuple[Graph, Step, str]] = {
 1. door: not accepted, escalated to first (rule gate_failed)
    The gate could not score its branches: door: no labels.
    What if: a gate that works would have chosen a branch."""),
+    "policy_accept": (GRAPH, step(
+        "first", "accept", "policy_accept", call(), estimate=steered(0.71), threshold=0.65, detail=CERTIFIED,
+    ), """\
+1. first: accepted (rule policy_accept)
+   haiku (nano) answered `card_arrival` for $0 in 4.0 ms.
+   Judged by policy: confidence nano 1.2. The calibration turns the score 0.71 into a confidence of
+     0.9.
+   The policy's score 0.71 reaches its threshold 0.65: policy 12ab34cd, certified.
+   What if: at any threshold above 0.71 (now 0.65), the request would have gone on to second."""),
+    "policy_below": (GRAPH, step(
+        "first", "escalate", "policy_below", call(), estimate=steered(0.61), threshold=0.65, to="second",
+        detail=CERTIFIED,
+    ), """\
+1. first: not accepted, escalated to second (rule policy_below)
+   haiku (nano) answered `card_arrival` for $0 in 4.0 ms.
+   Judged by policy: confidence nano 1.2. The calibration turns the score 0.61 into a confidence of
+     0.9.
+   The policy's score 0.61 is less than its threshold 0.65: policy 12ab34cd, certified.
+   What if: at a threshold of at most 0.61 (now 0.65) this answer would have been accepted; nothing
+     more was called afterwards."""),
+    "policy_abstain": (GRAPH, step(
+        "first", "abstain", "policy_abstain", call(), estimate=steered(0.11), threshold=0.2, detail=CERTIFIED,
+    ), """\
+1. first: not accepted, and no stage is left (rule policy_abstain)
+   haiku (nano) answered `card_arrival` for $0 in 4.0 ms.
+   Judged by policy: confidence nano 1.2. The calibration turns the score 0.11 into a confidence of
+     0.9.
+   The policy gives up here: score 0.11 is less than 0.2, so asking on is not worth it: policy
+     12ab34cd, certified.
+   What if: at a lower abstention threshold the request would have gone on to second."""),
+    "policy_skip": (GRAPH, step(
+        "first", "escalate", "policy_skip", to="second", detail="policy 12ab34cd asks small, strong",
+    ), """\
+1. first: skipped, escalated to second (rule policy_skip)
+   Nothing was called, because the policy passes this stage over: policy 12ab34cd asks small,
+     strong.
+   What if: without the policy, nano would have been asked."""),
 }  # fmt: skip
 
 

@@ -16,9 +16,10 @@ def result(run: str, **fields: Any) -> Result:
     return Result.model_validate({"run": run, "graph": "support@9f2c41ab", **given, **fields})
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Any:
-    with TraceStore(str(tmp_path / "runs.db")) as store:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    server = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+    with TraceStore(server.database() if server else str(tmp_path / "runs.db")) as store:
         store.write(result("01A", confidence=0.5, cost_usd=0.0, started="2026-11-21T01:00:00.000+00:00"))
         store.write(result("01B", confidence=0.9, cost_usd=0.01, started="2026-11-21T02:00:00.000+00:00"))
         store.write(result("01C", cost_usd=0.2, started="2026-11-22T02:00:00.000+00:00", tier="opus"))

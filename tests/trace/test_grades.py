@@ -88,21 +88,7 @@ def test_a_store_that_only_reads_grades_too_and_makes_no_file(path: Path, tmp_pa
     assert not (tmp_path / "none.db").exists()
 
 
-def test_a_database_from_before_grades_opens_lists_and_takes_them(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE grades")
-    with TraceStore(str(path), create=False) as store:
-        assert store.runs()[0].correct is None
-        assert store.grades("01AA") == ()
-        assert store.search(RunFilter(grade="right")) == []
-        assert len(store.search(RunFilter(grade="none"))) == 5
-        store.grade("01AA", True)
-        assert [row.run for row in store.search(RunFilter(grade="right"))] == ["01AA"]
-
-
 def test_grades_from_many_threads_are_all_kept(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE grades")
     with TraceStore(str(path)) as store:
         threads = [threading.Thread(target=store.grade, args=("01AA", bool(n % 2))) for n in range(8)]
         for thread in threads:

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from cascade.config.schema import Graph
 from cascade.graph.stage import Plan, run_stage
 from cascade.models import build_model
-from cascade.models.base import cost
+from cascade.models.base import Prompt, cost
 from cascade.policy.budget import spent
 from cascade.policy.calibrate import Calibration
 from cascade.policy.outcome import conclude
 from cascade.records import Call, Decision, Estimate, Request, Result, Step
 from cascade.trace.compare import compare, recorded
-from cascade.trace.replay import Outcome, Replayed, Scene, misfit, replay
+from cascade.trace.misfit import misfit
+from cascade.trace.replay import Outcome, Replayed, Scene, replay
 
 TEXTS = ["card lost", "loan", "card and loan", "hello"]
 SURE = [0.2, 0.5, 0.8, 0.95]
@@ -56,7 +57,7 @@ def scene(graph: Graph, before: Graph | None = None, **changes: Any) -> Scene:
     models = plan(graph).models
 
     def price(name: str, request: Request) -> float:
-        return cost(models[name].price, *models[name].worst_case(request.text))
+        return cost(models[name].price, *models[name].worst_case(Prompt.of(request)))
 
     seconds = (before or graph).limits.seconds
     return Scene(**{"graph": graph, "seconds": seconds, "calibrations": {}, "price": price} | changes)
@@ -287,6 +288,56 @@ def test_a_call_that_was_cut_off_is_unknown_with_more_time() -> None:
     assert replay(timed(2.1, "no answer"), scene(two(limits={"seconds": 9.0}), before)).unknown == "first"
     # It failed by itself, long before its time was up.
     assert replay(timed(0.1, "refused"), scene(two(limits={"seconds": 9.0}), before)).unknown == "second"
+
+
+def stopped_early(accept: float) -> Result:
+    """A run of `two` whose first draft was stopped since it could no longer reach `accept`."""
+    meta = {"finish_reason": "early_exit"}
+    calls = (Call(model="a", tier="haiku", text="", error="stopped after 1 tokens", meta=meta),)
+    decision = Decision(action="escalate", rule="early_exit", threshold=accept, to="second")
+    second = run(plan(two(0.8)), ASKED).trace[1]
+    trace = (Step(stage="first", decision=decision, calls=calls), second)
+    return Result(run="R", graph="g@1", status="accepted", request=ASKED, trace=trace)
+
+
+def test_a_draft_that_was_stopped_early_is_unknown_under_a_lower_threshold() -> None:
+    result = stopped_early(0.8)
+    for accept in (0.8, 0.9):
+        assert replay(result, scene(two(accept))).outcomes == (Outcome("accepted", "second", "sonnet"),)
+    assert replay(result, scene(two(0.7))).unknown == "first"
+
+
+def hedged(accept: float) -> Graph:
+    """Two checked stages; the second starts while the first still works."""
+    check = {"confidence": {"by": "logprob", "signal": "mean"}}
+    first = {"name": "first", "ask": ["c"], **check, "accept": 0.9, "hedge": 0.1}
+    return two(stages=[first, {"name": "second", "ask": ["a"], **check, "accept": accept}])
+
+
+def test_a_stage_that_lost_a_hedge_is_unknown_where_the_winner_is_not_accepted() -> None:
+    late = Call(model="c", tier="sonnet", text="", error="cancelled: hedged", cost_usd=0.002)
+    lost = Decision(action="escalate", rule="hedged", to="second")
+    won = run(plan(two(0.5)), ASKED).trace[0].model_copy(update={"stage": "second"})
+    trace = (Step(stage="first", decision=lost, calls=(late,)), won)
+    result = Result(run="R", graph="g@1", status="accepted", cost_usd=0.002, request=ASKED, trace=trace)
+    same = replay(result, scene(hedged(0.5)))
+    assert (same.outcomes, same.lowest) == ((Outcome("accepted", "second", "haiku"),), 0.002)
+    assert replay(result, scene(hedged(0.8))).unknown == "first"
+
+
+def test_what_the_loser_of_a_hedge_cost_counts_where_it_would_have_come_later() -> None:
+    late = Call(model="c", tier="sonnet", text="", error="cancelled: hedged", cost_usd=0.002)
+    lost = Decision(action="escalate", rule="hedged", to="first")
+    won = run(plan(two(0.5)), ASKED).trace[0]
+    trace = (Step(stage="second", decision=lost, calls=(late,)), won)
+    result = Result(run="R", graph="g@1", status="accepted", cost_usd=0.002, request=ASKED, trace=trace)
+    assert replay(result, scene(two(0.5))).lowest == 0.002
+    assert replay(result, scene(two(0.8))).unknown == "second"
+
+
+def test_a_cancelled_run_is_left_out() -> None:
+    cancelled = Result(run="R", graph="g@1", status="cancelled", request=ASKED, trace=())
+    assert misfit(cancelled, two()) == "it was cancelled by its caller"
 
 
 def test_a_model_that_could_not_be_called_then_cannot_be_called_now() -> None:

@@ -22,6 +22,7 @@ from sqlalchemy import text
 from cascade.errors import TraceError
 from cascade.records import Call, Decision, Request, Result, Step, Token, new_run_id
 from cascade.trace.store import TraceStore, default_url
+from cascade.trace.verify import verify
 
 
 def result(run: str | None = None, **fields: Any) -> Result:
@@ -227,6 +228,7 @@ def test_killing_the_process_loses_no_acknowledged_run(path: Path) -> None:
         stored = {row.run for row in store.runs(limit=10**6)}
     assert stored >= set(acknowledged)
     assert len(stored) <= len(acknowledged) + 3  # the run in flight may be stored, too
+    assert verify(str(path)).count == 0
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()

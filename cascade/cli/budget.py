@@ -1,0 +1,68 @@
+"""`cascade budget`: what was spent on a day, and forgetting it."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import date
+from typing import Annotated
+
+import typer
+
+from cascade.errors import RequestError
+
+app = typer.Typer(no_args_is_help=True, help="What graphs and accounts have spent on a day (UTC).")
+_SCOPE = re.compile(r"(graph|account):.+")
+_DB = typer.Option(help="Trace store: SQLAlchemy URL or file.")
+_DAY = typer.Option(help="UTC day such as 2026-11-21; default: today.")
+
+
+@app.command()
+def show(
+    day: Annotated[str | None, _DAY] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    trace_db: Annotated[str | None, _DB] = None,
+) -> None:
+    """Show what every scope has spent and reserved; `abandoned` is what processes that died have reserved."""
+    from cascade.trace.budgets import BudgetBook
+    from cascade.trace.store import default_url
+
+    book = BudgetBook(trace_db or default_url())
+    try:
+        found = book.balances(_checked(day))
+    finally:
+        book.close()
+    if json_:
+        print(json.dumps([balance._asdict() for balance in found], ensure_ascii=False))
+        return
+    width = max([len(balance.scope) for balance in found], default=5)
+    print(f"{'scope':<{width}}  {'spent $':>12}  {'reserved $':>12}  {'abandoned $':>12}")
+    for balance in found:
+        figures = "  ".join(f"{usd:>12.6f}" for usd in (balance.spent, balance.held, balance.abandoned))
+        print(f"{balance.scope:<{width}}  {figures}")
+
+
+@app.command()
+def reset(
+    scope: Annotated[str, typer.Argument(help="graph:NAME or account:NAME.", metavar="SCOPE")],
+    day: Annotated[str | None, _DAY] = None,
+    trace_db: Annotated[str | None, _DB] = None,
+) -> None:
+    """Forget what SCOPE has spent on a day, and what processes that died have reserved."""
+    from cascade.trace.budgets import BudgetBook
+    from cascade.trace.store import default_url
+
+    if not _SCOPE.fullmatch(scope):
+        raise RequestError(f"scope {scope!r} is none; expected graph:NAME or account:NAME")
+    book = BudgetBook(trace_db or default_url())
+    try:
+        book.reset(scope, _checked(day)).result()
+    finally:
+        book.close()
+
+
+def _checked(day: str | None) -> str | None:
+    try:
+        return None if day is None else date.fromisoformat(day).isoformat()
+    except ValueError:
+        raise RequestError(f"day {day!r} is no date; expected one like 2026-11-21") from None

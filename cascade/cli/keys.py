@@ -1,0 +1,48 @@
+"""`cascade keys`: who may ask a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="API keys of `cascade serve`.")
+File = Annotated[Path, typer.Option("--file", help="Key file, as `cascade serve --keys` reads it.")]
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="The account's name; it is in traces and budgets.")],
+    file: File,
+    graph: Annotated[list[str] | None, typer.Option(help="May ask this graph; repeat; default: all.")] = None,
+    per_minute: Annotated[int | None, typer.Option(min=1, help="Most requests a minute.")] = None,
+    day_usd: Annotated[float | None, typer.Option(min=0, help="Most US dollars a UTC day.")] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="May read and grade runs, and see metrics.")] = False,
+) -> None:
+    """Make a key and show it once; only its hash is kept."""
+    from cascade.serve.openai.keys import add_key
+
+    allowed = None if graph is None else tuple(graph)
+    _, secret = add_key(file, name=name, graphs=allowed, per_minute=per_minute, day_usd=day_usd, admin=admin)
+    print(secret)
+
+
+@app.command()
+def remove(name: Annotated[str, typer.Argument(help="The account's name.")], file: File) -> None:
+    """Remove a key; a running server refuses it from then on."""
+    from cascade.serve.openai.keys import remove_key
+
+    remove_key(file, name)
+
+
+@app.command(name="list")
+def list_(file: File) -> None:
+    """List the keys, without their secrets."""
+    from cascade.serve.openai.keys import read_keys
+
+    for key in read_keys(file).keys:
+        graphs = "all graphs" if key.graphs is None else ", ".join(key.graphs)
+        rate = "" if key.per_minute is None else f", {key.per_minute} a minute"
+        money = "" if key.day_usd is None else f", ${key.day_usd:g} a day"
+        print(f"{key.name}: {graphs}{rate}{money}{', admin' if key.admin else ''}; made {key.created}")

@@ -1,0 +1,91 @@
+"""`cascade models`: the local models of graphs, listed or loaded once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cascade.config.load import load_graph
+from cascade.config.schema import LlamaCppModel
+from cascade.errors import CascadeError, ConfigError
+
+if TYPE_CHECKING:
+    from cascade.config.load import LoadedGraph
+
+app = typer.Typer(no_args_is_help=True, help="The local models of graphs.")
+Graphs = Annotated[list[Path], typer.Argument(help="Graph files.", metavar="GRAPH...")]
+_STATUS = Path("/proc/self/status")
+_TEXT = "hello"
+
+
+@app.command(name="list")
+def list_(graphs: Graphs) -> None:
+    """List the local models of graph files: which file, and how large."""
+    for graph in map(load_graph, graphs):
+        for name, config in _local(graph).items():
+            typer.echo(f"{graph.graph.name}: {name}: {config.path}, {_size(config, graph.base)}")
+
+
+@app.command()
+def warm(graphs: Graphs) -> None:
+    """Load every local model of graph files and ask it once: files are there, whole, and in the page cache.
+
+    Prints the seconds of the first call (loading included) and of the next one, of one forward pass, and the
+    memory of this process after both.
+    """
+    problems = asyncio.run(_warm([load_graph(path) for path in graphs]))
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _local(graph: LoadedGraph) -> dict[str, LlamaCppModel]:
+    return {name: m for name, m in graph.graph.models.items() if isinstance(m, LlamaCppModel)}
+
+
+def _size(config: LlamaCppModel, base: Path) -> str:
+    if config.path.startswith("hf:"):
+        return "on the hub, or in its cache"
+    from cascade.config.references import resolve_model_path
+
+    return f"{resolve_model_path(config.path, base).stat().st_size / 2**20:.1f} MiB"
+
+
+async def _warm(graphs: list[LoadedGraph]) -> list[str]:
+    from cascade.models import build_model
+    from cascade.models.base import Prompt
+
+    problems: list[str] = []
+    built = []
+    for graph in graphs:
+        for name, config in _local(graph).items():
+            model = build_model(name, config, graph.base)
+            built.append(model)  # kept until the end: models of one file share it
+            seconds = []
+            try:
+                for _ in range(2):
+                    start = time.perf_counter()
+                    await model.ask(Prompt(_TEXT, stop_early=lambda _: True))
+                    seconds.append(time.perf_counter() - start)
+            except CascadeError as error:
+                problems.append(f"{graph.graph.name}: {error}")
+                continue
+            typer.echo(
+                f"{graph.graph.name}: {name}: first call {seconds[0]:.2f} s, next {1e3 * seconds[1]:.1f} ms, "
+                f"memory of the process {_resident()}"
+            )
+    for model in built:
+        await model.aclose()
+    return problems
+
+
+def _resident() -> str:
+    try:
+        lines = _STATUS.read_text(encoding="ascii").splitlines()
+    except OSError:  # not Linux
+        return "unknown"
+    kib = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+    return f"{kib / 1024:.0f} MiB"

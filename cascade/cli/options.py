@@ -1,0 +1,33 @@
+"""Options and output that the commands about stored runs share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+TraceDb = Annotated[
+    str | None,
+    typer.Option(
+        help="Trace store: SQLAlchemy URL or file; default: CASCADE_TRACE_DB, else your data folder."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def print_json(value: object) -> None:
+    """Print `value` as JSON."""
+    # Escaped where the terminal could not print it: a stored text may hold anything.
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(_finite(value), ensure_ascii=not unicode, indent=2))
+
+
+def _finite(value: object) -> object:
+    """JSON has no infinity: null in its place."""
+    if isinstance(value, float) and value - value != 0:
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value

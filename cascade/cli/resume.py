@@ -1,0 +1,51 @@
+"""`cascade resume`: give a person's answer to a run that waits for it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cascade.cli.rows import Row, result_row
+from cascade.cli.summary import heading, line
+from cascade.errors import RequestError
+
+
+def resume(
+    run: Annotated[str, typer.Argument(help="The waiting run's id.", metavar="RUN")],
+    answer: Annotated[str, typer.Argument(help="The person's answer.", metavar="ANSWER")],
+    graph: Annotated[
+        Path | None, typer.Option(help="Graph file; default: the one that the run was begun with.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    trace_db: Annotated[str | None, typer.Option(help="Trace store: SQLAlchemy URL or file.")] = None,
+) -> None:
+    """Give ANSWER to the waiting run RUN, which another process may have begun, and finish it."""
+    from cascade.runtime import Cascade
+
+    with Cascade.load(graph or _graph_of(run, trace_db), trace_db=trace_db) as cascade:
+        result = cascade.resume(run, answer)
+    row = Row("1", result.request.text)
+    if json_:
+        print(json.dumps(result_row(row, result), ensure_ascii=False))
+    else:
+        print(heading(), line(row, result), sep="\n")
+        print(f"why: cascade trace explain {result.run}", file=sys.stderr)
+
+
+def _graph_of(run: str, trace_db: str | None) -> Path:
+    from cascade.graph.checkpoints import open_checkpoints
+    from cascade.trace.store import default_url
+
+    waiting = open_checkpoints(trace_db or default_url())
+    try:
+        found = waiting.get_tuple({"configurable": {"thread_id": run}})
+    finally:
+        waiting.close()
+    path = None if found is None else found.metadata.get("graph_file")
+    if not isinstance(path, str):
+        raise RequestError(f"run {run!r} is not waiting for an answer; `cascade trace list` shows runs")
+    return Path(path)

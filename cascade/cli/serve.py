@@ -1,0 +1,107 @@
+"""`cascade serve`: graphs behind an OpenAI-compatible HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cascade.cli.ui import listen
+from cascade.errors import CascadeError, ConfigError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from cascade.serve.openai.service import Service
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(
+    graphs: Annotated[list[Path], typer.Argument(help="Graph files; each is a model.", metavar="GRAPH...")],
+    trace_db: Annotated[str | None, typer.Option(help="Trace store: SQLAlchemy URL or file.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; the default is this machine only.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    keys: Annotated[Path | None, typer.Option(help="Key file (`cascade keys add`).")] = None,
+    insecure: Annotated[bool, typer.Option(help="Listen beyond this machine without keys.")] = False,
+    in_flight: Annotated[int, typer.Option(min=1, help="Most requests at work.")] = 64,
+    queue: Annotated[int, typer.Option(min=0, help="Most requests that wait; one more gets a 429.")] = 256,
+    drain: Annotated[float, typer.Option(min=0, help="Seconds that requests may go on after SIGTERM.")] = 30,
+    otel: Annotated[bool, typer.Option(help="Send spans to the collector of OTEL_EXPORTER_OTLP_*.")] = False,
+) -> None:
+    """Serve graphs as OpenAI-compatible models, with their runs, metrics and the viewer."""
+    if keys is None and host not in _LOOPBACK and not insecure:
+        raise ConfigError(
+            f"--host {host} is reached by others and there are no keys; give --keys FILE, or --insecure"
+        )
+    try:
+        from cascade.serve.board import Board
+        from cascade.serve.metrics import Metrics
+        from cascade.serve.openai.keys import Keyring
+        from cascade.serve.server import create_server
+    except ImportError as error:
+        raise CascadeError(f"cascade serve needs {error.name}; pip install 'cascade[serve]'") from error
+    from cascade.config.load import load_graph
+    from cascade.runtime import Cascade
+    from cascade.telemetry import export
+    from cascade.trace.store import TraceStore, default_url
+
+    url = default_url() if trace_db is None else trace_db
+    ring = None if keys is None else Keyring(keys)
+    board, metrics = Board(), Metrics()
+    with ExitStack() as stack:
+        if otel:
+            stack.callback(export())
+        served = {}
+        for path in graphs:
+            granted = None if ring is None else ring.day_usd
+            cascade = stack.enter_context(
+                Cascade.load(path, trace_db=url, observers=[board, metrics], granted=granted)
+            )
+            if cascade.name in served:
+                raise ConfigError(f"{path}: a graph {cascade.name!r} is served already; rename one")
+            served[cascade.name] = cascade
+        store = stack.enter_context(TraceStore(url, create=False))
+        listener = stack.enter_context(listen(host, port))
+        app = create_server(
+            served, store, [load_graph(path) for path in graphs], keys=ring, board=board, metrics=metrics,
+            hosts=(host, socket.gethostname()), in_flight=in_flight, queue=queue, on_start=_drain_on_sigterm,
+        )  # fmt: skip
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{listener.getsockname()[1]}"
+        print(f"serving {', '.join(served)} at {address}/v1  (viewer {address}/, Ctrl-C ends)", flush=True)
+        _run(app, listener, drain)
+
+
+def _drain_on_sigterm(service: Service) -> None:
+    """Refuse new requests from SIGTERM on; uvicorn's own handler then waits for those at work."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+
+        def stop(signum: int, frame: object, before: object = before) -> None:
+            loop.call_soon_threadsafe(setattr, service, "draining", True)
+            if callable(before):
+                before(signum, frame)
+
+        signal.signal(number, stop)
+
+
+def _run(app: FastAPI, listener: socket.socket, drain: float) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
+        timeout_graceful_shutdown=max(1, round(drain)),
+    )  # fmt: skip
+    # After it has drained, uvicorn raises SIGTERM again: leave through the stores still to be closed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    uvicorn.Server(config).run(sockets=[listener])

@@ -1,0 +1,125 @@
+"""`cascade run --watch`: the running graph, drawn in the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.text import Text
+
+from cascade.config.draw import Box, outline
+from cascade.config.schema import Graph
+from cascade.observe import Observer
+from cascade.records import Request, Result, Step
+from cascade.trace.words import clean, compared, usd
+
+_PER_SECOND = 12
+_WIDTH = 72
+_STYLES = {"accept": "green", "escalate": "yellow", "route": "cyan", "abstain": "red"}
+_WORDS = {"accept": "accepted", "escalate": "escalated", "route": "routed", "abstain": "gave up"}
+
+
+@dataclass
+class _Seen:
+    """What a stage has done so far."""
+
+    asking: Counter[str] = field(default_factory=Counter)  # run → 1 while the stage works on it
+    actions: Counter[str] = field(default_factory=Counter)
+    cost_usd: float = 0.0
+    last: str = ""
+
+
+class Watch(Observer):
+    """Draws the stages of `graph` with what each is doing, on stderr, as long as it is open."""
+
+    def __init__(self, graph: Graph, console: Console | None = None) -> None:
+        self._name = graph.name
+        self._inner: set[str] = set()  # runs of graphs within it
+        self._boxes = [box for box in outline(graph)[0] if box.kind in ("asks", "branches")]
+        self._seen = {box.lines[0]: _Seen() for box in self._boxes}
+        self._live = Live(
+            get_renderable=self.drawing,
+            console=console or Console(stderr=True),
+            refresh_per_second=_PER_SECOND,
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def began(self, run: str, graph: str, request: Request) -> None:
+        """See `Observer.began`."""
+        if graph.partition("@")[0] != self._name:
+            self._inner.add(run)
+
+    def entered(self, run: str, stage: str) -> None:
+        """See `Observer.entered`."""
+        if run not in self._inner:
+            self._seen[stage].asking[run] = 1
+
+    def left(self, run: str, step: Step) -> None:
+        """See `Observer.left`."""
+        if run in self._inner:
+            return
+        seen = self._seen[step.stage]
+        seen.asking.pop(run, None)
+        seen.actions[step.decision.action] += 1
+        seen.cost_usd += sum(call.cost_usd for call in step.calls)
+        seen.last = _reason(step)
+
+    def ended(self, result: Result) -> None:
+        """See `Observer.ended`."""
+        self.dropped(result.run)
+
+    def dropped(self, run: str) -> None:
+        """See `Observer.dropped`."""
+        self._inner.discard(run)
+        for seen in self._seen.values():
+            seen.asking.pop(run, None)
+
+    def drawing(self) -> RenderableType:
+        """Return the stages as boxes from top to bottom."""
+        parts: list[RenderableType] = []
+        for box in self._boxes:
+            if parts:
+                parts.append(Text("   │", style="dim"))
+            parts.append(_box(box, self._seen[box.lines[0]]))
+        return Group(*parts)
+
+
+def _box(box: Box, seen: _Seen) -> Panel:
+    asking = sum(seen.asking.values())
+    lines = [Text(clean(line, _WIDTH), style="dim") for line in box.lines[1:]]
+    state = Text()
+    if asking:
+        state.append(f"● asking {asking}" if asking > 1 else "● asking", style="bold")
+    for action, times in sorted(seen.actions.items()):
+        state.append("   " if state else "")
+        state.append(f"{_WORDS[action]} {times}", style=_STYLES[action])
+    if seen.cost_usd:
+        state.append(f"   {usd(seen.cost_usd)}")
+    if seen.last:
+        state.append(f"   {seen.last}", style="dim")
+    style = "bold" if asking else "green" if seen.actions["accept"] else "dim"
+    return Panel(
+        Group(*lines, state), title=box.lines[0], title_align="left", width=_WIDTH, border_style=style
+    )
+
+
+def _reason(step: Step) -> str:
+    """The last decision in a few words: the comparison where there was one, else the rule."""
+    estimate, threshold = step.estimate, step.decision.threshold
+    if estimate is None or threshold is None:
+        return step.decision.rule.replace("_", " ")
+    confidence, needed = compared(estimate.confidence, threshold)
+    return f"{confidence} {'≥' if estimate.confidence >= threshold else '<'} {needed}"

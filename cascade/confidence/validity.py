@@ -1,0 +1,179 @@
+"""Is the answer what was asked for? JSON that satisfies its schema, tool calls that can be made.
+
+Validity is a signal of its own: it is measured on every answer to a request with tools or an output schema,
+whatever the stage's confidence method, and an answer that is not valid is accepted by no stage (rule
+`invalid`). Valid JSON also tells how sure the model was of each field.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from cascade.models.base import Reply
+from cascade.records import Request, ToolCall
+from cascade.requests import CHOICES, parameters_of
+from cascade.schemas import parse_json, value_problem
+
+MAX_ANSWER = 1_000_000  # characters of an answer or of arguments that are looked at
+MAX_FIELDS = 100  # of one answer that are reported
+
+_DECODER = json.JSONDecoder()
+_SPACE = " \t\r\n"
+
+
+def demanded(request: Request) -> bool:
+    """Return whether an answer to `request` can be invalid: it asks for JSON, or offers tools."""
+    return request.output_schema is not None or bool(request.tools)
+
+
+def needs_words(request: Request) -> bool:
+    """Return whether a model that knows nothing but its labels cannot do what `request` asks."""
+    return request.output_schema is not None or (bool(request.tools) and request.tool_choice != "none")
+
+
+def problem(request: Request, reply: Reply) -> str | None:
+    """Return why `reply` is no valid answer to `request`, or None if it is one."""
+    calls, choice = reply.tool_calls, request.tool_choice
+    if calls:
+        if not request.tools or choice == "none":
+            return "it calls a tool, but none may be called"
+        return next(filter(None, (_call_problem(request, call) for call in calls)), None)
+    if request.tools and choice not in ("auto", "none"):
+        wanted = "a tool" if choice in CHOICES else f"the tool {choice!r}"
+        return f"it does not call {wanted}, which tool_choice asks for"
+    if request.output_schema is None:
+        return None
+    found, trouble = _read(reply.text, "it")
+    return trouble or _misfit("", request.output_schema, found)
+
+
+def measured(request: Request, reply: Reply) -> dict[str, Any]:
+    """Return what a call's `meta` says about the validity of its answer: `invalid`, or `fields`."""
+    if not (demanded(request) or reply.tool_calls):
+        return {}
+    trouble = problem(request, reply)
+    if trouble is not None:
+        return {"invalid": trouble}
+    found = fields(reply) if reply.tool_calls or request.output_schema is not None else []
+    return {"fields": found} if found else {}
+
+
+def fields(reply: Reply) -> list[dict[str, Any]]:
+    """Return how sure the model was of each scalar field of the JSON answer or tool call that `reply` is.
+
+    Each entry has `field`, its JSON Pointer (RFC 6901), and in nats the `mean` and the `min` of the
+    log-probabilities of the tokens that its value has characters in. Empty where the tokens do not spell
+    JSON (a tool call's arguments have pointers like `/arguments/city`), or a log-probability is not valid.
+    """
+    tokens, text = reply.tokens, "".join(token.text for token in reply.tokens)
+    if not text or (text != reply.text and not reply.tool_calls):
+        return []
+    if not all(math.isfinite(token.logprob) for token in tokens):
+        return []
+    found: list[dict[str, Any]] = []
+    index = start = 0  # token, and the place where it starts
+    for name, first, last in _places(text):
+        while start + len(tokens[index].text) <= first:  # the fields come in order
+            start, index = start + len(tokens[index].text), index + 1
+        place, values = start, []
+        for token in tokens[index:]:
+            if place >= last:
+                break
+            values.append(token.logprob)
+            place += len(token.text)
+        found.append({"field": name, "mean": sum(values) / len(values), "min": min(values)})
+    return found
+
+
+def canonical(reply: Reply) -> str:
+    """Return an answer as answers are compared: JSON and tool calls by their values, not their spelling."""
+    if not reply.tool_calls:
+        return _spelled(reply.text) if reply.text.lstrip()[:1] in ("{", "[") else reply.text
+    calls = sorted([call.name, _spelled(call.arguments)] for call in reply.tool_calls)
+    return json.dumps([reply.text.strip(), calls])
+
+
+def arguments_of(call: ToolCall) -> Any:
+    """Return the arguments of `call` as a value; blank ones are none.
+
+    Raises:
+        ValueError: they are no JSON.
+    """
+    return parse_json(call.arguments) if call.arguments.strip() else {}
+
+
+def _spelled(text: str) -> str:
+    try:
+        return json.dumps(parse_json(text), sort_keys=True)
+    except ValueError:
+        return text
+
+
+def _call_problem(request: Request, call: ToolCall) -> str | None:
+    tool = next((tool for tool in request.tools if tool.name == call.name), None)
+    if tool is None:
+        known = ", ".join(tool.name for tool in request.tools[:10])
+        return f"it calls a tool that there is not; known: {known}"
+    if request.tool_choice not in (*CHOICES, call.name):
+        return f"it calls {call.name!r}, and tool_choice asks for {request.tool_choice!r}"
+    where = f"the arguments of {call.name!r}"
+    found, trouble = _read(call.arguments if call.arguments.strip() else "{}", where)
+    return trouble or _misfit(f"{where}: ", parameters_of(tool), found)
+
+
+def _read(text: str, what: str) -> tuple[Any, str | None]:
+    """Return the value of the JSON `text`, or why it has none."""
+    if len(text) > MAX_ANSWER:
+        return None, f"{what}: {len(text)} characters; at most {MAX_ANSWER} are looked at"
+    try:
+        return parse_json(text), None
+    except ValueError as error:
+        return None, f"{what}: no JSON: {str(error)[:120]}"
+
+
+def _misfit(where: str, schema: dict[str, Any], value: Any) -> str | None:
+    trouble = value_problem(schema, value)
+    return None if trouble is None else where + trouble
+
+
+def _places(text: str) -> list[tuple[str, int, int]]:
+    """Return pointer, first and last place of the scalars of the JSON `text`, at most `MAX_FIELDS`."""
+    found: list[tuple[str, int, int]] = []
+    try:
+        for scalar in _scalars(text, _skip(text, 0), ""):
+            found.append(scalar)
+            if len(found) == MAX_FIELDS:
+                break
+    except (ValueError, IndexError, RecursionError):  # it is no JSON
+        return []
+    return found
+
+
+def _skip(text: str, place: int) -> int:
+    while text[place] in _SPACE:
+        place += 1
+    return place
+
+
+def _scalars(text: str, place: int, name: str) -> Iterator[tuple[str, int, int]]:
+    opened = text[place]
+    if opened not in "{[":
+        yield name, place, _DECODER.raw_decode(text, place)[1]
+        return
+    start, index = place, 0
+    place = _skip(text, place + 1)
+    while text[place] not in "}]":
+        key = str(index)
+        if opened == "{":
+            key, place = _DECODER.raw_decode(text, place)
+            key = key.replace("~", "~0").replace("/", "~1")
+            place = _skip(text, _skip(text, place) + 1)  # past the colon
+        yield from _scalars(text, place, f"{name}/{key}")
+        place, index = _skip(text, _DECODER.raw_decode(text, place)[1]), index + 1
+        if text[place] == ",":
+            place = _skip(text, place + 1)
+    if index == 0:  # an empty object or array is a value, too
+        yield name, start, place + 1

@@ -1,0 +1,122 @@
+"""Prompts that begin alike: what they share is evaluated once and copied.
+
+A slot keeps its tokens after its sequence is done, and memory keeps them when the slot is needed for another
+prompt. A prompt that begins like any of them, or like one that is being answered, takes over what both share.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.engine.context import Context
+
+IntArray = npt.NDArray[np.int32]
+ByteArray = npt.NDArray[np.uint8]
+
+SHORTEST = 32  # tokens; copying fewer saves nothing worth having
+MAX_BYTES = 256 * 2**20
+
+
+class _Saved(NamedTuple):
+    tokens: IntArray
+    state: ByteArray
+
+
+class PrefixCache:
+    """The saved beginnings of one context's prompts, least recently used first.
+
+    Attributes:
+        shortest: tokens that a beginning must have.
+        bytes: memory that the saved states use.
+    """
+
+    def __init__(self, max_bytes: int = MAX_BYTES, shortest: int = SHORTEST) -> None:
+        self.shortest = shortest
+        self.bytes = 0
+        self._max_bytes = max_bytes
+        self._saved: OrderedDict[bytes, _Saved] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._saved)
+
+    def fill(self, context: Context, slot: int, prompt: IntArray, others: dict[int, IntArray]) -> int:
+        """Put the longest known beginning of `prompt` into `slot`; return its length, 0 for none.
+
+        The last token is never copied: its logits row is needed.
+
+        Args:
+            context: where `slot` is; its old content goes, and is kept if nothing of it is used.
+            slot: an unused slot; its own old content may be in `others`.
+            prompt: the tokens to begin.
+            others: slot → the tokens that are in it.
+        """
+        wanted = prompt[:-1]
+        length, _, source = max(
+            ((common(wanted, tokens), other == slot, other) for other, tokens in others.items()),
+            default=(0, False, -1),
+        )
+        saved = max(self._saved.values(), key=lambda entry: common(wanted, entry.tokens), default=None)
+        better = saved is not None and common(wanted, saved.tokens) > length
+        if source == slot and length >= self.shortest and not better:
+            context.truncate(slot, length)
+            return length
+        if slot in others:
+            self.keep(context, slot, others[slot])
+        if saved is not None and better and common(wanted, saved.tokens) >= self.shortest:
+            return self._restore(context, slot, wanted, saved)
+        if length < self.shortest or not context.restore(slot, context.save(source)):
+            context.truncate(slot, 0)
+            return 0
+        context.truncate(slot, length)
+        return length
+
+    def keep(self, context: Context, slot: int, tokens: IntArray) -> None:
+        """Save `tokens`, with which `slot` begins, unless they are too few or too large."""
+        key = tokens.tobytes()
+        if len(tokens) < self.shortest or key in self._saved:
+            return
+        context.truncate(slot, len(tokens))
+        self.put(tokens, context.save(slot))
+
+    def put(self, tokens: IntArray, state: ByteArray) -> None:
+        """Keep the saved `state` of `tokens`, unless it is too large."""
+        key = tokens.tobytes()
+        if len(state) > self._max_bytes:
+            return
+        self._drop(key)
+        while self.bytes + len(state) > self._max_bytes:
+            self._drop(next(iter(self._saved)))
+        self._saved[key] = _Saved(tokens.copy(), state)
+        self.bytes += len(state)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._saved.clear()
+        self.bytes = 0
+
+    def _restore(self, context: Context, slot: int, wanted: IntArray, saved: _Saved) -> int:
+        key = saved.tokens.tobytes()
+        if not context.restore(slot, saved.state):  # it does not fit any more
+            self._drop(key)
+            return 0
+        if key in self._saved:  # making room may have dropped it
+            self._saved.move_to_end(key)
+        length = common(wanted, saved.tokens)
+        context.truncate(slot, length)
+        return length
+
+    def _drop(self, key: bytes) -> None:
+        entry = self._saved.pop(key, None)
+        if entry is not None:
+            self.bytes -= len(entry.state)
+
+
+def common(first: IntArray, second: IntArray) -> int:
+    """Return how many tokens `first` and `second` have in common at their beginning."""
+    size = min(len(first), len(second))
+    different = first[:size] != second[:size]
+    return int(different.argmax()) if different.any() else size

@@ -1,0 +1,56 @@
+"""What every run of a graph shares: the graph, its models with their guards, and who keeps the budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from cascade.config.schema import Graph
+from cascade.graph.guard import Guard
+from cascade.models.base import Model, deployments
+from cascade.policy.artifact import Policy
+from cascade.policy.calibrate import Calibration
+
+if TYPE_CHECKING:
+    from cascade.trace.budgets import BudgetBook
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked graph, its models, calibrations (stage name → map) and policy: what all its runs share.
+
+    `tightened` says for a stage (by name) why its threshold is not the graph's.
+    `book` keeps the budgets of a day; without one there are none.
+    """
+
+    graph: Graph
+    models: Mapping[str, Model]
+    calibrations: Mapping[str, Calibration]
+    policy: Policy | None = None
+    tightened: Mapping[str, str] = field(default_factory=dict)
+    book: BudgetBook | None = field(default=None, repr=False)
+
+    @cached_property
+    def guards(self) -> dict[str, tuple[Guard, ...]]:
+        """Model name → one guard for each of its equal endpoints."""
+        return {
+            name: tuple(Guard(name, self.graph.models.get(name)) for _ in deployments(model))
+            for name, model in self.models.items()
+        }
+
+    def doors(self, name: str) -> Sequence[tuple[Model, Guard]]:
+        """Return the equal endpoints of a model that can be asked, with their guards; the first, if none."""
+        both = list(zip(deployments(self.models[name]), self.guards[name], strict=True))
+        return [(model, guard) for model, guard in both if model.unavailable() is None] or both[:1]
+
+    def unavailable(self, name: str) -> str | None:
+        """Return why none of a model's endpoints can be asked (a missing key, say), or None."""
+        reasons = [model.unavailable() for model in deployments(self.models[name])]
+        return None if None in reasons else "; ".join(dict.fromkeys(filter(None, reasons)))
+
+    def broken(self, name: str) -> str | None:
+        """Return why all of a model's endpoints are left alone for a while, or None."""
+        reasons = [guard.refusal() for _, guard in self.doors(name)]
+        return None if None in reasons else "; ".join(dict.fromkeys(filter(None, reasons)))

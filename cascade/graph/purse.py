@@ -1,0 +1,92 @@
+"""What one stage may spend: its part of the run's limits, and reservations from the day's budgets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from cascade.config.schema import Graph
+from cascade.errors import TraceError
+from cascade.policy.budget import Budget, Spend, day_budgets, over_limit
+from cascade.records import Call, Request
+
+if TYPE_CHECKING:
+    from cascade.trace.budgets import BudgetBook, Hold
+
+_SPARE = 3600.0  # seconds after which a reservation that nobody settled is abandoned, beyond the call's time
+
+
+class Purse:
+    """Reserves before calls and settles after them.
+
+    Args:
+        graph: whose limits and budgets hold.
+        request: whose account pays.
+        used: what the run has used.
+        book: who keeps the budgets of the day; None: there are none.
+        run: the run's id, for people who look into reservations.
+    """
+
+    def __init__(
+        self, graph: Graph, request: Request, used: Spend, book: BudgetBook | None, run: str | None
+    ) -> None:
+        self._limits, self._used, self._run = graph.limits, used, run
+        self._budgets: Sequence[Budget] = []
+        if book is not None:
+            self._budgets = day_budgets(graph, request, book.granted)
+        self._book = book
+        self._holds: list[Hold] = []
+        self.worst = Spend()  # what the stage may cost, as far as it is promised
+        self.beside: Purse | None = None  # of a stage that runs at the same time
+
+    async def open(self, worst: Spend) -> str | None:
+        """Take the stage's worst case out of the day's budgets; return why that cannot be, or None."""
+        self.worst = worst
+        return await self._reserve(worst.cost_usd)
+
+    async def repeat(self, failed: Call) -> bool:
+        """Return whether one more call may be made in place of `failed`, whose cost is lost."""
+        before, other = self.worst, self.beside.worst if self.beside is not None else Spend()
+        more = Spend(before.cost_usd + failed.cost_usd, calls=before.calls + 1)
+        both = Spend(more.cost_usd + other.cost_usd, calls=more.calls + other.calls)
+        if over_limit(self._limits, self._used._replace(seconds=0.0), both) is not None:
+            return False
+        self.worst = more  # before anything is awaited: other calls of the stage ask, too
+        if self.beside is not None:
+            used = self.beside._used
+            self.beside._used = Spend(used.cost_usd + failed.cost_usd, used.seconds, used.calls + 1)
+        return await self._reserve(failed.cost_usd) is None
+
+    def close(self, calls: Sequence[Call]) -> None:
+        """Put what the calls cost in the place of the reservations. Nobody waits for that to be stored."""
+        paid = sum(call.cost_usd for call in calls)
+        for hold in self._holds:
+            if self._book is not None:
+                self._book.settle(hold, paid)
+            paid = 0.0
+        self._holds = []
+
+    async def _reserve(self, usd: float) -> str | None:
+        if self._book is None or not self._budgets or usd <= 0.0:
+            return None
+        limit = self._limits.seconds or 0.0
+        future = self._book.reserve(self._budgets, usd, seconds=limit + _SPARE, run=self._run)
+        try:
+            answer = await asyncio.shield(asyncio.wrap_future(future))
+        except TraceError as error:  # fails closed: what cannot be reserved is not spent
+            return f"the budgets cannot be read: {error}"
+        except asyncio.CancelledError:
+            future.add_done_callback(self._give_back)
+            raise
+        if isinstance(answer, str):
+            return answer
+        self._holds.append(answer)
+        return None
+
+    def _give_back(self, future: Future[Hold | str]) -> None:
+        """Settle a reservation that came after its stage was cancelled."""
+        hold = "" if future.exception() is not None else future.result()
+        if self._book is not None and not isinstance(hold, str):
+            self._book.settle(hold, 0.0)

@@ -1,0 +1,61 @@
+"""From the decode thread to an event loop: one wake-up for everything that one decode gives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from cascade.engine.worker import worker
+
+T = TypeVar("T")
+Calls = deque[tuple[Callable[..., object], tuple[Any, ...]]]
+_boxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Calls] = WeakKeyDictionary()
+
+
+class Mail:
+    """Calls into the running event loop, in the order in which they are posted."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._box = _boxes.setdefault(self._loop, deque())
+
+    def post(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Have the loop make a call soon; for the decode thread."""
+        self._box.append((call, arguments))
+        worker().defer(self._loop, self._send)
+
+    def to(self, call: Callable[[T], object]) -> Callable[[T], object]:
+        """Return a function for the decode thread that posts `call`."""
+        return lambda value: self.post(call, value)
+
+    def future(self, source: Future[T]) -> asyncio.Future[T]:
+        """Return a future of the loop that ends as `source` does, and whose cancelling cancels `source`."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        future.add_done_callback(lambda own: source.cancel() if own.cancelled() else None)
+        source.add_done_callback(lambda done: self.post(_copy, done, future))
+        return future
+
+    def _send(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, nobody listens
+            self._loop.call_soon_threadsafe(self._empty)
+
+    def _empty(self) -> None:
+        while self._box:
+            call, arguments = self._box.popleft()
+            self._loop.call_soon(call, *arguments)  # one that raises stops no other
+
+
+def _copy(source: Future[T], target: asyncio.Future[T]) -> None:
+    if target.done():
+        return
+    if source.cancelled():
+        target.cancel()
+    elif (error := source.exception()) is not None:
+        target.set_exception(error)
+    else:
+        target.set_result(source.result())

@@ -1,0 +1,249 @@
+"""Keeps the worker processes of isolated models: one a file, restarted on use, none left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from cascade.errors import ModelError
+from cascade.models.base import Prompt, Reply
+from cascade.models.children import Child, ChildError, Refused, Settings
+
+T = TypeVar("T")
+
+FIRST_DELAY = 0.5  # seconds before the second restart in a row; each further one doubles it
+LONGEST_DELAY = 10.0
+# A worker that hangs is told from one that is loading: a slow disk reads this many bytes in a second.
+PATIENCE = 30.0
+_LOADED_PER_SECOND = 50 * 2**20
+
+
+class Place(NamedTuple):
+    """What one process is for: a file, and the most address space it may take, in MiB."""
+
+    path: Path
+    memory_mb: int | None
+
+
+class Keeper:
+    """The process of one place: started by the first call, and again after it died."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._child: Child | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._starts = 0
+        self._failures = 0  # in a row
+        self._not_before = 0.0
+        self.users: set[int] = set()
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id while there is one."""
+        return self._child.process.pid if self._child is not None and not self._child.ended.done() else None
+
+    async def ask(
+        self, model: Settings, prompt: Prompt, on_piece: Callable[[str], object] | None, deadline: float
+    ) -> tuple[Reply, int]:
+        """Return the reply of `model`, and how many times the process had to be started again.
+
+        Raises:
+            ChildError: the process died, hangs, or cannot start before `deadline` (monotonic seconds).
+            Refused: the model's own error.
+        """
+        child = await self._living(deadline)
+        try:
+            reply = await child.ask(model, prompt, on_piece, deadline)
+        except Refused:
+            self._failures = 0  # a process that refuses lives
+            raise
+        self._failures = 0
+        return reply, self._starts - 1
+
+    async def release(self, number: int) -> None:
+        """Free model `number`; the last user's release ends the process."""
+        self.users.discard(number)
+        if self.users and self._child is not None:
+            await self._child.close_model(number)
+        elif not self.users:
+            await self.stop()
+
+    async def stop(self) -> None:
+        """End the process, also one that is just starting."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
+        if self._child is not None:
+            await self._child.stop()
+            self._child = None
+
+    def kill(self) -> asyncio.Task[None] | None:
+        """End the process at once; return what is done when it is gone."""
+        if self._child is None:
+            return None
+        self._child.stopping = True
+        self._child.process.kill("was stopped because this process exits")
+        return self._child.ended
+
+    async def _living(self, deadline: float) -> Child:
+        while True:
+            child = self._child
+            if self._starting is not None or child is None or child.ended.done():
+                await self._started(deadline)
+            elif not child.settled.is_set():  # it may hang: wait until it moves or is killed
+                await child.settled.wait()
+            else:
+                return child
+
+    async def _started(self, deadline: float) -> None:
+        """Return when a process takes calls; the one start is shared by all who wait for it."""
+        wait = self._not_before - time.monotonic()
+        if self._not_before > deadline:
+            text = f"its process has failed {self._failures} times in a row and starts again in {wait:.1f} s"
+            raise ChildError(f"{text}; this call has less time than that", sent=False)
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start(max(0.0, wait)))
+            self._starting.add_done_callback(self._start_done)
+        starting = self._starting
+        await asyncio.wait({starting})
+        if starting.cancelled():
+            raise ChildError("it was closed while its process started", sent=False)
+        starting.result()
+
+    def _start_done(self, starting: asyncio.Task[None]) -> None:
+        self._starting = None
+        if not starting.cancelled():
+            starting.exception()  # seen, even if nobody waits any more
+
+    async def _start(self, wait: float) -> None:
+        await asyncio.sleep(wait)
+        self._starts += 1
+        try:
+            self._child = child = Child(self._place.memory_mb, self._patience())
+        except OSError as error:
+            self._failed()
+            raise ChildError(
+                f"its process cannot start: {error}; free memory or processes", sent=False
+            ) from error
+        child.ended.add_done_callback(lambda _: None if child.stopping else self._failed())
+        await child.ready()
+
+    def _failed(self) -> None:
+        """Let the first restart come at once, and each further one in a row later."""
+        self._failures += 1
+        delay = 0.0 if self._failures == 1 else FIRST_DELAY * 2 ** min(self._failures - 2, 10)
+        self._not_before = time.monotonic() + min(delay, LONGEST_DELAY)
+
+    def _patience(self) -> float:
+        try:
+            return PATIENCE + self._place.path.stat().st_size / _LOADED_PER_SECOND
+        except OSError:  # it is gone; the load will say so
+            return PATIENCE
+
+
+class Supervisor:
+    """All keepers of this process, on an event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._keepers: dict[Place, Keeper] = {}
+        self._running: set[Future[Any]] = set()
+        self._loop = asyncio.SelectorEventLoop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="cascade-isolated", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    async def ask(
+        self,
+        place: Place,
+        model: Settings,
+        prompt: Prompt,
+        on_piece: Callable[[str], object] | None,
+        deadline: float,
+    ) -> tuple[Reply, int]:
+        """Like `Keeper.ask`, from any event loop; `on_piece` is called on the supervisor's thread."""
+
+        async def ask() -> tuple[Reply, int]:
+            keeper = self._keepers.setdefault(place, Keeper(place))
+            keeper.users.add(model.number)
+            return await keeper.ask(model, prompt, on_piece, deadline)
+
+        return await self._run(ask)
+
+    async def release(self, place: Place, number: int) -> None:
+        """Free model `number`; the process ends with its last model."""
+
+        async def release() -> None:
+            keeper = self._keepers.get(place)
+            if keeper is not None and keeper.users == {number}:
+                del self._keepers[place]
+            if keeper is not None:
+                await keeper.release(number)
+
+        await self._run(release)
+
+    def processes(self) -> dict[Place, int]:
+        """Return the process ids of the workers that live now."""
+        return {place: keeper.pid for place, keeper in list(self._keepers.items()) if keeper.pid is not None}
+
+    def close(self) -> None:
+        """Cancel all calls, kill all workers and end the thread: the process exits."""
+        if os.getpid() != self._pid:  # a forked copy: the workers are not its own
+            return
+        for future in list(self._running):
+            future.cancel()
+        asyncio.run_coroutine_threadsafe(self._wind_up(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        self.check_process()
+        future = asyncio.run_coroutine_threadsafe(work(), self._loop)
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        return await asyncio.wrap_future(future)
+
+    def check_process(self) -> None:
+        """Raise ModelError in a forked child, where the thread is not, and while the process exits."""
+        if os.getpid() != self._pid:
+            raise ModelError(
+                f"process {os.getpid()} is a fork of {self._pid}, which runs isolated models; "
+                "start worker processes with the 'spawn' method"
+            )
+        if self._loop.is_closed():
+            raise ModelError("isolated models have stopped because the process is exiting")
+
+    async def _wind_up(self) -> None:
+        ends = [keeper.kill() for keeper in self._keepers.values()]
+        await asyncio.gather(*(end for end in ends if end is not None))
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+_supervisor: Supervisor | None = None
+_lock = threading.Lock()
+
+
+def supervisor() -> Supervisor:
+    """Return this process's supervisor; the first call starts its thread.
+
+    Raises:
+        ModelError: this process is a fork of one that runs isolated models.
+    """
+    global _supervisor  # noqa: PLW0603  # one set of worker processes per process is the point
+    if _supervisor is None:
+        with _lock:
+            if _supervisor is None:
+                _supervisor = Supervisor()
+    _supervisor.check_process()
+    return _supervisor

@@ -1,0 +1,127 @@
+"""After drift: the smallest threshold, never below the stage's own, that audited answers still support.
+
+The threshold is one of the confidence, or where a policy decides of its score. What is known is kept in one
+JSON file beside the graph, which `cascade monitor` writes and the runtime reads when it loads the graph.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import Field
+
+from cascade.policy.files import read_record, write_whole
+from cascade.records import Record
+
+REFUSE = math.nextafter(1.0, 2.0)  # no confidence reaches it
+_REDO = "make it anew with 'cascade monitor', or remove it to go back to the graph's thresholds"
+
+
+class Tightened(Record):
+    """A stage whose threshold moved from `was` to `accept` after the drift alarm in run `alarm`.
+
+    Of `rows` audited answers that reach `accept`, `errors` were wrong, which bounds the error among the
+    accepted by `bound`; it must be at most `alpha` with probability 1 − `delta`, however often one looks.
+    `looks` counts how often that was tested. None reach it where the stage refuses (`accept` above 1).
+    """
+
+    was: float = Field(ge=0.0)
+    accept: float = Field(ge=0.0)
+    alpha: float = Field(gt=0.0, lt=1.0)
+    delta: float = Field(gt=0.0, lt=1.0)
+    bound: float = Field(ge=0.0, le=1.0)
+    rows: int = Field(ge=0)
+    errors: int = Field(ge=0)
+    audited: int = Field(ge=0)
+    looks: int = Field(ge=1)
+    alarm: str
+    at: str
+
+    @property
+    def why(self) -> str:
+        """What the trace says about a decision by this threshold."""
+        what = "nothing is accepted" if self.accept >= REFUSE else f"accept is {self.accept:.6g}"
+        return (
+            f"tightened since drift (alarm in run {self.alarm}): {what}, was {self.was:.6g}; "
+            f"{self.errors} of {self.rows} audited answers wrong"
+        )
+
+
+class Tightenings(Record):
+    """The state of a graph: stage → its tightened threshold."""
+
+    version: int = 1
+    graph: str
+    stages: dict[str, Tightened] = Field(default_factory=dict)
+
+
+class Supported(NamedTuple):
+    """A threshold and the audited rows that reach it."""
+
+    accept: float
+    rows: int
+    errors: int
+    bound: float
+
+
+def state_path(graph: Path) -> Path:
+    """Return the file that holds the tightened thresholds of the graph file `graph`."""
+    return graph.with_suffix(".drift.json")
+
+
+def read_state(path: Path) -> Mapping[str, Tightened]:
+    """Return stage → tightened threshold; none if there is no file.
+
+    Raises:
+        ConfigError: the file is broken.
+    """
+    return read_record(Tightenings, path, "drift", _REDO).stages if path.exists() else {}
+
+
+def write_state(path: Path, graph: str, stages: Mapping[str, Tightened]) -> None:
+    """Write the state of a graph; a reader sees the old file or the new one, never a part."""
+    state = Tightenings(graph=graph, stages=dict(stages))
+    write_whole(json.dumps(state.model_dump(mode="json"), indent=1) + "\n", path, "drift")
+
+
+def share_of(delta: float, look: int) -> float:
+    """Return what look number `look` (from 1) may spend of `delta`; all looks together spend no more."""
+    return delta / (look * (look + 1))
+
+
+def supported(
+    values: Sequence[float], wrong: Sequence[bool], *, least: float, alpha: float, delta: float
+) -> Supported:
+    """Return the smallest threshold of at least `least` above which at most `alpha` errs, at 1 − `delta`.
+
+    Thresholds are tested from the safest down, at the exact bound of Clopper and Pearson (1934), until the
+    first failure; which ones depends on the values alone, so all of them share `delta` (fixed-sequence
+    testing). The first has as many rows as the promise needs without an error.
+
+    Args:
+        values: confidence or score of a random sample of what the stage would accept.
+        wrong: whether each was wrong.
+        least: the threshold that holds without drift.
+        alpha: the error among the accepted that is promised.
+        delta: the probability with which the promise may be broken.
+    """
+    from cascade.policy.certify import risk_upper, rows_needed
+
+    ranked = sorted(zip(values, wrong, strict=True), key=lambda item: -item[0])
+    ranked = [item for item in ranked if item[0] >= least]
+    first, errors = rows_needed(alpha, delta), 0
+    found = Supported(REFUSE, 0, 0, 1.0)
+    for rows, (value, bad) in enumerate(ranked, start=1):
+        errors += bad
+        cuts = rows == len(ranked) or ranked[rows][0] < value  # a threshold takes all equal values
+        if first is None or rows < first or not cuts:
+            continue
+        bound = risk_upper(errors, rows, delta)
+        if bound > alpha:
+            break
+        found = Supported(least if rows == len(ranked) else value, rows, errors, bound)
+    return found

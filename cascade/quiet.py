@@ -1,0 +1,75 @@
+"""A chat model that LangSmith's environment variables alone cannot make send anything."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk
+from langchain_core.outputs import LLMResult
+
+
+class QuietChatModel(BaseChatModel):
+    """Every way into the model that would add LangSmith's tracer, with that switched off.
+
+    A tracer that the application passes as a callback itself, or that comes from a chain around the model, is
+    its own decision and works.
+    """
+
+    def _traceable(self) -> bool:
+        """Return whether the environment may decide."""
+        return False
+
+    def _quiet(self) -> AbstractContextManager[Any]:
+        from langsmith import tracing_context
+
+        return tracing_context(enabled=None if self._traceable() else False)
+
+    def generate(self, *args: Any, **kwargs: Any) -> LLMResult:
+        """Answer several conversations; see the base class."""
+        with self._quiet():
+            return super().generate(*args, **kwargs)
+
+    async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
+        """Answer several conversations; see the base class."""
+        with self._quiet():
+            return await super().agenerate(*args, **kwargs)
+
+    def stream(self, *args: Any, **kwargs: Any) -> Iterator[AIMessageChunk]:
+        """Answer piece by piece; see the base class."""
+        pieces = super().stream(*args, **kwargs)
+        while True:
+            with self._quiet():
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
+
+    async def astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[AIMessageChunk]:
+        """Answer piece by piece; see the base class."""
+        pieces = super().astream(*args, **kwargs)
+        while True:
+            with self._quiet():
+                piece = await anext(pieces, None)
+            if piece is None:
+                return
+            yield piece
+
+    def stream_events(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer event by event; see the base class."""
+        with self._quiet():
+            return super().stream_events(*args, **kwargs)
+
+    def astream_events(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer event by event; see the base class."""
+        found = super().astream_events(*args, **kwargs)
+        if isinstance(found, AsyncIterator):  # versions 1 and 2 go through astream
+            return found
+
+        async def started() -> Any:
+            with self._quiet():
+                return await found
+
+        return started()

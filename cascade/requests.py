@@ -1,0 +1,184 @@
+"""Requests made and checked: a text or a conversation, tools, the schema of the answer, and their limits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict
+
+from pydantic import ValidationError
+
+from cascade.errors import RequestError
+from cascade.records import MAX_TEXT_BYTES, Message, Request, Tool, check_text
+from cascade.schemas import schema_problem
+
+MAX_MESSAGES = 1000
+MAX_TOOLS = 128
+MAX_CALLS = 128  # of tools in one message
+TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+CHOICES = ("auto", "none", "required")
+
+Asked = str | Sequence[Message | Mapping[str, Any]]
+
+
+class Options(TypedDict, total=False):
+    """What may be said with a request, apart from the text or conversation itself.
+
+    Attributes:
+        tools: functions that a model may ask the application to call, at most 128.
+        tool_choice: auto, none, required, or the name of the tool that must be called.
+        output_schema: a JSON Schema; the answer is then JSON that satisfies it.
+        local_only: forbid every model that is not local.
+        account: whose budget pays.
+        metadata: kept with the trace, never shown to a model.
+    """
+
+    tools: Sequence[Tool | Mapping[str, Any]]
+    tool_choice: str
+    output_schema: Mapping[str, Any] | None
+    local_only: bool
+    account: str | None
+    metadata: Mapping[str, Any] | None
+
+
+def build_request(asked: Asked, options: Options | Mapping[str, Any] | None = None) -> Request:
+    """Return the checked request for a text, or for a conversation whose last message is to be answered.
+
+    Args:
+        asked: the text, or messages as `Message` records or mappings with their fields.
+        options: what else is said.
+
+    Raises:
+        RequestError: see `check_request`.
+    """
+    fields: dict[str, Any] = {key: value for key, value in (options or {}).items() if value is not None}
+    if isinstance(asked, str) or not isinstance(asked, Sequence):
+        fields["text"] = check_text(asked)
+    else:
+        if not asked:
+            raise RequestError("messages is empty; give at least one user message")
+        fields["messages"] = tuple(asked)
+        fields["text"] = ""
+    fields["tools"] = tuple(fields.get("tools", ()))
+    try:
+        request = Request.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RequestError(f"{place}: {first['msg']}; expected what cascade.records.Request holds") from None
+    return check_request(request)
+
+
+def build_each(asked: Iterable[Asked], options: Options) -> list[Request]:
+    """Return the requests of a batch.
+
+    Raises:
+        RequestError: one of them cannot be asked; the message says which.
+    """
+    built = []
+    for index, one in enumerate(asked):
+        try:
+            built.append(build_request(one, options))
+        except RequestError as error:
+            raise RequestError(f"asked[{index}]: {error}") from None
+    return built
+
+
+def check_request(request: Request) -> Request:
+    """Return `request` if models can be asked with it; of a conversation, `text` is the last user message.
+
+    Raises:
+        RequestError: a text is blank, too long or not text; the conversation does not end with a user or
+            tool message, or a tool message answers no call; a tool has a bad name; a schema is not taken.
+    """
+    if request.messages:
+        request = request.model_copy(update={"text": _last_user(request.messages)})
+        _check_messages(request.messages)
+    check_text(request.text)
+    _check_tools(request)
+    if request.output_schema is not None:
+        problem = schema_problem(request.output_schema)
+        if problem is not None:
+            raise RequestError(f"output_schema {problem}")
+    return request
+
+
+def parameters_of(tool: Tool) -> dict[str, Any]:
+    """Return the JSON Schema of the arguments, which are an object always."""
+    return {**tool.parameters, "type": "object"}
+
+
+def _last_user(messages: Sequence[Message]) -> str:
+    said = [message.content for message in messages if message.role == "user"]
+    if not said:
+        raise RequestError("messages holds no user message; add what the user asks")
+    return said[-1]
+
+
+def _check_messages(messages: Sequence[Message]) -> None:
+    if len(messages) > MAX_MESSAGES:
+        raise RequestError(f"messages holds {len(messages)}; at most {MAX_MESSAGES} are taken; shorten it")
+    if messages[-1].role not in ("user", "tool"):
+        raise RequestError(
+            f"the last message has role {messages[-1].role!r}; expected user or tool, which can be answered"
+        )
+    known: set[str] = set()
+    size = 0
+    for index, message in enumerate(messages):
+        size += _check_message(f"messages[{index}]", message, known)
+        known.update(call.id for call in message.tool_calls)
+    if size > MAX_TEXT_BYTES:
+        raise RequestError(
+            f"messages have {size} bytes; a request takes at most {MAX_TEXT_BYTES}; shorten it"
+        )
+
+
+def _check_message(place: str, message: Message, known: set[str]) -> int:
+    """Return the bytes of `message`; `known` are the ids of the calls before it."""
+    parts = [message.content, *(part for call in message.tool_calls for part in (call.name, call.arguments))]
+    try:
+        size = sum(len(part.encode()) for part in parts)
+        for part in filter(str.strip, parts):
+            check_text(part)
+        if message.role == "user":
+            check_text(message.content)
+    except (RequestError, UnicodeEncodeError) as error:
+        raise RequestError(f"{place}: {error}") from None
+    if message.tool_calls and message.role != "assistant":
+        raise RequestError(f"{place} has tool_calls and role {message.role!r}; only an assistant calls tools")
+    if len(message.tool_calls) > MAX_CALLS:
+        raise RequestError(f"{place} has {len(message.tool_calls)} tool_calls; at most {MAX_CALLS} are taken")
+    if message.role == "tool" and message.tool_call_id not in known:
+        raise RequestError(
+            f"{place} answers tool call {message.tool_call_id!r:.80}; "
+            "expected tool_call_id of a call that an earlier message makes"
+        )
+    if message.role != "tool" and message.tool_call_id is not None:
+        raise RequestError(
+            f"{place} has a tool_call_id and role {message.role!r}; only a tool answers a call"
+        )
+    return size
+
+
+def _check_tools(request: Request) -> None:
+    tools, choice = request.tools, request.tool_choice
+    if len(tools) > MAX_TOOLS:
+        raise RequestError(f"tools holds {len(tools)}; at most {MAX_TOOLS} are taken")
+    names = [tool.name for tool in tools]
+    for index, tool in enumerate(tools):
+        if not TOOL_NAME.fullmatch(tool.name):
+            raise RequestError(
+                f"tools[{index}].name is {tool.name!r:.80}; expected 1 to 64 letters, digits, _ or -"
+            )
+        if tool.name in names[:index]:
+            raise RequestError(f"tools[{index}].name {tool.name!r} is given twice; names must differ")
+        problem = schema_problem(tool.parameters)
+        if problem is not None:
+            raise RequestError(f"tools[{index}].parameters {problem}")
+        if tool.description.strip():
+            check_text(tool.description)
+    if choice not in CHOICES and choice not in names:
+        known = ", ".join([*CHOICES, *names[:20]])
+        raise RequestError(f"tool_choice is {choice!r:.80}; known: {known}")
+    if choice == "required" and not tools:
+        raise RequestError("tool_choice is 'required' and there are no tools; give some, or auto")

@@ -1,0 +1,124 @@
+"""A run at work: its events, and the result that it ends with."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from cascade.config.resources import price_of
+from cascade.errors import CascadeError
+from cascade.models.base import Prompt
+from cascade.policy.baseline import baseline_model, price_baseline
+from cascade.policy.budget import spent
+from cascade.policy.outcome import conclude
+from cascade.records import Baseline, Request, Result, Step
+
+if TYPE_CHECKING:
+    from cascade.graph.stage import Plan
+
+
+T = TypeVar("T")
+
+
+class TextPiece(NamedTuple):
+    """A piece of an answer that streams live, because its stage accepts without a check."""
+
+    text: str
+
+
+Event = Step | TextPiece | Result
+
+
+@dataclass
+class Run:
+    """A run at work."""
+
+    id: str
+    request: Request
+    trace: list[Step] = field(default_factory=list)
+    waiting: bool = False
+    left: list[Step] = field(default_factory=list)  # what was under way when the run was cancelled
+    began: float = field(default_factory=time.perf_counter)
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def finish(self, plan: Plan, version: str, *, cancelled: bool = False) -> Result:
+        """Return the result that the steps so far amount to, under the graph `version` of `plan`."""
+        if cancelled:
+            self.trace += self.left
+        outcome = (
+            {"status": "waiting"} if self.waiting else conclude(plan.graph, self.trace, cancelled=cancelled)
+        )
+        return Result(
+            run=self.id,
+            graph=version,
+            cost_usd=spent(self.trace).cost_usd,
+            baseline=self._baseline(plan, outcome),
+            seconds=time.perf_counter() - self.began,
+            started=self.started.isoformat(timespec="milliseconds"),
+            request=self.request,
+            trace=tuple(self.trace),
+            **outcome,
+        )
+
+    def _baseline(self, plan: Plan, outcome: Mapping[str, Any]) -> Baseline | None:
+        models = plan.models
+        prices = {name: price_of(model) for name, model in plan.graph.models.items()}
+        name = baseline_model(plan.graph, prices)
+        price = prices[name] if name is not None else None
+        if name is None or price is None:
+            return None
+        prompt_bytes, _ = models[name].worst_case(Prompt.of(self.request))  # a token has at least one byte
+        answer = outcome.get("text") or outcome.get("draft")
+        return price_baseline(name, price, self.trace, prompt_bytes, answer)
+
+
+async def detached(stream: AsyncIterator[T]) -> AsyncGenerator[T]:
+    """Yield from `stream`, apart from a LangGraph or LangChain run that the caller may be part of.
+
+    A graph that starts within a node would else become a subgraph: the outer graph's checkpoints, streams and
+    interrupts would be its own.
+    """
+    from langchain_core.runnables.config import var_child_runnable_config
+
+    if var_child_runnable_config.get() is None:
+        async for item in stream:
+            yield item
+        return
+    apart = contextvars.copy_context()
+    apart.run(var_child_runnable_config.set, None)
+    while True:
+        try:
+            yield await asyncio.create_task(_next(stream), context=apart)
+        except StopAsyncIteration:
+            return
+
+
+async def _next(stream: AsyncIterator[T]) -> T:
+    return await anext(stream)
+
+
+async def private(stream: AsyncIterator[T], *, langsmith: bool) -> AsyncGenerator[T]:
+    """Yield from `stream`; LangSmith's environment variables send nothing unless the graph allows it."""
+    from langsmith import tracing_context
+
+    while True:
+        # None leaves it to the environment; False overrules it.
+        with tracing_context(enabled=None if langsmith else False):
+            try:
+                item = await anext(stream)
+            except StopAsyncIteration:
+                return
+        yield item
+
+
+async def last(events: AsyncIterator[Event]) -> Result:
+    """Return the result that ends a stream of events."""
+    async for event in events:
+        if isinstance(event, Result):
+            return event
+    raise CascadeError("a run ended without a result; please report this")

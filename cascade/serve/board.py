@@ -1,0 +1,100 @@
+"""The runs at work in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from cascade.observe import Observer
+from cascade.records import Request, Result, Step
+
+
+@dataclass
+class Active:
+    """A run at work: what has been decided, and the stage that is being asked."""
+
+    run: str
+    graph: str
+    request: Request
+    began: float = field(default_factory=time.monotonic)
+    trace: tuple[Step, ...] = ()
+    stage: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been at work."""
+        return time.monotonic() - self.began
+
+
+class Board(Observer):
+    """The runs at work in this process. Runs may be on any thread, followers on any event loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[str, Active] = {}
+        self._bells: set[Callable[[], None]] = set()
+
+    def active(self) -> list[Active]:
+        """Return the runs at work, the oldest first."""
+        with self._lock:
+            return list(self._runs.values())
+
+    def find(self, run: str) -> Active | None:
+        """Return a run at work, or None."""
+        with self._lock:
+            return self._runs.get(run)
+
+    def began(self, run: str, graph: str, request: Request) -> None:
+        """See `Observer.began`."""
+        self._change(lambda: self._runs.update({run: Active(run, graph, request)}))
+
+    def entered(self, run: str, stage: str) -> None:
+        """See `Observer.entered`."""
+        self._change(lambda: self._update(run, stage=stage))
+
+    def left(self, run: str, step: Step) -> None:
+        """See `Observer.left`."""
+        self._change(lambda: self._update(run, step=step))
+
+    def ended(self, result: Result) -> None:
+        """See `Observer.ended`."""
+        self.dropped(result.run)
+
+    def dropped(self, run: str) -> None:
+        """See `Observer.dropped`."""
+        self._change(lambda: self._runs.pop(run, None))
+
+    @contextmanager
+    def bell(self) -> Iterator[asyncio.Event]:
+        """Give an event of the running loop that is set whenever something changes."""
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+
+        def ring() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
+
+        with self._lock:
+            self._bells.add(ring)
+        try:
+            yield event
+        finally:
+            with self._lock:
+                self._bells.discard(ring)
+
+    def _update(self, run: str, *, stage: str | None = None, step: Step | None = None) -> None:
+        # Records are replaced, not changed: a page may be reading the old one.
+        if (old := self._runs.get(run)) is not None:
+            trace = old.trace if step is None else (*old.trace, step)
+            self._runs[run] = Active(old.run, old.graph, old.request, old.began, trace, stage)
+
+    def _change(self, change: Callable[[], Any]) -> None:
+        with self._lock:
+            change()
+            bells = list(self._bells)
+        for ring in bells:
+            ring()

@@ -1,0 +1,10 @@
+"""The OpenAI-compatible surface of a cascade: each graph is a model, each completion is a run.
+
+schema     what a request may say, as strict pydantic models
+convert    between OpenAI's shapes and this package's records
+chat       /v1/chat/completions and /v1/models
+responses  /v1/responses
+errors     every failure in OpenAI's shape
+keys       API keys, hashed at rest, with graphs, rate and budget
+service    what all of these share: the graphs, the keys, the limits
+"""

@@ -1,0 +1,198 @@
+"""POST /v1/chat/completions and GET /v1/models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from cascade.errors import CascadeError
+from cascade.records import Request, Result, new_run_id
+from cascade.requests import check_request
+from cascade.runs import TextPiece
+from cascade.runtime import Cascade
+from cascade.serve.openai import convert
+from cascade.serve.openai.errors import ERRORS, ApiError, as_api_error
+from cascade.serve.openai.schema import ChatBody
+from cascade.serve.openai.service import Asking, Caller, Service, parsed
+
+BEAT_SECONDS = 15.0  # a comment that often keeps proxies from closing a quiet stream
+
+router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"], responses=ERRORS)
+
+
+@router.get("/models")
+async def list_models(who: Asking) -> dict[str, Any]:
+    """Return the graphs that the key may ask, each as a model."""
+    return {"object": "list", "data": [_model(who.service, name) for name in who.graphs()]}
+
+
+@router.get("/models/{name}")
+async def one_model(name: str, who: Asking) -> dict[str, Any]:
+    """Return one graph as a model."""
+    who.graph(name)
+    return _model(who.service, name)
+
+
+@router.post("/chat/completions", openapi_extra=parsed(ChatBody), response_model=None)
+async def chat_completions(who: Asking) -> Response:
+    """Answer a conversation: one run for each of `n` choices."""
+    body = await who.read(ChatBody)
+    cascade = who.graph(body.model)
+    request = convert.chat_request(body, who.account)
+    if not body.stream:
+        async with who.slot():
+            results = await who.while_there(_several(cascade, request, body.n or 1))
+        return JSONResponse(_completion(cascade, body, results))
+    if (body.n or 1) > 1:
+        raise ApiError(400, "n is more than 1 in a stream; ask without stream", param="n")
+    try:
+        check_request(request)  # what is wrong with it must be a status, not a broken stream
+    except CascadeError as error:
+        raise as_api_error(error) from error
+    return StreamingResponse(_stream(who, cascade, request, body), media_type="text/event-stream")
+
+
+def _model(service: Service, name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": service.started, "owned_by": "cascade"}
+
+
+async def _several(cascade: Cascade, request: Request, count: int) -> list[Result]:
+    return await asyncio.gather(*(_one(cascade, request) for _ in range(count)))
+
+
+async def _one(cascade: Cascade, request: Request) -> Result:
+    try:
+        result = await cascade.answer(request)
+    except CascadeError as error:
+        raise as_api_error(error) from error
+    if (problem := convert.refused(result)) is not None:
+        raise problem
+    return result
+
+
+def _completion(cascade: Cascade, body: ChatBody, results: list[Result]) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-{new_run_id()}",  # the runs' ids are in `cascade`
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": body.model,
+        "system_fingerprint": results[0].graph,
+        "choices": [_choice(body, index, result) for index, result in enumerate(results)],
+        "usage": convert.usage(results),
+        "cascade": convert.told(results[0])
+        if len(results) == 1
+        else {"runs": [convert.told(r) for r in results]},
+    }
+
+
+def _choice(body: ChatBody, index: int, result: Result) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": result.text,
+        "refusal": convert.refusal(result),
+    }
+    if result.tool_calls:
+        message |= {"content": result.text or None, "tool_calls": convert.tool_calls(result.tool_calls)}
+    return {
+        "index": index,
+        "message": message,
+        "finish_reason": _finish(result),
+        "logprobs": convert.logprobs(result) if body.logprobs else None,
+    }
+
+
+def _finish(result: Result) -> str:
+    if result.tool_calls:
+        return "tool_calls"
+    call = convert.answer_call(result)
+    return "length" if call is not None and call.meta.get("finish_reason") == "length" else "stop"
+
+
+async def _stream(who: Caller, cascade: Cascade, request: Request, body: ChatBody) -> AsyncIterator[str]:
+    """Give the answer: live where its stage is unchecked, elsewhere in one piece once it is accepted."""
+    head = {
+        "id": f"chatcmpl-{new_run_id()}",  # a stream begins before there is a run
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": body.model,
+        "system_fingerprint": cascade.version,
+    }
+    try:
+        async with who.slot():
+            sent = False
+            async for event in beating(cascade.astream_request(request)):
+                if event is None:
+                    yield ": at work\n\n"
+                elif isinstance(event, TextPiece):
+                    yield _chunk(head, {"content": event.text} if sent else _first(event.text))
+                    sent = True
+                elif isinstance(event, Result):
+                    if (problem := convert.refused(event)) is not None:
+                        raise problem
+                    for chunk in _last(head, event, body, sent=sent):
+                        yield chunk
+    except CascadeError as error:
+        yield _data(as_api_error(error).body())
+    except ApiError as error:
+        yield _data(error.body())
+    yield "data: [DONE]\n\n"
+
+
+def _first(content: str | None) -> dict[str, Any]:
+    return {"role": "assistant", "content": content}
+
+
+def _last(head: dict[str, Any], result: Result, body: ChatBody, *, sent: bool) -> list[str]:
+    chunks = []
+    delta: dict[str, Any] = {} if sent else _first(result.text)
+    if result.tool_calls:
+        calls = convert.tool_calls(result.tool_calls)
+        delta |= {"tool_calls": [{"index": index} | call for index, call in enumerate(calls)]}
+    if (reason := convert.refusal(result)) is not None:
+        delta |= {"refusal": reason}
+    if delta:
+        chunks.append(_chunk(head, delta, logprobs=convert.logprobs(result) if body.logprobs else None))
+    chunks.append(_chunk(head | {"cascade": convert.told(result)}, {}, finish=_finish(result)))
+    if body.stream_options is not None and body.stream_options.include_usage:
+        chunks.append(_data(head | {"choices": [], "usage": convert.usage([result])}))
+    return chunks
+
+
+def _chunk(
+    head: dict[str, Any], delta: dict[str, Any], *, finish: str | None = None, logprobs: Any = None
+) -> str:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
+    return _data(head | {"choices": [choice]})
+
+
+def _data(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+
+
+async def beating(events: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Yield from `events`, and None whenever there was nothing for a while; ending it cancels the run."""
+    pending: asyncio.Task[Any] | None = None
+    try:
+        while True:
+            pending = pending or asyncio.ensure_future(anext(events, _END))
+            done, _ = await asyncio.wait({pending}, timeout=BEAT_SECONDS)
+            if not done:
+                yield None
+                continue
+            event, pending = pending.result(), None
+            if event is _END:
+                return
+            yield event
+    finally:
+        if pending is not None:
+            pending.cancel()
+            await asyncio.gather(pending, return_exceptions=True)
+
+
+_END = object()

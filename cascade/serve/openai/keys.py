@@ -1,0 +1,150 @@
+"""API keys: who may ask which graphs, how often, and for how much a day.
+
+A key is 32 random bytes, so its SHA-256 hash cannot be guessed back: only that is in the file. The key
+itself is shown once, when it is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import Field
+
+from cascade.config.schema import NAME
+from cascade.errors import ConfigError
+from cascade.policy.files import read_record, write_whole
+from cascade.records import Record
+
+_PREFIX = "csk_"
+_REDO = "make keys with `cascade keys add`"
+
+
+class ApiKey(Record):
+    """One key: its account's name, the hash, and what it may do.
+
+    `graphs` None means all; `per_minute` is the rate of requests, `day_usd` the most money of a UTC day;
+    None means no limit. `admin` keys may read and grade runs, and see the viewer.
+    """
+
+    name: str = Field(pattern=NAME, max_length=64)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    graphs: tuple[str, ...] | None = None
+    per_minute: int | None = Field(None, ge=1)
+    day_usd: float | None = Field(None, ge=0.0)
+    admin: bool = False
+    created: str = ""
+
+
+class KeyFile(Record):
+    """The keys of a server."""
+
+    keys: tuple[ApiKey, ...] = ()
+
+
+def read_keys(path: Path) -> KeyFile:
+    """Return the keys in the file at `path`.
+
+    Raises:
+        ConfigError: it is missing or broken.
+    """
+    return read_record(KeyFile, path, "keys", _REDO)
+
+
+def add_key(path: Path, **fields: object) -> tuple[ApiKey, str]:
+    """Add a key to the file at `path`, which is made if it is missing; return it with the key itself.
+
+    Raises:
+        ConfigError: the name is taken, or the file cannot be read or written.
+    """
+    known = read_keys(path) if path.exists() else KeyFile()
+    if any(key.name == fields.get("name") for key in known.keys):
+        raise ConfigError(f"{path}: a key {fields.get('name')!r} exists; remove it first, or choose another")
+    secret = _PREFIX + secrets.token_urlsafe(32)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    key = ApiKey.model_validate({**fields, "sha256": digest(secret), "created": now})
+    _write(KeyFile(keys=(*known.keys, key)), path)
+    return key, secret
+
+
+def remove_key(path: Path, name: str) -> None:
+    """Remove a key from the file at `path`; a running server refuses it from then on.
+
+    Raises:
+        ConfigError: there is no such key, or the file cannot be read or written.
+    """
+    known = read_keys(path)
+    left = tuple(key for key in known.keys if key.name != name)
+    if len(left) == len(known.keys):
+        names = ", ".join(key.name for key in known.keys) or "none"
+        raise ConfigError(f"{path}: no key {name!r}; known: {names}")
+    _write(KeyFile(keys=left), path)
+
+
+def digest(secret: str) -> str:
+    """Return the hash of a key."""
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
+
+
+def _write(file: KeyFile, path: Path) -> None:
+    write_whole(file.model_dump_json(indent=2) + "\n", path, "keys")
+    path.chmod(0o600)
+
+
+class Keyring:
+    """The keys of a running server; a changed file is read again, a broken one changes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file at `path`.
+
+        Raises:
+            ConfigError: it is missing or broken.
+        """
+        self._path = path
+        self._read = self._stamp()
+        self._keys = {key.sha256: key for key in read_keys(path).keys}
+
+    def find(self, secret: str) -> ApiKey | None:
+        """Return the key that `secret` is, or None."""
+        stamp = self._stamp()
+        if stamp != self._read:
+            try:
+                self._keys = {key.sha256: key for key in read_keys(self._path).keys}
+                self._read = stamp
+            except ConfigError:  # half edited, or gone: what was valid stays valid
+                pass
+        return self._keys.get(digest(secret))
+
+    def day_usd(self, account: str) -> float | None:
+        """Return what an account's key may spend on a UTC day, in US dollars; None: no limit."""
+        return next((key.day_usd for key in self._keys.values() if key.name == account), None)
+
+    def _stamp(self) -> tuple[int, int]:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return (0, 0)
+        return status.st_mtime_ns, status.st_ino
+
+
+class Rate:
+    """A token bucket for each account: so many requests a minute, that many at once at most."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._buckets: dict[str, tuple[float, float]] = {}  # account → (tokens, when)
+
+    def take(self, account: str, per_minute: int) -> float:
+        """Take a token; return 0, or the seconds until there will be one."""
+        now = self._clock()
+        tokens, at = self._buckets.get(account, (float(per_minute), now))
+        tokens = min(float(per_minute), tokens + (now - at) * per_minute / 60)
+        if tokens < 1:
+            self._buckets[account] = (tokens, now)
+            return (1 - tokens) * 60 / per_minute
+        self._buckets[account] = (tokens - 1, now)
+        return 0.0

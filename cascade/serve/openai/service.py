@@ -1,0 +1,235 @@
+"""What the OpenAI-compatible endpoints share: the graphs, who is asking, and what may be in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends
+from fastapi import Request as HttpRequest
+from pydantic import BaseModel, ValidationError
+
+from cascade.runtime import Cascade
+from cascade.serve.openai.errors import ApiError
+from cascade.serve.openai.keys import ApiKey, Keyring, Rate
+
+T = TypeVar("T", bound=BaseModel)
+A = TypeVar("A")
+MOST_BYTES = 8 * 2**20
+GONE_SECONDS = 0.5  # between two looks whether the client is still there
+
+
+class Service:
+    """The graphs of a server with its limits.
+
+    Args:
+        graphs: name → cascade.
+        keys: who may ask; None lets everybody who reaches the server.
+        in_flight: most requests at work.
+        queue: most requests that wait for a place; one more is answered with 429.
+        most_bytes: most bytes of a request.
+    """
+
+    def __init__(
+        self,
+        graphs: Mapping[str, Cascade],
+        keys: Keyring | None = None,
+        *,
+        in_flight: int = 64,
+        queue: int = 256,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self.graphs = dict(graphs)
+        self.keys = keys
+        self.most_bytes = most_bytes
+        self.started = int(time.time())
+        self.draining = False
+        self._places = asyncio.Semaphore(in_flight)
+        self._most = in_flight + queue
+        self._inside = 0
+        self._rate = Rate()
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold a place while a request is at work.
+
+        Raises:
+            ApiError: 429, too many wait already.
+        """
+        if self._inside >= self._most:
+            raise ApiError(429, f"{self._inside} requests are in flight or waiting; try again", code="busy",
+                           retry_after=1.0)  # fmt: skip
+        self._inside += 1
+        try:
+            async with self._places:
+                yield
+        finally:
+            self._inside -= 1
+
+    def admit(self, secret: str | None) -> ApiKey | None:
+        """Return the key of a request; None where the server needs none.
+
+        Raises:
+            ApiError: 401 no valid key, 429 too often, 503 the server is stopping.
+        """
+        if self.draining:
+            raise ApiError(503, "the server is stopping; ask another one", code="draining", retry_after=1.0)
+        if self.keys is None:
+            return None
+        key = None if secret is None else self.keys.find(secret)
+        if key is None:
+            what = "no API key" if secret is None else "an unknown API key"
+            raise ApiError(401, f"{what} was given; send `Authorization: Bearer KEY`", code="invalid_api_key")
+        if key.per_minute is not None and (wait := self._rate.take(key.name, key.per_minute)):
+            message = f"key {key.name!r} may ask {key.per_minute} times a minute; wait {wait:.1f} s"
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after=wait)
+        return key
+
+
+class Caller:
+    """Who asks, with the request."""
+
+    def __init__(self, service: Service, key: ApiKey | None, http: HttpRequest) -> None:
+        self.service, self._key, self._http = service, key, http
+        self.slot = service.slot
+
+    @property
+    def account(self) -> str | None:
+        """Whose budget pays."""
+        return None if self._key is None else self._key.name
+
+    def graphs(self) -> list[str]:
+        """Return the graphs that may be asked."""
+        allowed = None if self._key is None else self._key.graphs
+        return [name for name in self.service.graphs if allowed is None or name in allowed]
+
+    def graph(self, name: str) -> Cascade:
+        """Return the graph called `name`.
+
+        Raises:
+            ApiError: 404, there is none, or the key may not ask it (nobody need know which).
+        """
+        known = self.graphs()
+        if name not in known:
+            message = f"model {name!r} does not exist, or the key may not ask it; known: {', '.join(known)}"
+            raise ApiError(404, message, code="model_not_found", param="model")
+        return self.service.graphs[name]
+
+    async def read(self, model: type[T]) -> T:
+        """Return the body as `model`.
+
+        Raises:
+            ApiError: 415 no JSON, 413 too large, 400 not what is expected.
+        """
+        kind = self._http.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise ApiError(415, f"Content-Type is {kind!r}; expected application/json")
+        try:
+            return model.model_validate_json(await self._body())
+        except ValidationError as error:
+            # Of a value that may have several forms, the deepest error is about the form that was meant.
+            found = max(error.errors(include_url=False, include_input=False), key=lambda e: len(e["loc"]))
+            where = ".".join(str(part) for part in found["loc"] if not _is_form(part))
+            raise ApiError(400, f"{where or 'body'}: {found['msg']}", param=where or None) from None
+
+    async def while_there(self, answer: Coroutine[Any, Any, A]) -> A:
+        """Return what `answer` returns; it is cancelled once the client has gone away.
+
+        Raises:
+            ApiError: 499, nobody is there to read it.
+        """
+        task = asyncio.ensure_future(answer)
+        try:
+            while not (await asyncio.wait({task}, timeout=GONE_SECONDS))[0]:
+                if await self._http.is_disconnected():
+                    raise ApiError(499, "the client has gone away", code="client_gone")
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _body(self) -> bytes:
+        most, parts, size = self.service.most_bytes, [], 0
+        async for part in self._http.stream():
+            size += len(part)
+            if size > most:
+                raise ApiError(413, f"the request is longer than {most} bytes; send less", code="too_large")
+            parts.append(part)
+        return b"".join(parts)
+
+
+def _is_form(part: int | str) -> bool:
+    """Whether a part of an error's place names a form that a value may have, not a key."""
+    return isinstance(part, str) and not part.isidentifier()
+
+
+def service_of(http: HttpRequest) -> Service:
+    """Return the service that a request came to."""
+    service: Service = http.app.state.service
+    return service
+
+
+def caller(request: HttpRequest) -> Caller:
+    """Return who asks; a FastAPI dependency."""
+    service = service_of(request)
+    return Caller(service, service.admit(secret_of(request)), request)
+
+
+def administrator(request: HttpRequest) -> Caller:
+    """Return who asks, if they may read runs; a FastAPI dependency."""
+    service = service_of(request)
+    return Caller(service, admit_admin(service, secret_of(request)), request)
+
+
+def admit_admin(service: Service, secret: str | None) -> ApiKey | None:
+    """Return the key of a request about runs.
+
+    Raises:
+        ApiError: 403 the key is not an administrator's; see `Service.admit` for others.
+    """
+    key = service.admit(secret)
+    if key is not None and not key.admin:
+        raise ApiError(403, f"key {key.name!r} may not read runs; use one made with --admin")
+    return key
+
+
+Asking = Annotated[Caller, Depends(caller)]
+Administrating = Annotated[Caller, Depends(administrator)]
+
+
+def secret_of(request: HttpRequest) -> str | None:
+    """Return the key that a request carries: as a bearer token, or as a browser's password."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return None
+
+
+def parsed(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the OpenAPI text of a body that is read by `Caller.read`."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    definitions = schema.pop("$defs", {})
+    # Resolved in place: FastAPI adds no schemas of models that it does not read itself.
+    text = json.dumps(schema)
+    return {"requestBody": {"required": True, "content": {"application/json": {
+        "schema": _inline(json.loads(text), definitions)}}}}  # fmt: skip
+
+
+def _inline(value: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(value, dict):
+        reference = value.get("$ref")
+        if isinstance(reference, str):
+            return _inline(definitions[reference.rpartition("/")[2]], definitions)
+        return {key: _inline(item, definitions) for key, item in value.items()}
+    return [_inline(item, definitions) for item in value] if isinstance(value, list) else value

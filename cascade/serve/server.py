@@ -1,0 +1,124 @@
+"""The server: graphs as OpenAI-compatible models, their runs, metrics, health, and the viewer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cascade import __version__
+from cascade.config.load import LoadedGraph
+from cascade.runtime import Cascade
+from cascade.serve.app import create_app
+from cascade.serve.board import Board
+from cascade.serve.metrics import Metrics
+from cascade.serve.openai import chat, responses
+from cascade.serve.openai.errors import ERRORS, ApiError
+from cascade.serve.openai.keys import Keyring
+from cascade.serve.openai.service import Administrating, Service, admit_admin, secret_of, service_of
+from cascade.trace.store import TraceStore
+
+_RUNS = "/v1/runs"  # the viewer's own JSON
+
+
+def create_server(
+    graphs: Mapping[str, Cascade],
+    store: TraceStore,
+    loaded: Collection[LoadedGraph] = (),
+    *,
+    keys: Keyring | None = None,
+    hosts: Collection[str] = (),
+    board: Board | None = None,
+    metrics: Metrics | None = None,
+    in_flight: int = 64,
+    queue: int = 256,
+    on_start: Callable[[Service], None] | None = None,
+) -> FastAPI:
+    """Return the server as an ASGI application.
+
+    Args:
+        graphs: name → cascade; each is a model that clients may ask.
+        store: where the runs of the graphs are kept. The caller closes it and the cascades.
+        loaded: the graphs' files, for the viewer.
+        keys: who may ask; None lets everybody who reaches the server.
+        hosts: names that the viewer is reached by, beside those of the loopback interface.
+        board: watches the runs at work; give it to the cascades as an observer.
+        metrics: counts the runs; give it to the cascades as an observer.
+        in_flight: most requests at work.
+        queue: most requests that wait for a place; one more is answered with 429.
+        on_start: called with the service once the application has started.
+    """
+    service = Service(graphs, keys, in_flight=in_flight, queue=queue)
+    metrics = metrics or Metrics()
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if on_start is not None:
+            on_start(service)
+        yield
+
+    app = FastAPI(
+        title="cascade", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
+        openapi_url="/openapi.json",
+    )  # fmt: skip
+    app.state.service = service
+    app.include_router(chat.router)
+    app.include_router(responses.router)
+    app.add_api_route("/healthz", _health, methods=["GET"], tags=["Operation"], responses={503: {}})
+
+    @app.get("/metrics", tags=["Operation"], response_class=Response, responses=ERRORS)
+    def show_metrics(_who: Administrating) -> Response:
+        """Return Prometheus metrics."""
+        return metrics.response()
+
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    viewer = create_app(store, list(loaded), hosts=hosts, board=board)
+    app.mount("/", _Admin(viewer, app))
+    return app
+
+
+async def _health(request: Request) -> Response:
+    """Say whether requests are taken: 200, or 503 while the server stops."""
+    service = service_of(request)
+    status = "draining" if service.draining else "ok"
+    return JSONResponse({"status": status, "graphs": list(service.graphs)}, 503 if service.draining else 200)
+
+
+class _Admin:
+    """Lets only administrators into the viewer, where the server has keys."""
+
+    def __init__(self, viewer: ASGIApp, app: FastAPI) -> None:
+        self._viewer, self._app = viewer, app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        service: Service = self._app.state.service
+        if scope["type"] == "http" and service.keys is not None:
+            try:
+                admit_admin(service, secret_of(Request(scope)))
+            except ApiError as error:
+                await error.response()(scope, receive, send)
+                return
+        await self._viewer(scope, receive, send)
+
+
+def _api_error(_request: Request, error: Exception) -> Response:
+    return error.response() if isinstance(error, ApiError) else ApiError(500, "unexpected").response()
+
+
+def _invalid(_request: Request, error: Exception) -> Response:
+    return ApiError(400, str(error)).response()
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    detail = error.detail if isinstance(error, HTTPException) else "unexpected"
+    return ApiError(status, f"{request.method} {request.url.path}: {detail}").response()

@@ -1,0 +1,238 @@
+"""What was spent on each day, in the trace database: reserved before a call, settled after it.
+
+A budget is a scope (`graph:NAME`, `account:NAME`) and the most that may be spent in it on one UTC day. A
+reservation takes the worst case out of every budget at once or, if one of them has not that much left, out of
+none. All processes that share the database share its budgets: SQLite's write lock (BEGIN IMMEDIATE) or
+Postgres' row locks (SELECT … FOR UPDATE) put the reservations in one order.
+
+The reservation of a process that died counts as spent until someone resets it (`cascade budget reset`):
+nobody knows what its call cost, and a budget that is overspent cannot be taken back.
+
+Money is in whole picodollars (1e-12 USD), so that sums are exact. One thread writes; what waits is committed
+together, as in the trace store.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from cascade.errors import TraceError
+from cascade.policy.budget import Budget
+from cascade.records import new_run_id
+from cascade.trace.budget_tables import (
+    INSERTS,
+    PICO,
+    begin,
+    days,
+    holds,
+    lock_days,
+    metadata,
+    pico,
+    shortfall,
+)
+from cascade.trace.database import failure, open_engine, parse_url, place
+
+__all__ = ["Balance", "Budget", "BudgetBook", "Hold"]
+
+_GROUP = 256  # most changes in one commit
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A reservation; `day` is the one that pays, whenever it is settled."""
+
+    id: str
+    day: str
+    scopes: tuple[str, ...]
+
+
+class Balance(NamedTuple):
+    """What a scope has spent on a day, in USD; `abandoned` is the part of `held` that nobody settles."""
+
+    day: str
+    scope: str
+    spent: float
+    held: float
+    abandoned: float
+
+
+class BudgetBook:
+    """Reserves and settles; every method may be called from any thread.
+
+    Args:
+        url: a SQLAlchemy URL of SQLite or Postgres, or the path of a SQLite file.
+        clock: the time now, with a zone.
+        granted: what an account may spend on a day by its key, in USD; None: nothing is said of it.
+
+    Raises:
+        TraceError: the database cannot be opened.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        granted: Callable[[str], float | None] | None = None,
+    ) -> None:
+        self._url = parse_url(url)
+        self.granted = granted
+        self._clock = clock
+        engine = open_engine(self._url, create=True)
+        if engine is None or engine.dialect.name not in INSERTS:
+            raise TraceError(f"trace database {place(self._url)}: budgets need SQLite or Postgres")
+        self._engine: Engine = engine
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        try:
+            with engine.connect() as connection:
+                begin(connection)
+                metadata.create_all(connection)
+                connection.commit()
+        except SQLAlchemyError as error:
+            engine.dispose()
+            raise failure(error, self._url) from error
+
+    def reserve(
+        self, budgets: Sequence[Budget], usd: float, *, seconds: float = 3600.0, run: str | None = None
+    ) -> Future[Hold | str]:
+        """Take `usd` out of every budget; the future gives the reservation, or what is missing where.
+
+        Args:
+            budgets: whose days pay, each scope once.
+            usd: the worst case of what is about to happen.
+            seconds: when it is certainly over; a reservation that is still there then is abandoned.
+            run: the run that it is for, for people who look into it.
+        """
+        now = self._clock().astimezone(UTC)
+        amount, until = pico(usd), (now + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+        hold = Hold(new_run_id(), now.date().isoformat(), tuple(budget.scope for budget in budgets))
+
+        def change(connection: Connection) -> Hold | str:
+            for budget in budgets:
+                short = shortfall(connection, hold.day, budget, amount)
+                if short is not None:
+                    return short
+            rows = [
+                {"id": hold.id, "scope": scope, "day": hold.day, "amount": amount, "until": until, "run": run}
+                for scope in hold.scopes
+            ]
+            connection.execute(insert(holds), rows)
+            return hold
+
+        return self._submit([(hold.day, scope) for scope in hold.scopes], change)
+
+    def settle(self, hold: Hold, usd: float) -> Future[None]:
+        """Put what was really spent in the place of a reservation; a second time changes nothing."""
+        amount = pico(usd)
+
+        def change(connection: Connection) -> None:
+            for scope in hold.scopes:
+                found = connection.execute(
+                    delete(holds).where(holds.c.id == hold.id, holds.c.scope == scope)
+                ).rowcount
+                if found and amount:
+                    where = (days.c.day == hold.day, days.c.scope == scope)
+                    connection.execute(update(days).where(*where).values(spent=days.c.spent + amount))
+
+        return self._submit([(hold.day, scope) for scope in hold.scopes], change)
+
+    def balances(self, day: str | None = None) -> list[Balance]:
+        """Return what every scope has spent on `day` (ISO 8601; default: today), in order of their names.
+
+        Raises:
+            TraceError: the database cannot be read.
+        """
+        now = self._clock().astimezone(UTC)
+        day = day or now.date().isoformat()
+        left = func.coalesce(func.sum(holds.c.amount), 0)
+        try:
+            with self._engine.connect() as connection:
+                spent = connection.execute(select(days.c.scope, days.c.spent).where(days.c.day == day)).all()
+                held = select(holds.c.scope, left).where(holds.c.day == day).group_by(holds.c.scope)
+                every = {scope: int(amount) for scope, amount in connection.execute(held)}
+                past = held.where(holds.c.until < now.isoformat(timespec="seconds"))
+                gone = {scope: int(amount) for scope, amount in connection.execute(past)}
+        except SQLAlchemyError as error:
+            raise failure(error, self._url) from error
+        rows = [(s, paid, every.get(s, 0), gone.get(s, 0)) for s, paid in sorted(map(tuple, spent))]
+        return [Balance(day, s, paid / PICO, held_ / PICO, old / PICO) for s, paid, held_, old in rows]
+
+    def reset(self, scope: str, day: str | None = None) -> Future[None]:
+        """Forget what `scope` spent on `day`, and abandoned reservations; calls at work keep theirs."""
+        now = self._clock().astimezone(UTC)
+        on = day or now.date().isoformat()
+
+        def change(connection: Connection) -> None:
+            connection.execute(update(days).where(days.c.day == on, days.c.scope == scope).values(spent=0))
+            past = holds.c.until < now.isoformat(timespec="seconds")
+            connection.execute(delete(holds).where(holds.c.day == on, holds.c.scope == scope, past))
+
+        return self._submit([(on, scope)], change)
+
+    def close(self) -> None:
+        """Write what was submitted, then release the database."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                self._queue.put(None)
+        if thread is not None:
+            thread.join()
+        self._engine.dispose()
+
+    def _submit(self, keys: list[tuple[str, str]], change: Callable[[Connection], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="cascade-budgets", daemon=True)
+                self._thread.start()
+            self._queue.put(_Change(keys, change, future))
+        return future
+
+    def _work(self) -> None:
+        last = False
+        while not last:
+            group = [self._queue.get()]
+            while len(group) < _GROUP and not self._queue.empty():
+                group.append(self._queue.get())
+            last = group[-1] is None  # close() puts None, and nothing comes after it
+            changes = [change for change in group if change is not None]
+            if changes:
+                self._commit(changes)
+
+    def _commit(self, group: list[_Change]) -> None:
+        try:
+            with self._engine.connect() as connection:
+                begin(connection)
+                lock_days(connection, sorted({key for change in group for key in change.keys}))
+                done = [change.make(connection) for change in group]
+                connection.commit()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the callers, not to this thread
+            reason = error
+            if isinstance(error, SQLAlchemyError):
+                self._engine.dispose()  # the next group starts with a new connection
+                reason = failure(error, self._url)
+                reason.__cause__ = error
+            for change in group:
+                change.future.set_exception(reason)
+            return
+        for change, value in zip(group, done, strict=True):
+            change.future.set_result(value)
+
+
+class _Change(NamedTuple):
+    """A change that waits: the days that it touches, what to do, and who waits for it."""
+
+    keys: list[tuple[str, str]]
+    make: Callable[[Connection], Any]
+    future: Future[Any]

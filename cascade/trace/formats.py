@@ -1,0 +1,173 @@
+"""How runs stand in a file.
+
+JSON Lines: one line a run, the fields of `Result` and `grades`. Parquet: one row a run, with the columns of
+the table `runs`, and the rows of `steps`, `calls` and `grades` as lists in it; JSON stays text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import Boolean, Double, Integer, Table
+
+from cascade.errors import TraceError
+from cascade.records import Result
+from cascade.trace.grades import Grade
+from cascade.trace.rows import Rows, to_rows
+from cascade.trace.tables import calls, grades, runs, steps
+
+_GROUP = 500  # runs in one group of rows of a Parquet file
+_TABLES = {"steps": steps, "calls": calls, "grades": grades}
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A run as a database holds it, and its grades, the newest last."""
+
+    rows: Rows
+    grades: tuple[Grade, ...] = ()
+
+
+def write_jsonl(file: Path, kept: Iterable[Kept]) -> int:
+    """Write runs as JSON Lines; return how many there were.
+
+    Raises:
+        TraceError: a stored run makes no result that this version knows.
+    """
+    count = 0
+    with file.open("w", encoding="utf-8") as out:
+        for one in kept:
+            line = _result(one.rows, "the database").model_dump()
+            line["grades"] = [grade.model_dump(exclude={"run"}) for grade in one.grades]
+            # Python's own dialect, because a log-probability may be -Infinity.
+            out.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
+            count += 1
+    return count
+
+
+def read_jsonl(file: Path) -> Iterator[Kept]:
+    """Yield the runs of a file of JSON Lines.
+
+    Raises:
+        TraceError: a line is no run; the message says which.
+    """
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                fields = json.loads(line.decode())
+                given = fields.pop("grades", [])
+                result = Result.model_validate(fields)
+                yield Kept(to_rows(result), tuple(Grade(run=result.run, **grade) for grade in given))
+            except (ValidationError, ValueError, TypeError, AttributeError, RecursionError) as error:
+                raise TraceError(f"{file}:{number}: this line is no run: {_brief(error)}") from error
+
+
+def write_parquet(file: Path, kept: Iterable[Kept]) -> int:
+    """Write runs as Parquet; return how many there were.
+
+    Raises:
+        TraceError: pyarrow is not installed.
+    """
+    arrow, parquet = _pyarrow()
+    schema = _schema(arrow)
+    count, items = 0, iter(kept)
+    with parquet.ParquetWriter(file, schema, compression="zstd") as out:
+        while group := list(islice(items, _GROUP)):
+            rows = [
+                one.rows.run
+                | {"steps": one.rows.steps, "calls": one.rows.calls}
+                | {"grades": [grade.model_dump() for grade in one.grades]}
+                for one in group
+            ]
+            out.write_table(arrow.Table.from_pylist([_cast(row) for row in rows], schema=schema))
+            count += len(group)
+    return count
+
+
+def read_parquet(file: Path) -> Iterator[Kept]:
+    """Yield the runs of a Parquet file.
+
+    Raises:
+        TraceError: it is no such file, or a row of it is no run; or pyarrow is not installed.
+    """
+    arrow, parquet = _pyarrow()
+    number = 0
+    try:
+        with parquet.ParquetFile(file) as source:
+            for batch in source.iter_batches(_GROUP):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield _kept(row, f"{file}: row {number}")
+    except arrow.ArrowException as error:
+        raise TraceError(f"{file} cannot be read as Parquet: {_brief(error)}") from error
+
+
+def _kept(row: dict[str, Any], place: str) -> Kept:
+    try:
+        inner = {name: row.pop(name) for name in _TABLES}
+        rows = Rows(row, inner["steps"], inner["calls"])
+        given = tuple(Grade.model_validate(grade) for grade in inner["grades"])
+    except (KeyError, ValidationError) as error:
+        raise TraceError(f"{place} is no run: {_brief(error)}") from error
+    return Kept(to_rows(_result(rows, place)), given)
+
+
+def _result(rows: Rows, place: str) -> Result:
+    try:
+        return rows.result()
+    except (ValidationError, ValueError, TypeError, KeyError) as error:
+        raise TraceError(f"run {rows.run.get('run')!r} of {place} is damaged: {_brief(error)}") from error
+
+
+def _brief(error: Exception) -> str:
+    return str(error).replace("\n", " ")[:300]
+
+
+def _schema(arrow: Any) -> Any:
+    inner = [
+        (name, arrow.list_(arrow.struct([field for field in _fields(arrow, table) if field.name != "seq"])))
+        for name, table in _TABLES.items()
+    ]
+    own = [field for field in _fields(arrow, runs) if field.name != "seq"]
+    return arrow.schema([*own, *(arrow.field(name, kind) for name, kind in inner)])
+
+
+def _fields(arrow: Any, table: Table) -> list[Any]:
+    kinds = ((Boolean, arrow.bool_()), (Double, arrow.float64()), (Integer, arrow.int64()))
+    return [
+        arrow.field(
+            item.name, next((kind for of, kind in kinds if isinstance(item.type, of)), arrow.string())
+        )
+        for item in table.c
+    ]
+
+
+_FLAGS = {
+    item.name for table in (runs, *_TABLES.values()) for item in table.c if isinstance(item.type, Boolean)
+}
+
+
+def _cast(row: dict[str, Any]) -> dict[str, Any]:
+    """Return `row` with truth values in place of SQLite's 0 and 1."""
+    cast: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, list):
+            cast[name] = [_cast(item) for item in value]
+        else:
+            cast[name] = bool(value) if name in _FLAGS and value is not None else value
+    return cast
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise TraceError("Parquet needs pyarrow; `pip install 'cascade[parquet]'`, or use .jsonl") from error
+    return pa, parquet

@@ -1,0 +1,1 @@
+"""Alembic migrations of the trace database, run by `cascade.trace.migrate`."""

@@ -1,0 +1,36 @@
+"""Contention is told from decodes that are slow for another reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from cascade.engine.pace import Pace, contended
+
+
+def test_with_one_thread_its_own_cpu_time_is_what_a_decode_should_take() -> None:
+    assert Pace(1).expected(8, 100, wall=0.9, cpu=0.3) == 0.3
+    assert Pace(1).expected(8, 100, wall=0.3, cpu=0.31) == 0.3
+
+
+def test_with_more_threads_the_fastest_of_its_size_counts() -> None:
+    pace = Pace(2)
+    assert pace.expected(8, 100, wall=0.2, cpu=0.2) == 0.2
+    assert pace.expected(8, 100, wall=0.8, cpu=0.8) == pytest.approx(0.2, rel=0.02)
+    assert pace.expected(128, 100, wall=0.8, cpu=0.8) == 0.8  # larger decodes take longer
+    assert pace.expected(8, 4000, wall=0.4, cpu=0.4) == 0.4  # and so do deeper ones
+    assert pace.expected(8, 100, wall=0.1, cpu=0.1) == 0.1
+
+
+def test_an_outlier_that_was_too_fast_is_forgotten() -> None:
+    pace = Pace(2)
+    pace.expected(1, 10, wall=0.001, cpu=0.001)
+    for _ in range(500):
+        last = pace.expected(1, 10, wall=0.1, cpu=0.1)
+    assert last == 0.1
+
+
+def test_a_slow_down_is_reported_above_its_bound_and_only_if_it_cost_something() -> None:
+    assert contended(wall=0.4, expected=0.2)
+    assert not contended(wall=0.25, expected=0.2)
+    assert not contended(wall=0.004, expected=0.001)
+    assert not contended(wall=0.0, expected=0.0)

@@ -1,0 +1,194 @@
+"""Early exit and hedging: slow or hopeless drafts give way, and everything they cost is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback import Loopback, chat
+from scripting import REMOTE, checked, load, scripted, write
+
+from cascade import ConfigError, Result, TextPiece
+from cascade.config.load import load_graph
+from cascade.trace.budgets import BudgetBook
+from cascade.trace.explain import explain
+from cascade.trace.store import TraceStore, default_url
+
+LONG = " ".join(["word"] * 60)
+LAST = {"name": "last", "ask": ["large"]}
+
+
+def path(result: Result) -> list[tuple[str, str, str | None]]:
+    return [(step.stage, step.decision.rule, step.decision.to) for step in result.trace]
+
+
+def early(signal: str = "mean", **settings: Any) -> dict[str, Any]:
+    check = {"by": "logprob", "signal": signal}
+    return {
+        "name": "first",
+        "ask": ["small"],
+        "confidence": check,
+        "accept": 0.8,
+        "early_exit": True,
+        **settings,
+    }
+
+
+@pytest.mark.parametrize(("signal", "written"), [("mean", 21), ("p10", 7), ("min", 1)])
+async def test_a_hopeless_draft_is_stopped_and_the_next_tier_starts(
+    tmp_path: Path, signal: str, written: int
+) -> None:
+    models = {"small": scripted(LONG, confidence=0.5), "large": scripted("answer")}
+    async with load(tmp_path, models, [early(signal), LAST]) as cascade:
+        result = await cascade.ainvoke("hello")
+    assert path(result) == [("first", "early_exit", "last"), ("last", "unchecked", None)]
+    (call,) = result.trace[0].calls
+    assert (call.tokens_out, call.meta["finish_reason"], call.text) == (written, "early_exit", "")
+    assert call.meta["spared_tokens"] == 64 - written
+    assert "could no longer be enough" in (call.error or "")
+    assert (result.trace[0].decision.threshold, result.trace[0].estimate) == (0.8, None)
+    assert "What if: without early_exit" in explain(
+        result, load_graph(tmp_path / "graph.yaml").graph, width=200
+    )
+
+
+async def test_a_draft_that_may_still_do_is_written_to_its_end(tmp_path: Path) -> None:
+    models = {"small": scripted(LONG, confidence=0.9), "large": scripted("answer")}
+    async with load(tmp_path, models, [early("min"), LAST]) as cascade:
+        result = await cascade.ainvoke("hello")
+    assert (result.text, path(result)) == (LONG, [("first", "confident", None)])
+
+
+async def test_remote_models_and_switched_off_stages_are_not_stopped(tmp_path: Path) -> None:
+    with Loopback() as server:
+        server.answers = [chat("no", logprobs=[("n", -3.0), ("o", -3.0)])]
+        far = {"kind": "openai", "model": "m", "url": server.url, "key_env": None, "local": True}
+        async with load(tmp_path, {"small": far, "large": scripted("b")}, [early(), LAST]) as cascade:
+            remote = await cascade.ainvoke("hello")
+    models = {"small": scripted(LONG, confidence=0.5), "large": scripted("answer")}
+    async with load(tmp_path, models, [early(early_exit=False), LAST]) as cascade:
+        plain = await cascade.ainvoke("hello")
+    assert [rule for _, rule, _ in path(remote)] == ["below_threshold", "unchecked"]
+    assert [rule for _, rule, _ in path(plain)] == ["below_threshold", "unchecked"]
+
+
+PAID: dict[str, Any] = {**REMOTE, "max_tokens": 50}
+
+
+def hedged(
+    small: dict[str, Any], large: dict[str, Any], hedge: float = 0.05, **stage: Any
+) -> tuple[dict[str, Any], list[Any]]:
+    models = {"small": {**PAID, **small}, "large": {**PAID, **large}, "third": scripted("third")}
+    stages = [
+        checked("first", "small", hedge=hedge, **stage),
+        checked("second", "large"),
+        {"name": "last", "ask": ["third"]},
+    ]
+    return models, stages
+
+
+SLOW, QUICK = {"delay": 30}, {"delay": 0.5}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[tuple[str, str, str | None]], str]] = {
+    "the first is quick enough": (
+        scripted("a"), scripted("b"), [("first", "confident", None)], "a",
+    ),
+    "the second answers first": (
+        scripted("a", **SLOW), scripted("b"),
+        [("first", "hedged", "second"), ("second", "confident", None)], "b",
+    ),
+    "the first answers while the second works": (
+        scripted("a", **QUICK), scripted("b", **SLOW),
+        [("second", "hedged", "first"), ("first", "confident", None)], "a",
+    ),
+    "the second is not sure, the first is": (
+        scripted("a", **QUICK), scripted("b", confidence=0.1),
+        [("second", "below_threshold", "first"), ("first", "confident", None)], "a",
+    ),
+    "the first is not sure, the second is": (
+        scripted("a", confidence=0.1, delay=0.2), scripted("b", delay=1.0),
+        [("first", "below_threshold", "second"), ("second", "confident", None)], "b",
+    ),
+    "neither is sure": (
+        scripted("a", confidence=0.1, **QUICK), scripted("b", confidence=0.2),
+        [("first", "below_threshold", "second"), ("second", "below_threshold", "last"),
+         ("last", "unchecked", None)], "third",
+    ),
+    "the first fails": (
+        scripted(fail="down", **QUICK), scripted("b"),
+        [("first", "hedged", "second"), ("second", "confident", None)], "b",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_a_slow_stage_is_hedged(tmp_path: Path, case: str) -> None:
+    small, large, expected, text = CASES[case]
+    models, stages = hedged(small, large, 30 if "delay" not in small else 0.05)
+    async with load(tmp_path, models, stages, budgets={"day_usd": 1}) as cascade:
+        result = await cascade.ainvoke("hello")
+    assert (path(result), result.text, result.status) == (expected, text, "accepted")
+    calls = [call for step in result.trace for call in step.calls]
+    cancelled = [call for call in calls if call.error == "cancelled: hedged"]
+    assert len(cancelled) == sum(rule == "hedged" for _, rule, _ in expected)
+    assert all(call.cost_usd == pytest.approx(0.000101) for call in cancelled)
+    book = BudgetBook(default_url())
+    assert (book.balances()[0].spent, book.balances()[0].held) == (pytest.approx(result.cost_usd), 0.0)
+    book.close()
+    with TraceStore(default_url(), create=False) as store:
+        assert store.get(result.run).trace == result.trace
+    assert explain(result, load_graph(tmp_path / "graph.yaml").graph)
+
+
+async def test_both_stages_are_priced_before_the_second_starts(tmp_path: Path) -> None:
+    models, stages = hedged(scripted("a", delay=0.1), scripted("b"))
+    for limits, first in (({"cost_usd": 0.0002}, "first"), ({"calls": 1}, "first"), ({"calls": 2}, "first")):
+        async with load(tmp_path, models, stages, limits=limits) as cascade:
+            result = await cascade.ainvoke("hello")
+        hedges = limits.get("calls") == 2
+        assert [step.stage for step in result.trace] == (["first", "second"] if hedges else [first])
+        assert result.cost_usd <= limits.get("cost_usd", 1)
+
+
+async def test_stages_that_run_at_once_stream_nothing(tmp_path: Path) -> None:
+    models = {"small": scripted("one two", delay=0.1), "large": scripted("three four", delay=30)}
+    stages = [{"name": "first", "ask": ["small"], "hedge": 0.02}, LAST]
+    async with load(tmp_path, models, stages) as cascade:
+        events = [event async for event in cascade.astream("hello")]
+    assert not any(isinstance(event, TextPiece) for event in events)
+    assert isinstance(events[-1], Result)
+    assert events[-1].text == "one two"
+
+
+async def test_a_cancelled_run_records_both_stages(tmp_path: Path) -> None:
+    models, stages = hedged(scripted("a", **SLOW), scripted("b", **SLOW))
+    async with load(tmp_path, models, stages) as cascade:
+        task = asyncio.create_task(cascade.ainvoke("hello"))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    with TraceStore(default_url(), create=False) as store:
+        run = store.get(store.runs()[0].run)
+    assert path(run) == [("first", "cancelled", None), ("second", "cancelled", None)]
+    assert [call.error for step in run.trace for call in step.calls] == ["cancelled", "cancelled"]
+
+
+PERSON = {"kind": "human"}
+WRONG: list[tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any], str]] = [
+    ({"a": scripted("x")}, [checked("s", "a", by="labels", early_exit=True)], {}, "confidence by logprob"),
+    ({"a": scripted("x")}, [checked("s", "a", early_exit=True)], {"on_exhausted": "best"}, "cannot be the"),
+    ({"a": scripted("x")}, [checked("s", "a", hedge=1)], {}, "no stage follows 's'"),
+    (
+        {"a": scripted("x"), "p": PERSON},
+        [checked("s", "a", hedge=1), {"name": "t", "ask": ["p"]}], {}, "'p' is a person",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("models", "stages", "settings", "message"), WRONG)
+def test_what_can_never_work_is_a_config_error(
+    tmp_path: Path, models: dict[str, Any], stages: list[Any], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_graph(write(tmp_path, models, stages, **settings))

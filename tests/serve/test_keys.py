@@ -1,0 +1,80 @@
+"""API keys: hashed at rest, limited, and reread when the file changes."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cascade.cli.main import app
+from cascade.errors import ConfigError
+from cascade.serve.openai.keys import Keyring, Rate, add_key, read_keys, remove_key
+
+
+def test_only_the_hash_of_a_key_is_kept_and_only_the_owner_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    key, secret = add_key(path, name="shop", graphs=("support",), per_minute=5)
+    assert secret not in path.read_text()
+    assert key.sha256 in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    ring = Keyring(path)
+    assert ring.find(secret) == key
+    assert ring.find(secret + "x") is None
+
+
+def test_a_changed_file_is_read_again_and_a_broken_one_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    _, first = add_key(path, name="one")
+    ring = Keyring(path)
+    _, second = add_key(path, name="two")
+    assert ring.find(second) is not None
+    good = path.read_text()
+    path.write_text("{")
+    assert ring.find(first) is not None
+    path.write_text(good)
+    remove_key(path, "one")
+    assert ring.find(first) is None
+    assert ring.find(second) is not None
+
+
+def test_names_are_unique_and_unknown_ones_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    add_key(path, name="one")
+    with pytest.raises(ConfigError, match="a key 'one' exists"):
+        add_key(path, name="one")
+    with pytest.raises(ConfigError, match="no key 'two'; known: one"):
+        remove_key(path, "two")
+
+
+@pytest.mark.parametrize("text", ["", "{}x", '{"keys": [{"name": "a"}]}', '{"keys": [], "more": 1}', "[]"])
+def test_a_broken_file_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"keys\.json"):
+        Keyring(path)
+
+
+def test_the_rate_is_a_burst_and_then_steady() -> None:
+    now = [0.0]
+    rate = Rate(lambda: now[0])
+    assert [rate.take("a", 2) for _ in range(2)] == [0.0, 0.0]
+    assert rate.take("a", 2) == pytest.approx(30)
+    assert rate.take("b", 2) == 0.0  # another account has a bucket of its own
+    now[0] = 30.0
+    assert rate.take("a", 2) == 0.0
+    assert rate.take("a", 2) == pytest.approx(30)
+    now[0] = 3600.0
+    assert [rate.take("a", 2) for _ in range(3)] == [0.0, 0.0, pytest.approx(30)]
+
+
+def test_the_command_line_makes_lists_and_removes_keys(tmp_path: Path) -> None:
+    file, cli = str(tmp_path / "keys.json"), CliRunner()
+    made = cli.invoke(app, ["keys", "add", "shop", "--file", file, "--graph", "support", "--day-usd", "2"])
+    assert made.output.startswith("csk_")
+    listed = cli.invoke(app, ["keys", "list", "--file", file])
+    assert "shop: support, $2 a day; made " in listed.output
+    assert made.output.strip() not in listed.output
+    assert cli.invoke(app, ["keys", "remove", "shop", "--file", file]).exit_code == 0
+    assert read_keys(Path(file)).keys == ()

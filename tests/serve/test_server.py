@@ -1,0 +1,332 @@
+"""The OpenAI-compatible server, asked by the real openai SDK over a real socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from scripting import checked, scripted, write
+from serving import serving
+
+from cascade.serve.openai.keys import add_key
+from cascade.trace.store import TraceStore
+
+MODELS = {
+    "small": scripted("no idea", confidence=0.3),
+    "large": scripted("certainly", confidence=0.9, price={"input": 1, "output": 5}, local=False),
+}
+STAGES = [checked("first", "small"), checked("last", "large")]
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    graph = write(tmp_path_factory.mktemp("server"), MODELS, STAGES)
+    with serving(graph) as (_, url):
+        yield url
+
+
+@pytest.fixture
+def client(server: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_graphs_are_models(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["test"]
+    assert client.models.retrieve("test").owned_by == "cascade"
+    with pytest.raises(openai.NotFoundError, match="known: test"):
+        client.models.retrieve("other")
+
+
+def test_a_completion_is_a_run(client: openai.OpenAI, server: str) -> None:
+    done = client.chat.completions.create(model="test", messages=[{"role": "user", "content": "Is it?"}])
+    assert done.choices[0].message.content == "certainly"
+    assert done.choices[0].finish_reason == "stop"
+    assert done.usage is not None
+    assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (4, 3)  # both tiers' calls
+    told: Any = (done.model_extra or {})["cascade"]
+    assert [step["rule"] for step in told["steps"]] == ["below_threshold", "confident"]
+    run = httpx2.get(f"{server}/v1/runs/{told['run']}").json()
+    assert (run["text"], run["request"]["text"]) == ("certainly", "Is it?")
+
+
+def test_a_stream_gives_the_accepted_answer_only(client: openai.OpenAI) -> None:
+    pieces = list(
+        client.chat.completions.create(
+            model="test",
+            messages=[{"role": "user", "content": "Is it?"}],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    text = "".join(p.choices[0].delta.content or "" for p in pieces if p.choices)
+    assert text == "certainly"
+    assert [p.choices[0].finish_reason for p in pieces if p.choices][-1] == "stop"
+    assert pieces[-1].usage is not None
+    assert pieces[-1].usage.total_tokens == 7
+
+
+def test_several_choices_are_several_runs(client: openai.OpenAI) -> None:
+    done = client.chat.completions.create(model="test", n=3, messages=[{"role": "user", "content": "Is it?"}])
+    assert [choice.message.content for choice in done.choices] == ["certainly"] * 3
+    runs: Any = (done.model_extra or {})["cascade"]["runs"]
+    assert len({run["run"] for run in runs}) == 3
+
+
+def test_log_probabilities_are_the_answers_own(client: openai.OpenAI) -> None:
+    done = client.chat.completions.create(
+        model="test", logprobs=True, messages=[{"role": "user", "content": "Is it?"}]
+    )
+    assert done.choices[0].logprobs is not None
+    [token] = done.choices[0].logprobs.content or []
+    assert (token.token, token.logprob) == ("certainly", pytest.approx(-0.105, abs=1e-3))
+
+
+def test_a_local_only_request_that_nobody_can_answer_is_refused_in_words(client: openai.OpenAI) -> None:
+    done = client.chat.completions.create(
+        model="test",
+        messages=[{"role": "user", "content": "Is it?"}],
+        extra_body={"cascade": {"local_only": True}},
+    )
+    message = done.choices[0].message
+    assert message.content is None
+    assert "rule local_only" in (message.refusal or "")
+
+
+def test_the_responses_api_answers_and_streams(client: openai.OpenAI) -> None:
+    done = client.responses.create(model="test", input="Is it?", instructions="Be brief.")
+    assert (done.output_text, done.status) == ("certainly", "completed")
+    assert done.usage is not None
+    assert done.usage.total_tokens > 0
+    with client.responses.stream(model="test", input="Is it?") as stream:
+        deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert ("".join(deltas), final.output_text) == ("certainly", "certainly")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ("{", 400, "body"),
+        ("[]", 400, "body"),
+        ('{"model": "test", "messages": []}', 400, "messages"),
+        ('{"model": "test", "messages": [{"role": "user", "content": ""}]}', 400, "empty"),
+        ('{"model": "test", "messages": [{"role": "king", "content": "x"}]}', 400, "role"),
+        ('{"model": "test", "messages": [{"role": "user", "content": "x"}], "n": 0}', 400, "n"),
+        ('{"model": "test", "messages": [{"role": "user", "content": "x"}], "nn": 1}', 400, "nn"),
+        ('{"model": "nope", "messages": [{"role": "user", "content": "x"}]}', 404, "nope"),
+        (
+            '{"model": "test", "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}',
+            400,
+            "messages.0.content.0.type: Input should be 'text'",
+        ),
+        (
+            '{"model": "test", "messages": [{"role": "user", "content": "x"}], "stream": true, "n": 2}',
+            400,
+            "n is more than 1",
+        ),
+        ('{"model": "test", "messages": [{"role": "user", "content": "a\\u0000b"}]}', 400, "NUL"),
+    ],
+)
+def test_bad_requests_are_refused_in_openais_shape(server: str, body: str, status: int, said: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = httpx2.post(f"{server}/v1/chat/completions", content=body, headers=headers)
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert said in error["message"]
+
+
+def test_a_body_that_is_no_json_or_too_long_is_refused(server: str) -> None:
+    url = f"{server}/v1/chat/completions"
+    assert httpx2.post(url, data={"model": "test"}).status_code == 415
+    headers = {"Content-Type": "application/json"}
+    assert httpx2.post(url, content=b" " * (9 << 20), headers=headers).status_code == 413
+
+
+def test_metrics_health_viewer_and_unknown_paths(server: str, client: openai.OpenAI) -> None:
+    client.chat.completions.create(model="test", messages=[{"role": "user", "content": "Is it?"}])
+    assert httpx2.get(f"{server}/healthz").json() == {"status": "ok", "graphs": ["test"]}
+    metrics = httpx2.get(f"{server}/metrics").text
+    assert 'cascade_decisions_total{action="accept",graph="test",rule="confident",stage="last"}' in metrics
+    assert "<h1>Runs</h1>" in httpx2.get(f"{server}/").text
+    assert httpx2.get(f"{server}/v1/nothing").status_code == 404
+    assert "access-control-allow-origin" not in httpx2.get(f"{server}/v1/models").headers
+
+
+def test_keys_decide_who_asks_what(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    _, shop = add_key(keys, name="shop", graphs=("test",), per_minute=2)
+    _, other = add_key(keys, name="other", graphs=("elsewhere",))
+    _, admin = add_key(keys, name="boss", admin=True)
+    body = {"model": "test", "messages": [{"role": "user", "content": "Is it?"}]}
+    with serving(write(tmp_path, MODELS, STAGES), "--keys", str(keys)) as (_, url):
+
+        def ask(secret: str | None) -> httpx2.Response:
+            headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
+            return httpx2.post(f"{url}/v1/chat/completions", json=body, headers=headers)
+
+        assert (ask(None).status_code, ask("wrong").status_code) == (401, 401)
+        assert ask(other).status_code == 404
+        statuses = [ask(shop) for _ in range(3)]
+        assert [answer.status_code for answer in statuses] == [200, 200, 429]
+        assert int(statuses[-1].headers["retry-after"]) >= 1
+        for path in ("/", "/v1/runs", "/metrics"):
+            assert httpx2.get(f"{url}{path}").status_code == 401
+            assert httpx2.get(f"{url}{path}", auth=("x", other)).status_code == 403
+            assert httpx2.get(f"{url}{path}", auth=("x", admin)).status_code == 200
+        run = statuses[0].json()["cascade"]["run"]
+    with TraceStore(str(tmp_path / "traces.db"), create=False) as store:
+        assert store.get(run).request.account == "shop"
+
+
+def test_too_many_requests_are_told_to_wait(tmp_path: Path) -> None:
+    slow = {"small": scripted("yes", confidence=0.99, delay=1.0)}
+    graph = write(tmp_path, slow, [checked("only", "small")])
+    with serving(graph, "--in-flight", "1", "--queue", "1") as (_, url):
+        import asyncio
+
+        async def flood() -> list[int]:
+            body = {"model": "test", "messages": [{"role": "user", "content": "Is it?"}]}
+            async with httpx2.AsyncClient(timeout=30) as http:
+                answers = await asyncio.gather(
+                    *(http.post(f"{url}/v1/chat/completions", json=body) for _ in range(4))
+                )
+            return sorted(answer.status_code for answer in answers)
+
+        assert asyncio.run(flood()) == [200, 200, 429, 429]
+
+
+def test_sigterm_lets_requests_finish_and_takes_no_more(tmp_path: Path) -> None:
+    slow = {"small": scripted("yes", confidence=0.99, delay=1.0)}
+    graph = write(tmp_path, slow, [checked("only", "small")])
+    with serving(graph) as (process, url):
+        import threading
+
+        answers: list[httpx2.Response] = []
+        body = {"model": "test", "messages": [{"role": "user", "content": "Is it?"}]}
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=30))
+        )
+        asking.start()
+        time.sleep(0.4)
+        os.kill(process.pid, signal.SIGTERM)
+        asking.join()
+        assert process.wait(20) == 0
+    assert not (tmp_path / "traces.db-wal").exists()  # the store was closed
+    assert answers[0].json()["choices"][0]["message"]["content"] == "yes"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_ends_its_run(tmp_path: Path, stream: bool) -> None:
+    slow = {"small": scripted("yes", confidence=0.99, delay=30.0)}
+    graph = write(tmp_path, slow, [checked("only", "small")])
+    body = {"model": "test", "stream": stream, "messages": [{"role": "user", "content": "Is it?"}]}
+    with serving(graph, "--in-flight", "1", "--queue", "0") as (_, url):
+        with (
+            pytest.raises(httpx2.ReadTimeout),
+            httpx2.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=0.5) as response,
+        ):
+            list(response.iter_lines())
+        deadline = time.monotonic() + 10
+        while "cascade_runs_active" not in (text := httpx2.get(f"{url}/metrics").text) or (
+            'cascade_runs_active{graph="test"} 0.0' not in text
+        ):
+            assert time.monotonic() < deadline, text
+            time.sleep(0.05)
+
+
+def test_a_server_for_others_needs_keys(tmp_path: Path) -> None:
+    graph = write(tmp_path, MODELS, STAGES)
+    command = [sys.executable, "-m", "cascade.cli.main", "serve", str(graph), "--host", "0.0.0.0"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "give --keys FILE, or --insecure" in done.stderr
+
+
+def test_tools_and_schemas_are_in_the_description(server: str) -> None:
+    described = httpx2.get(f"{server}/openapi.json").json()
+    body = described["paths"]["/v1/chat/completions"]["post"]["requestBody"]
+    assert "tools" in body["content"]["application/json"]["schema"]["properties"]
+    assert json.dumps(described)
+
+
+def test_a_keys_day_budget_is_kept(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    _, poor = add_key(keys, name="poor", day_usd=0.00001)
+    _, rich = add_key(keys, name="rich", day_usd=1.0)
+    body = {"model": "test", "messages": [{"role": "user", "content": "Is it?"}]}
+    with serving(write(tmp_path, MODELS, STAGES), "--keys", str(keys)) as (_, url):
+
+        def ask(secret: str, **more: object) -> httpx2.Response:
+            headers = {"Authorization": f"Bearer {secret}"}
+            return httpx2.post(f"{url}/v1/chat/completions", json=body | more, headers=headers)
+
+        refused = ask(poor)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+        assert "insufficient_quota" in ask(poor, stream=True).text
+        assert ask(rich).status_code == 200
+
+
+def test_a_tool_is_called_and_its_result_answered(tmp_path: Path) -> None:
+    call = {"text": "", "calls": [{"name": "weather", "arguments": '{"city": "Bonn"}'}]}
+    models = {"large": {**scripted("sunny", confidence=0.9), "replies": {"How is Bonn?": call}}}
+    with (
+        serving(write(tmp_path, models, [{"name": "only", "ask": ["large"]}])) as (_, url),
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        said: list[Any] = [{"role": "user", "content": "How is Bonn?"}]
+        tools: list[Any] = [TOOL]
+        first = client.chat.completions.create(model="test", messages=said, tools=tools)
+        assert first.choices[0].finish_reason == "tool_calls"
+        [wanted] = first.choices[0].message.tool_calls or []
+        assert wanted.type == "function"
+        assert json.loads(wanted.function.arguments) == {"city": "Bonn"}
+        pieces = list(client.chat.completions.create(model="test", messages=said, tools=tools, stream=True))
+        streamed = [c for p in pieces for c in (p.choices[0].delta.tool_calls or [])]
+        assert streamed[0].function is not None
+        assert streamed[0].function.name == "weather"
+        response = client.responses.create(
+            model="test",
+            input="How is Bonn?",
+            tools=[{"type": "function", "strict": True, **TOOL["function"]}],
+        )
+        assert [item.type for item in response.output] == ["function_call"]
+
+
+def test_an_answer_that_breaks_its_schema_is_refused(tmp_path: Path) -> None:
+    models = {"large": scripted('{"city": 3}', confidence=0.9)}
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}}
+    with (
+        serving(write(tmp_path, models, [{"name": "only", "ask": ["large"]}])) as (_, url),
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        done = client.chat.completions.create(
+            model="test", messages=[{"role": "user", "content": "Where?"}], response_format=form
+        )
+    assert done.choices[0].message.content is None
+    assert "rule invalid" in (done.choices[0].message.refusal or "")

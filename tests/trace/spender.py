@@ -1,0 +1,30 @@
+"""A process that spends from a budget until it is empty: `python spender.py URL LIMIT`; prints what it spent.
+
+Given `die`, it reserves once and ends without a word, as a killed process does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cascade.trace.budgets import Budget, BudgetBook, Hold
+
+
+def main(url: str, limit: float, die: bool) -> None:
+    book = BudgetBook(url)
+    budgets = [Budget("graph:g", limit), Budget("account:a", limit)]
+    spent = turn = 0
+    while not isinstance(hold := book.reserve(budgets, 0.01).result(), str):
+        assert isinstance(hold, Hold)
+        if die:
+            os._exit(9)
+        paid = (turn % 3) * 5  # thousandths: nothing, half, all of the worst case
+        book.settle(hold, paid / 1000).result()
+        spent, turn = spent + paid, turn + 1
+    book.close()
+    print(spent)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]), sys.argv[-1] == "die")
