@@ -45,6 +45,7 @@ class Context:
         n_outputs: logits rows of the last decode.
         flag: set from any thread, it ends the decode in flight.
         lent: whether a job has the context for itself.
+        held: the prompt that such a job left in sequence 0, alone in the context; empty after a failed one.
     """
 
     def __init__(self, model: Any, n_vocab: int, causal: bool, shape: Shape, adapter: Any = None) -> None:
@@ -56,6 +57,7 @@ class Context:
         if not 0 <= shape.branches <= MAX_BRANCHES:
             raise ModelError(f"{shape.branches} branches; a context has at most {MAX_BRANCHES}")
         self.shape, self.lent = shape, False
+        self.held = np.empty(0, np.int32)
         self.n_vocab, self._model, self._adapter = n_vocab, model, adapter
         # A non-causal model must see the whole prompt in one micro-batch, else llama.cpp aborts.
         self.n_batch = min(shape.n_ctx, MAX_BATCH) if causal else shape.n_ctx
