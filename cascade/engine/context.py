@@ -19,7 +19,7 @@ from cascade.engine.binding import api, first_error, forget_errors, logits_addre
 from cascade.engine.failure import DecodeError
 from cascade.engine.finite import check_finite
 from cascade.engine.shape import Shape
-from cascade.engine.state import refit
+from cascade.engine.state import lasting, refit
 from cascade.errors import ModelError
 
 __all__ = ["MAX_BATCH", "MAX_BRANCHES", "Context", "Shape"]
@@ -229,15 +229,17 @@ class Context:
         self._check_slots((slot,))
         api.llama_memory_seq_rm(self._memory, slot, length, -1)
 
-    def save(self, slot: int) -> ByteArray:
+    def save(self, slot: int, *, keep: bool = False) -> ByteArray:
         """Return a copy of the state of `slot`, for `restore` in a context of the same model and kind.
+
+        `keep` says that it is to be kept for long.
 
         Raises:
             ModelError: llama.cpp cannot copy it.
         """
         self._check_slots((slot,))
         size = int(api.llama_state_seq_get_size(self._handle, slot))
-        state = np.empty(size, np.uint8)
+        state = lasting(size) if keep else np.empty(size, np.uint8)
         address = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         if api.llama_state_seq_get_data(self._handle, address, size, slot) != size:
             raise ModelError(f"llama.cpp cannot copy the {size} bytes of sequence {slot}")
