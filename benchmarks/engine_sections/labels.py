@@ -78,7 +78,7 @@ async def _tree(settings: Settings, name: str, other: Reference) -> list[Row]:
     alone = model(settings.file(name), settings.threads, max_tokens=1, n_ctx=N_CTX)
     await timed(tree, source.text(source.draw(rng, 16)))
     await timed(alone, source.text(source.draw(rng, 16)))
-    per_label, scratch, whole, apart = [], [], [], 0.0
+    per_label, scratch, whole, apart, noise = [], [], [], 0.0, 0.0
     for turn in range(settings.rounds(5)):
         log(f"{SECTION} {name} tree, round {turn + 1}")
         watch = Watch()
@@ -96,7 +96,9 @@ async def _tree(settings: Settings, name: str, other: Reference) -> list[Row]:
         scratch.append(Round(took, naive["seconds"] * LABELS, load))
         whole.append(Round(took, theirs["prompt"] + theirs["score"], load))
         mine = np.array([(reply.labels or {})[label] for label in named])
-        apart = max(apart, float(np.abs(mine - distribution(theirs["logprobs"])).max()))
+        single = distribution(theirs["logprobs"])
+        apart = max(apart, float(np.abs(mine - single).max()))
+        noise = max(noise, float(np.abs(np.log(mine) - np.log(single)).max()))
     await close(tree, alone)
     rows = []
     for what, rounds, wanted in (
@@ -108,7 +110,8 @@ async def _tree(settings: Settings, name: str, other: Reference) -> list[Row]:
         note = f"{1e3 * found.ours:.1f} against {1e3 * found.theirs:.1f} ms"
         rows.append(verdict_row(SECTION, what, name, found, wanted, note))
     what = "largest difference of a label's probability"
-    rows.append(Row(SECTION, what, name, apart, "", others=judge(whole).others, rounds=len(whole)))
+    note = f"{noise:.3f} nat of its logarithm, over up to six tokens and the sum of all labels"
+    rows.append(Row(SECTION, what, name, apart, "", others=judge(whole).others, rounds=len(whole), note=note))
     return rows
 
 

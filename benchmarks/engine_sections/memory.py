@@ -23,7 +23,7 @@ from engine_sections.models import SPECS, Words
 SECTION = "memory"
 REQUESTS = 1000
 FLIGHT = 8
-FILLING = 480  # tokens of a prompt that fills
+FILLING = 120  # tokens of a prompt that fills, no more than those of the requests, which replace it
 STEP = 40  # requests between two readings
 LEAK = at_most(1.0)  # KiB a request
 

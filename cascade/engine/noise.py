@@ -1,8 +1,9 @@
 """How far numerical noise moves a log-probability: llama.cpp's sums depend on what shares a decode.
 
 The largest difference of any token's log-probability between a prompt decoded alone, among others, in
-chunks, and after a copied beginning, measured on the bundled experts (Q8_0) and on models of random weights
-of 4 M, 135 M (Q8_0) and 0.5 B (Q4_0) parameters; `docs/engine.md` has the table. Other models may differ.
+chunks, and after a copied beginning, and of a label's, per token, in a tree and by itself; measured on the
+bundled experts (Q8_0) and on models of random weights of 4 M, 135 M (Q8_0) and 0.5 B (Q4_0) parameters;
+`docs/engine.md` has the figures. Other models may differ.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ def resident() -> int:
 def test_memory_of_any_size_can_be_written(size: int) -> None:
     state = lasting(size)
     state[:] = 7
-    assert (state.shape, state.dtype, int(state.sum())) == ((size,), np.uint8, 7 * size)
+    assert state.shape == (size,)
+    assert int(state.sum()) == 7 * size
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
