@@ -129,7 +129,7 @@ class _Draft:
         """Choose the next token from a logits row; None ends the text."""
         measure = self._measure
         measure.read(row)
-        token = self._sampler.choose(self._context.handle, index, row)
+        token = self._sampler.choose(self._context.handle, index, row, measure.best)
         if self._weights.ends(token):
             self.finish = "stop"
             return None
