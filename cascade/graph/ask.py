@@ -65,7 +65,7 @@ async def ask(
         raise PrivacyError(f"model {model.name!r} is not local and the request is local-only; not called")
     timeout = model.timeout if seconds is None else min(model.timeout, seconds)
     prompt = Prompt.of(request, role=role, sample=sample, timeout=timeout)
-    visit = _Visit(model, replace(prompt, stop_early=stop_early), guard)
+    visit = _Visit(model, replace(prompt, stop_early=stop_early) if stop_early else prompt, guard)
     start = time.perf_counter()
     cancelled: asyncio.CancelledError | None = None
     try:

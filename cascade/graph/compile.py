@@ -6,7 +6,7 @@ import asyncio
 import operator
 from typing import Annotated, Any
 
-from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_stream_writer
@@ -40,14 +40,21 @@ def compile_plan(plan: Plan, saver: BaseCheckpointSaver[Any] | None = None) -> C
     builder = StateGraph(State)
     builder.add_edge(START, graph.stages[0].name)
     for stage in graph.stages:
-        builder.add_node(stage.name, _node(plan, stage))
+        builder.add_node(stage.name, _Node(plan, stage))
         builder.add_conditional_edges(stage.name, _next, _targets(plan, stage))
     waits = any(model.kind == "human" for model in graph.models.values())
     return builder.compile(checkpointer=(saver or InMemorySaver()) if waits else None, name=graph.name)
 
 
-def _node(plan: Plan, stage: Stage) -> RunnableLambda[State, State]:
-    async def run(state: State, config: RunnableConfig) -> State:
+class _Node(Runnable[State, State]):
+    """A stage as a node; a Runnable, since LangGraph has no synchronous calls of an async function."""
+
+    def __init__(self, plan: Plan, stage: Stage) -> None:
+        self._plan, self._stage = plan, stage
+
+    async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> State:  # noqa: A002
+        """Run the stage on a state, and return what is new."""
+        state, known = input, (config or {}).get("configurable", {})
         request = Request.model_validate(state["request"])
         update: State = {}
         if not state.get("trace") and (checked := check_request(request)) != request:
@@ -55,19 +62,16 @@ def _node(plan: Plan, stage: Stage) -> RunnableLambda[State, State]:
             update["request"] = request.model_dump(mode="json")
         trace = [Step.model_validate(step) for step in state.get("trace", [])]
         write = get_stream_writer()
-        write({"stage": stage.name})
-        known = config.get("configurable", {})
+        write({"stage": self._stage.name})
         name, began, left = (known.get(key) for key in ("thread_id", "began", "left"))
         steps = await run_stages(
-            plan, stage, request, trace, lambda piece: write({"text": piece}), name, began, left
+            self._plan, self._stage, request, trace, lambda piece: write({"text": piece}), name, began, left
         )
         return {**update, "trace": [step.model_dump(mode="json") for step in steps]}
 
-    def run_sync(state: State, config: RunnableConfig) -> State:
-        # LangGraph runs sync nodes in a worker thread that has no event loop of its own.
-        return asyncio.run(run(state, config))
-
-    return RunnableLambda(run_sync, afunc=run, name=stage.name)
+    def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> State:  # noqa: A002
+        """As `ainvoke`: LangGraph calls it in a worker thread that has no event loop of its own."""
+        return asyncio.run(self.ainvoke(input, config))
 
 
 def _next(state: State) -> str:
