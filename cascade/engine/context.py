@@ -30,7 +30,7 @@ FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 
 MAX_BATCH = 512
-MAX_BRANCHES = 64
+MAX_BRANCHES = 255  # of 256 sequence ids; more make llama.cpp abort
 _OUTPUT_FLOATS = 2**24  # 64 MiB of logits in one decode
 
 
@@ -60,7 +60,8 @@ class Context:
         self.n_vocab, self._model, self._adapter = n_vocab, model, adapter
         # A non-causal model must see the whole prompt in one micro-batch, else llama.cpp aborts.
         self.n_batch = min(shape.n_ctx, MAX_BATCH) if causal else shape.n_ctx
-        self.max_outputs = max(1, min(self.n_batch, max(shape.slots, _OUTPUT_FLOATS // n_vocab)))
+        floats = _OUTPUT_FLOATS * (2 if shape.branches else 1)  # a tree needs a row of every token
+        self.max_outputs = max(1, min(self.n_batch, max(shape.slots, floats // n_vocab)))
         self.n_outputs = self._count = self._pending = 0
         self._view: tuple[tuple[int, int], FloatArray] | None = None  # making it costs 60 µs after a decode
         self._make_batch()

@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.engine.context import MAX_BRANCHES, Context
+from cascade.engine.finite import NOT_FINITE
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 ROOT = -1
+_CACHED = 2**17  # floats that stay in a core's cache from one pass over them to the next
+_ROWS = 16  # llama.cpp's kernels take 4 to 16 rows of a matrix at a time, and what is left over one by one
 
 
 class LabelTree:
@@ -54,14 +57,14 @@ class LabelTree:
             raise ModelError(
                 "labels are not distinct sequences of tokens, or one begins another; rename them"
             )
-        self.inner = sorted(inner, key=lambda node: self.level[node])
+        # Depth first: attention skips blocks of cells that no token of a block sees; near ones share paths.
+        self.inner = sorted(inner, key=self._path)
         self.depth = 1 + max((self.level[node] for node in inner), default=-1)
         self._kids = {
             node: (np.array(list(own.values())), np.array(list(own))) for node, own in children.items()
         }
         # Neighbours share most of their path, so that a wave of them evaluates few nodes twice.
-        tips = [node for node in self.inner if not any(k in children for k in children[node].values())]
-        self._tips = sorted(tips, key=self._path)
+        self._tips = [n for n in self.inner if not any(kid in children for kid in children[n].values())]
         self.branches = min(len(self._tips), MAX_BRANCHES)
 
     def _insert(self, children: dict[int, dict[int, int]], sequence: Sequence[int]) -> int:
@@ -76,12 +79,19 @@ class LabelTree:
             node = own[token]
         return node
 
-    def conditional(self, node: int, row: FloatArray) -> tuple[IntArray, npt.NDArray[np.float64]]:
-        """Return the nodes after `node` and their log-probabilities, from the logits `row` after it."""
-        nodes, tokens = self._kids[node]
-        best = float(row.max())
-        log_total = best + float(np.log(np.exp(row - best).sum(dtype=np.float64)))
-        return nodes, row[tokens].astype(np.float64) - log_total
+    def conditional(self, nodes: Sequence[int], rows: FloatArray) -> tuple[IntArray, npt.NDArray[np.float64]]:
+        """Return what comes after each of `nodes` and its log-probability, in one array for all of them.
+
+        `rows` are the logits after each node, shape (nodes, vocabulary).
+
+        Raises:
+            ModelError: a logit is NaN or infinite.
+        """
+        kids = [self._kids[node] for node in nodes]
+        after = np.concatenate([own for own, _ in kids])
+        row = np.repeat(np.arange(len(kids)), [len(own) for own, _ in kids])
+        chosen = rows[row, np.concatenate([tokens for _, tokens in kids])]
+        return after, chosen.astype(np.float64) - log_totals(rows)[row]
 
     def only_kid(self, node: int) -> int | None:
         """Return the one node after `node`; None if there are several."""
@@ -112,22 +122,22 @@ class LabelTree:
             row: logits after the prompt's last token, shape (vocabulary,).
         """
         conditional = np.zeros(len(self.token))
-        self._read(conditional, ROOT, row)
+        self._read(conditional, [ROOT], row[None])
         for first in range(0, len(self._tips), max(1, self.branches)):
             tips = self._tips[first : first + self.branches]
             wave = self._wave(tips)
             context.fork(len(tips))
             nodes = [node for node in self.inner if node in wave]
-            for start in range(0, len(nodes), context.max_outputs):
+            size = _even(len(nodes), context.max_outputs)
+            for start in range(0, len(nodes), size):
                 yield
-                part = nodes[start : start + context.max_outputs]
+                part = nodes[start : start + size]
                 context.feed_branches(
                     [self.token[node] for node in part],
                     [n_prompt + self.level[node] for node in part],
                     [wave[node] for node in part],
                 )
-                for node, logits in zip(part, context.rows(len(part)), strict=True):
-                    self._read(conditional, node, logits)
+                self._read(conditional, part, context.logits(len(part)))
             context.join(len(tips))
         for node, parent in enumerate(self.parent):  # parents come first
             if parent != ROOT:
@@ -143,9 +153,9 @@ class LabelTree:
                 branches.setdefault(node, []).append(branch)
         return branches
 
-    def _read(self, conditional: npt.NDArray[np.float64], node: int, row: FloatArray) -> None:
-        nodes, logprob = self.conditional(node, row)
-        conditional[nodes] = logprob
+    def _read(self, conditional: npt.NDArray[np.float64], nodes: Sequence[int], rows: FloatArray) -> None:
+        after, logprob = self.conditional(nodes, rows)
+        conditional[after] = logprob
 
     def _path(self, node: int) -> list[int]:
         path = []
@@ -153,6 +163,32 @@ class LabelTree:
             path.append(node)
             node = self.parent[node]
         return path[::-1]
+
+
+def log_totals(rows: FloatArray) -> npt.NDArray[np.float64]:
+    """Return the logarithm of the sum of exponentials of each logits row, shape (rows,).
+
+    Raises:
+        ModelError: a logit is NaN or infinite.
+    """
+    totals = np.empty(len(rows))
+    size = max(1, _CACHED // rows.shape[1])
+    for start in range(0, len(rows), size):
+        block = rows[start : start + size]
+        best = block.max(axis=1)  # of a NaN, if there is one
+        if not (np.isfinite(best).all() and np.isfinite(block.min())):
+            raise ModelError(NOT_FINITE)
+        shifted = block - best[:, None]
+        np.exp(shifted, out=shifted)
+        totals[start : start + size] = best + np.log(shifted.sum(axis=1).astype(np.float64))
+    return totals
+
+
+def _even(count: int, most: int) -> int:
+    """Return the size of equal parts of `count` rows, none larger than `most`."""
+    most -= most % _ROWS if most > _ROWS else 0
+    size = -(-count // -(-count // most))
+    return min(most, -(-size // _ROWS) * _ROWS)
 
 
 def label_tree(weights: Weights, labels: Sequence[str], *, lead: str, limit: int) -> LabelTree:

@@ -54,7 +54,7 @@ def find_best(
     """
     search = _Search(tree, context, n_prompt)
     root = row.copy()
-    search.read(ROOT, root)
+    search.read([ROOT], root[None])
     try:
         while wave := search.next_wave():
             yield
@@ -89,17 +89,17 @@ class _Search:
         self._evaluated = 0
         self.stuck = False
 
-    def read(self, node: int, row: FloatArray) -> None:
-        """Take in the logits after `node`."""
-        kids, logprob = self._tree.conditional(node, row)
-        above = 0.0 if node == ROOT else self._total[node]
-        self._total[kids] = above + logprob
-        self._open.discard(node)
-        for kid in kids.tolist():
+    def read(self, nodes: Sequence[int], rows: FloatArray) -> None:
+        """Take in the logits after `nodes`, parents first, shape (nodes, vocabulary)."""
+        kids, logprob = self._tree.conditional(nodes, rows)
+        for kid, own in zip(kids.tolist(), logprob.tolist(), strict=True):
+            parent = self._tree.parent[kid]
+            self._total[kid] = own + (0.0 if parent == ROOT else self._total[parent])
             if kid in self._label:
                 self._complete[self._label[kid]] = float(self._total[kid])
             else:
                 self._open.add(kid)
+        self._open.difference_update(nodes)
 
     def next_wave(self) -> list[list[int]]:
         """Return the chains of nodes to evaluate next, parents first; none if the best label is proven."""
@@ -143,14 +143,10 @@ class _Search:
             [self._n_prompt + tree.level[node] for node in nodes],
             [[branch] for chain, branch in zip(chains, branches, strict=True) for _ in chain],
         )
-        rows = self._context.rows(len(nodes))
+        self.read(nodes, self._context.logits(len(nodes)))
         self._evaluated += len(nodes)
-        place = 0
         for chain, branch in zip(chains, branches, strict=True):
-            for node in chain:
-                self.read(node, rows[place])
-                self._held[node] = branch
-                place += 1
+            self._held.update(dict.fromkeys(chain, branch))
 
     def free(self) -> None:
         """Drop all branches."""

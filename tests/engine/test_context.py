@@ -79,7 +79,7 @@ def test_more_outputs_than_the_context_has_room_for_are_refused(tmp_path: Path) 
 
 def test_too_many_branches_are_refused(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf", n_ctx=64)
-    with pytest.raises(ModelError, match="300 branches; a context has at most 64"):
+    with pytest.raises(ModelError, match="300 branches; a context has at most 255"):
         with_weights(path, lambda weights: weights.context(Shape(64, 1, 300)))
 
 

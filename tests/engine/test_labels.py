@@ -10,7 +10,7 @@ import pytest
 from decoding import drain, with_weights
 from gguf_maker import make_gguf
 
-from cascade.engine.context import MAX_BRANCHES, Shape
+from cascade.engine.context import Shape
 from cascade.engine.generate import prefill
 from cascade.engine.labels import LabelTree, label_tree
 from cascade.engine.weights import Weights
@@ -67,8 +67,24 @@ def test_the_tree_equals_every_label_evaluated_from_scratch(tmp_path: Path, coun
     np.testing.assert_allclose([got[name] for name in names], want, atol=1e-5)
     assert sum(got.values()) == pytest.approx(1.0, abs=1e-12)
     assert list(got.values()) == sorted(got.values(), reverse=True)
-    if count == 150:
-        assert len(tree._tips) > MAX_BRANCHES  # so this case went through more than one wave
+
+
+def test_more_ends_than_branches_go_in_several_waves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cascade.engine.labels.MAX_BRANCHES", 7)
+    path, sequences = make_gguf(tmp_path / "m.gguf", seed=5), random_labels(60, 5)
+    tree = LabelTree([str(i) for i in range(60)], sequences)
+    assert len(tree._tips) > 2 * tree.branches
+    got, want = with_weights(path, lambda weights: (exact(weights, tree), naive(weights, sequences)))
+    np.testing.assert_allclose([got[str(i)] for i in range(60)], want, atol=1e-5)
+
+
+def test_a_logit_that_is_no_number_is_refused() -> None:
+    tree = LabelTree(["a", "b"], [[1], [2]])
+    for broken in (np.nan, np.inf, -np.inf):
+        rows = np.zeros((3, 300), np.float32)
+        rows[1, 5] = broken
+        with pytest.raises(ModelError, match="NaN or infinity"):
+            tree.conditional([-1, -1, -1], rows)
 
 
 def test_labels_of_one_token_are_the_softmax_restricted_to_them(tmp_path: Path) -> None:
