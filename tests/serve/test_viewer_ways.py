@@ -17,6 +17,7 @@ from cascade import Cascade
 from cascade.config.draw import mermaid
 from cascade.config.load import load_graph
 from cascade.policy.artifact import write_policy
+from cascade.policy.calibrate import Curve
 from cascade.serve.app import create_app
 from cascade.trace.store import RunFilter, TraceStore
 
@@ -39,7 +40,9 @@ def shown(store: TraceStore, path: str, *graphs: Path) -> str:
 
 
 def by_policy(folder: Path) -> Path:
-    write_policy(hand_made(policy_stage("small", 0.8), policy_stage("large")), folder / "policy.json")
+    half = Curve(method="isotonic", x=(0.0, 1.0), y=(0.05, 0.55))
+    stages_of_it = (policy_stage("small", 0.8, confidence=half), policy_stage("large"))
+    write_policy(hand_made(*stages_of_it), folder / "policy.json")
     models = {"small": scripted("no", confidence=0.4), "large": scripted("yes")}
     stages = [{"name": "first", "ask": ["small"], "confidence": {"by": "logprob"}}]
     return write(folder, models, [*stages, {"name": "last", "ask": ["large"]}], policy="policy.json")
@@ -48,11 +51,15 @@ def by_policy(folder: Path) -> Path:
 def test_a_run_by_a_policy_is_drawn_in_its_graph(tmp_path: Path, store: TraceStore) -> None:
     graph = by_policy(tmp_path)
     with Cascade.load(graph) as cascade:
-        run = cascade.invoke("hello").run
+        result = cascade.invoke("hello")
+    estimate, run = result.trace[0].estimate, result.run
+    assert estimate is not None
+    assert estimate.confidence == pytest.approx(0.25)  # the policy's calibration halves and shifts the score
     for files in ((graph,), ()):
         text = shown(store, f"/runs/{run}", *files)
         assert "policy below" in text
         assert "0.4 &lt; 0.8" in text
+        assert "Score 0.4, accepted from 0.8" in text
         assert ("answer by policy" in text) == bool(files)
 
 
