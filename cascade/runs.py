@@ -35,7 +35,7 @@ Event = Step | TextPiece | Result
 
 @dataclass
 class Run:
-    """A run at work."""
+    """A run at work; `began` is on the clock of `time.perf_counter()`, less a wait for a person."""
 
     id: str
     request: Request
@@ -44,6 +44,20 @@ class Run:
     left: list[Step] = field(default_factory=list)  # what was under way when the run was cancelled
     began: float = field(default_factory=time.perf_counter)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @classmethod
+    def resumed(cls, run: str, request: Request, trace: list[Step], started: object) -> Run:
+        """Return a run that waited for a person: it goes on where it stopped, and the wait does not count.
+
+        Args:
+            run: its id.
+            request: what was asked.
+            trace: its steps so far.
+            started: when it began, in ISO 8601; an older cascade did not say.
+        """
+        worked = max((step.started + step.seconds for step in trace), default=0.0)
+        first = datetime.fromisoformat(started) if isinstance(started, str) else datetime.now(UTC)
+        return cls(run, request, trace, began=time.perf_counter() - worked, started=first)
 
     def finish(self, plan: Plan, version: str, *, cancelled: bool = False) -> Result:
         """Return the result that the steps so far amount to, under the graph `version` of `plan`."""

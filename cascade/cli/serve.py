@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cascade.cli.options import TraceDb, trace_url
 from cascade.cli.ui import listen
 from cascade.errors import CascadeError, ConfigError
 
@@ -25,7 +26,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def serve(
     graphs: Annotated[list[Path], typer.Argument(help="Graph files; each is a model.", metavar="GRAPH...")],
-    trace_db: Annotated[str | None, typer.Option(help="Trace store: SQLAlchemy URL or file.")] = None,
+    trace_db: TraceDb = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; the default is this machine only.")
     ] = "127.0.0.1",
@@ -52,9 +53,9 @@ def serve(
     from cascade.config.load import load_graph
     from cascade.runtime import Cascade
     from cascade.telemetry import export
-    from cascade.trace.store import TraceStore, default_url
+    from cascade.trace.store import TraceStore
 
-    url = default_url() if trace_db is None else trace_db
+    url = trace_url(trace_db)
     ring = None if keys is None else Keyring(keys)
     board, metrics = Board(), Metrics()
     with ExitStack() as stack:

@@ -14,8 +14,6 @@ together, as in the trace store.
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -40,10 +38,9 @@ from cascade.trace.budget_tables import (
     shortfall,
 )
 from cascade.trace.database import failure, open_engine, parse_url, place
+from cascade.trace.writer import Writer
 
 __all__ = ["Balance", "Budget", "BudgetBook", "Hold"]
-
-_GROUP = 256  # most changes in one commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +87,7 @@ class BudgetBook:
         if engine is None or engine.dialect.name not in INSERTS:
             raise TraceError(f"trace database {place(self._url)}: budgets need SQLite or Postgres")
         self._engine: Engine = engine
-        self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._writer: Writer[_Change] = Writer("cascade-budgets", self._commit)
         try:
             with engine.connect() as connection:
                 begin(connection)
@@ -181,34 +176,15 @@ class BudgetBook:
 
     def close(self) -> None:
         """Write what was submitted, then release the database."""
-        with self._lock:
-            thread, self._thread = self._thread, None
-            if thread is not None:
-                self._queue.put(None)
-        if thread is not None:
-            thread.join()
+        self._writer.close()
         self._engine.dispose()
 
     def _submit(self, keys: list[tuple[str, str]], change: Callable[[Connection], Any]) -> Future[Any]:
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="cascade-budgets", daemon=True)
-                self._thread.start()
-            self._queue.put(_Change(keys, change, future))
+        if not self._writer.put(_Change(keys, change, future)):
+            future.set_exception(TraceError(f"trace database {place(self._url)}: this book is closed"))
         return future
-
-    def _work(self) -> None:
-        last = False
-        while not last:
-            group = [self._queue.get()]
-            while len(group) < _GROUP and not self._queue.empty():
-                group.append(self._queue.get())
-            last = group[-1] is None  # close() puts None, and nothing comes after it
-            changes = [change for change in group if change is not None]
-            if changes:
-                self._commit(changes)
 
     def _commit(self, group: list[_Change]) -> None:
         try:

@@ -176,7 +176,7 @@ def _ready_to_write(connection: Connection, url: URL) -> bool:
     elif version < SCHEMA_VERSION:
         from cascade.trace.migrate import upgrade
 
-        upgrade(connection, version)
+        upgrade(connection, version, place(url))
     return True
 
 

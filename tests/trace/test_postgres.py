@@ -176,7 +176,7 @@ def test_an_old_database_is_upgraded(url: str) -> None:
     engine = create_engine(url)
     with engine.begin() as connection:  # back to version 1
         for statement in (
-            "DROP TABLE ledger", "DROP INDEX ix_runs_filter", "DROP INDEX ix_runs_texts",
+            "DROP TABLE ledger", "DROP TABLE blocks", "DROP INDEX ix_runs_texts",
             "DROP INDEX ix_runs_digest",
             "ALTER TABLE runs DROP COLUMN tool_calls, DROP COLUMN messages, DROP COLUMN tools, "
             "DROP COLUMN output_schema, DROP COLUMN account, DROP COLUMN tool_choice",
