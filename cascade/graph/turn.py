@@ -203,10 +203,10 @@ class Turn:
         """Return what stops a draft of this stage that can no longer be accepted, where that can be known."""
         check, accept = self.stage.confidence, self.stage.accept
         config, most = self.plan.graph.models.get(name), self._most(name)
-        # The tokens of a stop string are cut off again: they count now, and not in the end.
-        policy = self.plan.policy  # which judges by more than the running statistics
+        policy = self.plan.policy
         if policy is not None and steer.place(policy, self.stage) is not None:
-            return None
+            return None  # it judges by more than the running statistics
+        # The tokens of a stop string are cut off again: they count now, and not in the end.
         if not self.stage.early_exit or most is None or getattr(config, "stop", None):
             return None
         if not isinstance(check, LogprobConfidence) or accept is None:
