@@ -210,10 +210,16 @@ class Cascade(Interfaces):
 
     async def _answer(self, run: Run, start: State | Command[Any]) -> AsyncIterator[Event]:
         """Run the compiled graph from `start`, keep the result, and yield it last."""
+        from cascade.graph.stage import Live
+
         config = self._thread(run.id)
         # A run that waited for a person goes on where it stopped: the wait does not count.
-        config["configurable"]["began"] = run.began - sum(step.seconds for step in run.trace)
-        config["configurable"]["left"] = run.left
+        config["configurable"]["live"] = Live(
+            run=run.id,
+            began=run.began - sum(step.seconds for step in run.trace),
+            entered=lambda stage: self._observers.entered(run.id, stage),
+            left=run.left,
+        )
         # A run that may wait is stored where it stops, and not at each step.
         durability: Durability | None = "exit" if self._compiled.checkpointer else None
         stream: AsyncIterator[Any] = self._compiled.astream(
@@ -259,10 +265,7 @@ class Cascade(Interfaces):
     def _events(self, run: Run, mode: str, data: dict[str, Any]) -> Iterator[Event]:
         """Take what LangGraph says of `run` and yield what the caller is told of it."""
         if mode == "custom":
-            if "stage" in data:
-                self._observers.entered(run.id, data["stage"])
-            else:
-                yield TextPiece(data["text"])
+            yield TextPiece(data["text"])
         elif "__interrupt__" in data:
             run.waiting = True
         else:
