@@ -211,10 +211,16 @@ class Cascade(Interfaces):
 
     async def _answer(self, run: Run, start: State | Command[Any]) -> AsyncIterator[Event]:
         """Run the compiled graph from `start`, keep the result, and yield it last."""
+        from cascade.graph.stage import Live
+
         config = self._thread(run.id)
         config["metadata"] = config["metadata"] | {"started": run.started.isoformat()}
-        config["configurable"]["began"] = run.began
-        config["configurable"]["left"] = run.left
+        config["configurable"]["live"] = Live(
+            run=run.id,
+            began=run.began,
+            entered=lambda stage: self._observers.entered(run.id, stage),
+            left=run.left,
+        )
         # A run that may wait is stored where it stops, and not at each step.
         durability: Durability | None = "exit" if self._compiled.checkpointer else None
         stream: AsyncIterator[Any] = self._compiled.astream(
@@ -260,10 +266,7 @@ class Cascade(Interfaces):
     def _events(self, run: Run, mode: str, data: dict[str, Any]) -> Iterator[Event]:
         """Take what LangGraph says of `run` and yield what the caller is told of it."""
         if mode == "custom":
-            if "stage" in data:
-                self._observers.entered(run.id, data["stage"])
-            else:
-                yield TextPiece(data["text"])
+            yield TextPiece(data["text"])
         elif "__interrupt__" in data:
             run.waiting = True
         else:
