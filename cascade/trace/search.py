@@ -42,6 +42,18 @@ def newest(connection: Connection, where: RunFilter, *, limit: int, below: int |
             return _with_text(connection, where, limit, below)
         last = _last(connection, below)
         return _numbers(connection, [*earlier, runs.c.seq > last - _NEWEST], limit, by_number=True)
+    return _by_columns(connection, where, wanted, limit, below)
+
+
+def _by_columns(
+    connection: Connection,
+    where: RunFilter,
+    wanted: Sequence[ColumnElement[bool]],
+    limit: int,
+    below: int | None,
+) -> list[int]:
+    """Return the newest runs as `wanted`, which is what `where` says and perhaps more."""
+    earlier = wanted if below is None else [*wanted, runs.c.seq < below]
     if not _needs_blocks(where):
         return _numbers(connection, earlier, limit)
     end = blocks.sealed(connection)
@@ -110,12 +122,29 @@ def _asked(
 def _with_text(connection: Connection, where: RunFilter, limit: int, below: int | None) -> list[int]:
     """Return the newest runs in whose texts a piece is, or whose name begins with it."""
     piece = where.contains or ""
-    rest = list(conditions(where.model_copy(update={"contains": None})))
-    prefix = piece.upper()
-    named = [*rest, runs.c.run.between(prefix, prefix + "\U0010ffff")]
-    found = _numbers(connection, named if below is None else [*named, runs.c.seq < below], limit)
+    others = where.model_copy(update={"contains": None})
+    rest = list(conditions(others))
+    found = _named(connection, others, rest, piece.upper(), limit, below)
     texts = _asked(connection, _pieces(connection, where, piece, below), [*rest, in_texts(piece)], limit)
     return sorted({*found, *texts}, reverse=True)[:limit]
+
+
+def _named(
+    connection: Connection,
+    where: RunFilter,
+    rest: Sequence[ColumnElement[bool]],
+    prefix: str,
+    limit: int,
+    below: int | None,
+) -> list[int]:
+    """Return the newest runs as in `where`, and so in the `rest`, whose name begins with `prefix`."""
+    end = prefix + "\U0010ffff"
+    query = select(runs.c.seq).where(runs.c.run.between(prefix, end)).order_by(runs.c.run).limit(_FEW + 1)
+    numbers = sorted(connection.execute(query).scalars(), reverse=True)
+    if len(numbers) <= _FEW:
+        return _asked(connection, [[seq for seq in numbers if below is None or seq < below]], rest, limit)
+    # So many that names, which are in the order of time, say little; an expression has no index.
+    return _by_columns(connection, where, [*rest, runs.c.run.concat("").between(prefix, end)], limit, below)
 
 
 def _pieces(
