@@ -23,7 +23,7 @@ from cascade.engine.shape import Shape
 from cascade.engine.state import refit
 from cascade.errors import ModelError
 
-__all__ = ["MAX_BATCH", "MAX_BRANCHES", "Context", "Shape"]
+__all__ = ["MAX_BATCH", "MAX_BRANCHES", "Context", "Shape", "most_branches"]
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
@@ -32,6 +32,15 @@ ByteArray = npt.NDArray[np.uint8]
 MAX_BATCH = 512
 MAX_BRANCHES = 255  # of 256 sequence ids; more make llama.cpp abort
 _OUTPUT_FLOATS = 2**24  # 64 MiB of logits in one decode
+
+
+def most_branches(n_ctx: int, n_vocab: int) -> int:
+    """Return the most branches of a context: with the prompt, as many as it gives logits rows."""
+    return max(1, min(MAX_BRANCHES, min(n_ctx, MAX_BATCH, _tree_rows(n_vocab)) - 1))
+
+
+def _tree_rows(n_vocab: int) -> int:
+    return 2 * _OUTPUT_FLOATS // n_vocab  # a tree needs a row of every token
 
 
 class Context:
@@ -46,6 +55,7 @@ class Context:
         n_outputs: logits rows of the last decode.
         flag: set from any thread, it ends the decode in flight.
         lent: whether a job has the context for itself.
+        held: the prompt that such a job left in sequence 0, alone in the context; empty after a failed one.
     """
 
     def __init__(self, model: Any, n_vocab: int, causal: bool, shape: Shape, adapter: Any = None) -> None:
@@ -57,17 +67,23 @@ class Context:
         if not 0 <= shape.branches <= MAX_BRANCHES:
             raise ModelError(f"{shape.branches} branches; a context has at most {MAX_BRANCHES}")
         self.shape, self.lent = shape, False
+        self.held = np.empty(0, np.int32)
         self.n_vocab, self._model, self._adapter = n_vocab, model, adapter
         # A non-causal model must see the whole prompt in one micro-batch, else llama.cpp aborts.
         self.n_batch = min(shape.n_ctx, MAX_BATCH) if causal else shape.n_ctx
-        floats = _OUTPUT_FLOATS * (2 if shape.branches else 1)  # a tree needs a row of every token
-        self.max_outputs = max(1, min(self.n_batch, max(shape.slots, floats // n_vocab)))
+        rows = _tree_rows(n_vocab) if shape.branches else max(shape.slots, _OUTPUT_FLOATS // n_vocab)
+        self.max_outputs = max(1, min(self.n_batch, rows))
         self.n_outputs = self._count = self._pending = 0
         self._view: tuple[tuple[int, int], FloatArray] | None = None  # making it costs 60 µs after a decode
         self._make_batch()
         self._open()
 
     def _open(self) -> None:
+        if self.shape.sequences > self.max_outputs:  # llama.cpp aborts
+            raise ModelError(
+                f"{self.shape.sequences} sequences in a context that gives {self.max_outputs} logits rows; "
+                "raise n_ctx"
+            )
         forget_errors()
         with large_pages():
             self._handle = api.llama_init_from_model(self._model, self._params())

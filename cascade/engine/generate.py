@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from typing import NamedTuple
 
@@ -44,7 +45,7 @@ class Text(NamedTuple):
 
     `finish` is `stop` (by the model or a stop string), `length` (it was cut off) or `early_exit` (the
     caller's callback ended it). `sequence` says how it was decoded, `top` what else each token could have
-    been, with log-probabilities.
+    been, with log-probabilities. `seconds` is from the first token to the last.
     """
 
     text: str
@@ -53,13 +54,29 @@ class Text(NamedTuple):
     running: Running
     sequence: Sequence
     top: list[list[tuple[str, float]]]
+    seconds: float
+
+    def spared(self, most: int) -> dict[str, float]:
+        """Return what an early exit spared of a text of up to `most` tokens, at most: tokens and seconds.
+
+        The seconds are at the pace of the tokens that were written; one token has none.
+        """
+        tokens, steps = most - len(self.tokens), len(self.tokens) - 1
+        seconds = {"spared_seconds_at_most": tokens * self.seconds / steps} if steps > 0 else {}
+        return {"spared_tokens_at_most": tokens} | seconds
 
 
-def prefill(context: Context, prompt: IntArray) -> Generator[None, None, FloatArray]:
-    """Evaluate `prompt` in an empty context; yields between batches; returns the last token's logits row."""
-    context.clear()
-    for start in range(0, len(prompt), context.n_batch):
-        if start:
+def prefill(context: Context, prompt: IntArray, held: int = 0) -> Generator[None, None, FloatArray]:
+    """Have `prompt` alone in the context; yields between batches; returns the last token's logits row.
+
+    Sequence 0 holds its first `held` tokens already, and no other sequence holds any; or `held` is 0.
+    """
+    if held:
+        context.truncate(0, held)
+    else:
+        context.clear()
+    for start in range(held, len(prompt), context.n_batch):
+        if start > held:
             yield
         part = prompt[start : start + context.n_batch]
         context.feed(part, start, output=start + len(part) == len(prompt))
@@ -106,7 +123,8 @@ def generate(
     finally:
         sampler.close()
     text, tokens = draft.writer.close()
-    return Text(text, tokens, draft.finish, draft.running, sequence, draft.top)
+    seconds = draft.last - draft.first
+    return Text(text, tokens, draft.finish, draft.running, sequence, draft.top, seconds)
 
 
 class _Draft:
@@ -124,9 +142,12 @@ class _Draft:
         self._stop_early = wishes.stop_early
         self._most_probable = wishes.top
         self.top: list[list[tuple[str, float]]] = []
+        self.first = self.last = 0.0  # when these tokens were chosen
 
     def take(self, row: FloatArray, index: int) -> int | None:
         """Choose the next token from a logits row; None ends the text."""
+        self.last = time.monotonic()
+        self.first = self.first or self.last
         measure = self._measure
         measure.read(row)
         token = self._sampler.choose(self._context.handle, index, row, measure.best)

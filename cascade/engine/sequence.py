@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from cascade.engine.pace import contended
 from cascade.engine.ticket import Stepper, Ticket
 from cascade.errors import CascadeError
 
@@ -55,6 +56,15 @@ class Sequence(Ticket):
         self.placed = self.wall = self.expected = 0.0
         self.slot = -1
         self.next: int | None = None
+
+    def meta(self) -> dict[str, Any]:
+        """Return what the trace says about how it was decoded."""
+        found: dict[str, Any] = {"batch": self.batch}
+        if self.reused:
+            found["prefix_tokens"] = self.reused
+        if contended(self.wall, self.expected):
+            found["contention"] = round(self.wall / self.expected, 2)
+        return found
 
     @property
     def left(self) -> int:

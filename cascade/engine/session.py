@@ -15,13 +15,12 @@ import numpy.typing as npt
 
 from cascade.config.gguf import TASKS_KEY
 from cascade.config.schema import LlamaCppModel
-from cascade.engine.context import Shape
+from cascade.engine.context import Shape, most_branches
 from cascade.engine.disk import PrefixFiles, fetch
 from cascade.engine.finite import check_finite
 from cascade.engine.generate import Wishes, decode, generate, prefill
 from cascade.engine.labels import LabelTree, label_tree, task_tree
 from cascade.engine.noise import noise
-from cascade.engine.pace import contended
 from cascade.engine.prefix import common
 from cascade.engine.question import Answer, Question
 from cascade.engine.render import Renderer
@@ -162,7 +161,8 @@ class Session:
         if tree is not None and tree.inner:
             # The cells of all inner nodes come on top: the prompt may use the whole limit.
             cells = self._limit + len(tree.inner)
-            return Shape(cells, self._threads, tree.branches, flash=flash, adapter=lora)
+            branches = min(tree.branches, most_branches(cells, self.weights.n_vocab))
+            return Shape(cells, self._threads, branches, flash=flash, adapter=lora)
         if config.reproducible:
             return Shape(self._limit, self._threads, adapter=lora)
         if self._task is not None or not self.weights.causal:
@@ -184,7 +184,7 @@ class Session:
             found.update(_distribution(tree, scheduler, row))
 
         sequence = yield from decode(scheduler, Decoded(scheduler, prompt, take, begin=question.begin))
-        return self._labelled(prompt, found, _decoded(sequence))
+        return self._labelled(prompt, found, sequence.meta())
 
     def _score_tree(self, tree: LabelTree, prompt: IntArray, question: Question) -> Steps:
         """Score labels of several tokens in a context of its own, one request after another."""
@@ -193,16 +193,22 @@ class Session:
             yield None
         context.lent = True
         question.begin()
+        again = self.weights.rewinds and not self._config.reproducible
+        reused = common(prompt[:-1], context.held) if again else 0
+        decoded = {"batch": 1} | ({"prefix_tokens": reused} if reused else {})
+        context.held = prompt[:0]
         try:
-            row = yield from prefill(context, prompt)
+            row = yield from prefill(context, prompt, reused)
             if self._config.label_scoring == "top1":
                 found = yield from find_best(tree, context, len(prompt), row)
-                meta = self._meta("top1", "label") | {"batch": 1, "top1": found._asdict()}
+                context.held = prompt
+                meta = self._meta("top1", "label") | decoded | {"top1": found._asdict()}
                 return Answer(found.label, len(prompt), 1, None, (), meta)
             distribution = yield from tree.score(context, len(prompt), row)
+            context.held = prompt
         finally:
             context.lent = False
-        return self._labelled(prompt, distribution, {"batch": 1})
+        return self._labelled(prompt, distribution, decoded)
 
     def _labelled(self, prompt: IntArray, labels: dict[str, float], decoded: dict[str, Any]) -> Answer:
         meta = self._meta("labels", "label") | decoded
@@ -230,14 +236,14 @@ class Session:
             top=config.top_logprobs,
         )
         text = yield from generate(self.weights, scheduler, prompt, sampling, wishes)
-        meta = self._meta("text", text.finish) | _decoded(text.sequence)
+        meta = self._meta("text", text.finish) | text.sequence.meta()
         meta["statistics"] = text.running.summary()
         if read.count:
             meta["prompt_statistics"] = read.summary()
         if text.top:
             meta["top_logprobs"] = text.top
         if text.finish == "early_exit":
-            meta["tokens_not_generated_at_most"] = sampling.max_tokens - len(text.tokens)
+            meta |= text.spared(sampling.max_tokens)
         return Answer(text.text, len(prompt), len(text.tokens), None, text.tokens, meta)
 
     def _fetch(self, files: PrefixFiles, question: Question) -> Generator[Ticket | None, None, None]:
@@ -271,16 +277,6 @@ class Session:
             "finish_reason": finish,
             "truncated": finish == "length",
         }
-
-
-def _decoded(sequence: Decoded) -> dict[str, Any]:
-    """What the trace says about how a sequence was decoded."""
-    meta: dict[str, Any] = {"batch": sequence.batch}
-    if sequence.reused:
-        meta["prefix_tokens"] = sequence.reused
-    if contended(sequence.wall, sequence.expected):
-        meta["contention"] = round(sequence.wall / sequence.expected, 2)
-    return meta
 
 
 def _distribution(tree: LabelTree, scheduler: Scheduler, row: FloatArray) -> dict[str, float]:

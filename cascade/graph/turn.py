@@ -20,7 +20,7 @@ from cascade.policy import steer
 from cascade.policy.artifact import Policy
 from cascade.policy.budget import Spend, worst_case
 from cascade.policy.decide import admit, decide, over_budget, route
-from cascade.policy.early import hopeless
+from cascade.policy.early import Hopeless
 from cascade.records import Call, Decision, Estimate, Request, Step
 
 _CLOSED = "model {!r} answers with its labels only; the request asks for JSON or offers tools"
@@ -211,9 +211,8 @@ class Turn:
             return None
         if not isinstance(check, LogprobConfidence) or accept is None:
             return None
-        signal, needed, total = check.signal, accept, most
         calibration = self.plan.calibrations.get(self.stage.name)
-        return lambda running: hopeless(signal, needed, calibration, running, total)
+        return Hopeless(signal=check.signal, accept=accept, calibration=calibration, max_tokens=most)
 
     def _estimate(self) -> str | None:
         """Measure the confidence of the drafts; return what went wrong, if anything did."""
@@ -273,8 +272,9 @@ def _noted(attempt: Attempt, model: Model, most: int | None) -> Attempt:
     notes: dict[str, object] = {}
     if len(deployments(model)) > 1:
         notes["endpoint"] = getattr(model, "place", "")
-    if most is not None and attempt.call.meta.get("finish_reason") == "early_exit":
-        notes["spared_tokens"] = most - attempt.call.tokens_out
+    meta = attempt.call.meta
+    if most is not None and meta.get("finish_reason") == "early_exit":
+        notes["spared_tokens_at_most"] = meta.get("spared_tokens_at_most", most - attempt.call.tokens_out)
     if not notes:
         return attempt
-    return attempt._replace(call=attempt.call.model_copy(update={"meta": {**attempt.call.meta, **notes}}))
+    return attempt._replace(call=attempt.call.model_copy(update={"meta": {**meta, **notes}}))

@@ -16,6 +16,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 
 from cascade.models.base import Prompt, Reply
+from cascade.policy.early import Hopeless
 
 Frame = dict[str, Any]
 
@@ -59,12 +60,17 @@ async def read_frame(reader: asyncio.StreamReader) -> Frame | None:
 def dump_prompt(prompt: Prompt) -> tuple[Frame, list[str]]:
     """Return `prompt` as plain data, and the names of its fields that cannot leave the process: callbacks.
 
+    The rule of early exit is plain data, so it goes along; any other `stop_early` is a callback.
+
     Raises:
         ValueError: another field holds what is not plain data.
     """
-    callbacks = [field.name for field in fields(prompt) if callable(getattr(prompt, field.name))]
-    data = _adapter(Prompt).dump_python(prompt, mode="json", exclude=set(callbacks))
-    return cast("Frame", data), callbacks
+    calling = [field.name for field in fields(prompt) if callable(getattr(prompt, field.name))]
+    data = cast("Frame", _adapter(Prompt).dump_python(prompt, mode="json", exclude=set(calling)))
+    if isinstance(prompt.stop_early, Hopeless):
+        calling.remove("stop_early")
+        data["stop_early"] = prompt.stop_early.model_dump(mode="json")
+    return data, calling
 
 
 def load_prompt(data: Frame) -> Prompt:
@@ -73,7 +79,9 @@ def load_prompt(data: Frame) -> Prompt:
     Raises:
         ValueError: `data` is not a prompt.
     """
-    return cast("Prompt", _adapter(Prompt).validate_python(data))
+    rule = data.get("stop_early")
+    early = None if rule is None else Hopeless.model_validate(rule)
+    return cast("Prompt", _adapter(Prompt).validate_python(data | {"stop_early": early}))
 
 
 def dump_reply(reply: Reply) -> Frame:

@@ -42,7 +42,8 @@ class Isolated(LlamaCpp):
     async def ask(self, prompt: Prompt, on_text: OnText | None = None) -> Reply:
         """Answer `prompt` as `LlamaCpp.ask` does; `meta` has `isolated` and the `restarts` of the process.
 
-        Fields of the prompt that are functions cannot leave this process; `meta` lists them as `ignored`.
+        Functions among the prompt's fields, but for the rule of early exit, cannot leave this process; `meta`
+        lists them as `ignored`.
 
         Raises:
             ModelError: the call failed, or the process; the message names the model, the cause and the fix.

@@ -12,6 +12,7 @@ import math
 from typing import Protocol
 
 from cascade.policy.calibrate import Curve
+from cascade.records import Record
 
 SHARES = {"min": 0.0, "p10": 0.10, "p25": 0.25, "p50": 0.50}
 BOUNDED = (*SHARES, "mean", "entropy")  # a margin has no largest value
@@ -53,10 +54,21 @@ def best_score(signal: str, tokens: Tokens, max_tokens: int) -> float:
     return min(1.0, math.exp(best) + _SLACK)
 
 
-def hopeless(signal: str, accept: float, calibration: Curve | None, tokens: Tokens, max_tokens: int) -> bool:
-    """Return whether no ending of the draft can reach a confidence of `accept`."""
-    bound = best_score(signal, tokens, max_tokens)
-    return (calibration.apply(bound) if calibration is not None else bound) < accept
+class Hopeless(Record):
+    """Says of a draft whether no ending of it can reach a confidence of `accept`.
+
+    Plain data, so that it can be asked in the process where the draft is written.
+    """
+
+    signal: str
+    accept: float
+    calibration: Curve | None = None
+    max_tokens: int
+
+    def __call__(self, tokens: Tokens) -> bool:
+        """Say it of the draft whose tokens so far are `tokens`."""
+        bound = best_score(self.signal, tokens, self.max_tokens)
+        return (self.calibration.apply(bound) if self.calibration is not None else bound) < self.accept
 
 
 def _best_quantile(share: float, tokens: Tokens, total: int) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from cascade.records import Rule
+from cascade.records import Call, Rule
 from cascade.trace.point import Point, Reason
 from cascade.trace.words import clean, compared, down, duration, number, quoted, usd
 
@@ -126,14 +126,19 @@ def _early_exit(point: Point) -> Reason:
     needed = point.step.decision.threshold
     asked = "what this stage asks for" if needed is None else f"the {number(needed)} that this stage asks for"
     written = sum(call.tokens_out for call in stopped)
-    noted = [call.meta.get("spared_tokens") for call in stopped]
-    spared = sum(count for count in noted if isinstance(count, int))
+    spared, seconds = (_total(stopped, f"spared_{what}_at_most") for what in ("tokens", "seconds"))
     why = f"It was stopped after {written} tokens: whatever came next, its confidence could not reach {asked}"
-    saved = f" That spared at most {spared} tokens." if spared else ""
+    time = f" and, at the pace of what was written, {duration(seconds)}" if seconds else ""
+    saved = f" That spared at most {spared:.0f} tokens{time}." if spared else ""
     return (
         f"{why} (accept).{saved}",
         "without early_exit it would have been written to its end, and not accepted.",
     )
+
+
+def _total(calls: Iterable[Call], key: str) -> float:
+    noted = [call.meta.get(key) for call in calls]
+    return sum(value for value in noted if isinstance(value, int | float))
 
 
 def _hedged(point: Point) -> Reason:

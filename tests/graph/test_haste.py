@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf_maker import CHATML, make_gguf
 from loopback import Loopback, chat
 from scripting import REMOTE, checked, load, scripted, write
 
 from cascade import Cascade, ConfigError, Result, Step, TextPiece
 from cascade.config.load import load_graph
+from cascade.engine.stats import Running, TokenStats
 from cascade.observe import Observer
+from cascade.policy.early import Hopeless
 from cascade.serve.board import Board
 from cascade.trace.budgets import BudgetBook
 from cascade.trace.explain import explain
@@ -48,12 +51,41 @@ async def test_a_hopeless_draft_is_stopped_and_the_next_tier_starts(
     assert path(result) == [("first", "early_exit", "last"), ("last", "unchecked", None)]
     (call,) = result.trace[0].calls
     assert (call.tokens_out, call.meta["finish_reason"], call.text) == (written, "early_exit", "")
-    assert call.meta["spared_tokens"] == 64 - written
+    assert call.meta["spared_tokens_at_most"] == 64 - written
     assert "could no longer be enough" in (call.error or "")
     assert (result.trace[0].decision.threshold, result.trace[0].estimate) == (0.8, None)
     assert "What if: without early_exit" in explain(
         result, load_graph(tmp_path / "graph.yaml").graph, width=200
     )
+
+
+@pytest.mark.parametrize("isolate", ["none", "process"])
+@pytest.mark.parametrize("signal", ["mean", "p10", "entropy"])
+async def test_a_llama_cpp_model_is_stopped_at_the_first_hopeless_token(
+    tmp_path: Path, signal: str, isolate: str
+) -> None:
+    make_gguf(tmp_path / "writer.gguf", chat_template=CHATML, seed=1)
+    small = {"kind": "llamacpp", "path": "writer.gguf", "max_tokens": 20, "isolate": isolate}
+    models = {"small": small, "large": scripted("answer")}
+    async with load(tmp_path, models, [early(signal, early_exit=False), LAST]) as cascade:
+        whole = await cascade.ainvoke("hello")
+    async with load(tmp_path, models, [early(signal), LAST]) as cascade:
+        result = await cascade.ainvoke("hello")
+    rule = Hopeless(signal=signal, accept=0.8, max_tokens=20)
+    written = 0
+    running = Running()
+    for written, token in enumerate(whole.trace[0].calls[0].tokens, 1):  # noqa: B007
+        running.add(TokenStats(token.logprob, token.margin or 0.0, token.entropy or 0.0))
+        if rule(running):
+            break
+    assert path(result)[0] == ("first", "early_exit", "last")
+    (call,) = result.trace[0].calls
+    assert 0 < written < 20
+    assert (call.tokens_out, call.meta["finish_reason"]) == (written, "early_exit")
+    assert call.meta["spared_tokens_at_most"] == 20 - written
+    assert ("spared_seconds_at_most" in call.meta) == (written > 1)
+    assert "ignored" not in call.meta
+    assert f"That spared at most {20 - written} tokens" in explain(result, width=400)
 
 
 async def test_a_draft_that_may_still_do_is_written_to_its_end(tmp_path: Path) -> None:

@@ -7,18 +7,22 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from decoding import with_weights
+from decoding import drain, with_weights
 from gguf_maker import CHATML, make_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade.confidence.labels import signals
 from cascade.config.schema import LlamaCppModel
+from cascade.engine.question import Answer, Question
+from cascade.engine.session import Session
 from cascade.engine.stats import Running
+from cascade.engine.weights import Weights
 from cascade.engine.worker import worker
 from cascade.errors import ConfigError, ModelError
 from cascade.models import build_model
@@ -215,12 +219,18 @@ async def test_a_callback_ends_a_draft_early(writer: Path) -> None:
         return running.count >= 3 and running.quantile(0.5) < 0.0
 
     full = await model(writer, max_tokens=20).ask(Prompt("hi"))
+    started = time.monotonic()
     reply = await model(writer, max_tokens=20).ask(Prompt("hi", stop_early=unsure))
+    took = time.monotonic() - started
     assert [count for count, _ in seen] == [1, 2, 3]
     assert reply.tokens == full.tokens[:3]
     assert seen[-1][1] == pytest.approx(sum(token.logprob for token in reply.tokens) / 3)
     assert (reply.meta["finish_reason"], reply.meta["truncated"]) == ("early_exit", False)
-    assert (reply.tokens_out, reply.meta["tokens_not_generated_at_most"]) == (3, 17)
+    assert (reply.tokens_out, reply.meta["spared_tokens_at_most"]) == (3, 17)
+    assert 0 < reply.meta["spared_seconds_at_most"] < 17 * took  # two of the 17 steps took less than the call
+    once = await model(writer, max_tokens=20).ask(Prompt("hi", stop_early=lambda _: True))
+    assert once.meta["spared_tokens_at_most"] == 19
+    assert "spared_seconds_at_most" not in once.meta  # one token has no pace
 
 
 async def test_a_callback_that_raises_fails_its_own_call_only(writer: Path) -> None:
@@ -265,6 +275,62 @@ async def test_a_prompt_that_begins_alike_says_what_it_took_over(writer: Path) -
     first, second = await nano.ask(Prompt("hello")), await nano.ask(Prompt("card"))
     assert "prefix_tokens" not in first.meta
     assert 100 < second.meta["prefix_tokens"] < second.tokens_in
+
+
+@pytest.mark.parametrize("scoring", ["exact", "top1"])
+async def test_label_trees_keep_the_beginning_that_prompts_share(tmp_path: Path, scoring: str) -> None:
+    path = make_gguf(tmp_path / "own.gguf", chat_template=CHATML, n_ctx=2048, seed=1)  # nobody else's
+    named = {"labels": ["card lost", "card stolen", "pin"], "label_scoring": scoring}
+    shared = {**named, "system": "Be brief. " * 20}
+    texts = ["hello", "card", "hello", "hello card", "x" * 60]
+
+    async def answers(asked: list[str], **settings: Any) -> list[Reply]:
+        nano = model(path, **shared, **settings)
+        try:
+            return [await nano.ask(Prompt(text)) for text in asked]
+        finally:
+            await nano.aclose()
+
+    kept = await answers(texts)
+    alone = [reply for text in texts for reply in await answers([text])]
+    never = await answers(texts, reproducible=True)
+    assert [reply.meta.get("prefix_tokens", 0) > 100 for reply in kept] == [False, True, True, True, True]
+    assert not any("prefix_tokens" in reply.meta for reply in alone + never)
+    for one, other in zip(kept, alone, strict=True):
+        assert one.text == other.text
+        if scoring == "exact":
+            assert one.labels == pytest.approx(other.labels, abs=1e-3)  # flash attention: half precision
+        else:
+            assert one.meta["top1"]["logprob"] == pytest.approx(other.meta["top1"]["logprob"], abs=1e-2)
+
+
+@pytest.mark.parametrize("scoring", ["exact", "top1"])
+def test_a_label_tree_that_was_left_half_way_leaves_nothing_behind(endless: Path, scoring: str) -> None:
+    labels = ["card lost", "card stolen", "pin"]
+    config = LlamaCppModel.model_validate({
+        "kind": "llamacpp", "path": str(endless), "labels": labels, "label_scoring": scoring,
+    })  # fmt: skip
+    text = "hello card " * 120
+
+    def run(weights: Weights) -> tuple[Answer, list[Answer]]:
+        session = Session(weights, config, labels)
+        question = Question(text, text)
+        first = drain(session.answer(question))
+        after = []
+        for steps in range(1, 6):
+            other = session.answer(Question("", text[:99] + "pin " * 200))
+            left = sum(1 for _ in zip(range(steps), other, strict=False))
+            other.close()
+            if left < steps:  # it was answered before it could be left
+                break
+            after.append(drain(session.answer(question)))
+        return first, after
+
+    first, after = with_weights(endless, run)
+    assert len(after) > 1
+    for answer in after:
+        assert "prefix_tokens" not in answer.meta
+        assert (answer.text, answer.labels) == (first.text, first.labels)
 
 
 async def test_a_timeout_ends_a_long_answer_and_the_model_stays_usable(endless: Path) -> None:

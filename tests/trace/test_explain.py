@@ -215,14 +215,17 @@ CASES: dict[str, tuple[Graph, Step, str]] = {
     "early_exit": (GRAPH, step(
         "second", "escalate", "early_exit",
         call("small", "", error="stopped after 7 tokens: its confidence could no longer reach the threshold",
-             tokens_out=7, meta={"finish_reason": "early_exit"}),
+             tokens_out=7, meta={
+                 "finish_reason": "early_exit", "spared_tokens_at_most": 57, "spared_seconds_at_most": 1.25,
+             }),
         threshold=0.9, to="last",
     ), """\
 1. second: not accepted, escalated to last (rule early_exit)
    sonnet (small) failed after 4.0 ms: stopped after 7 tokens: its confidence could no longer reach
      the threshold.
    It was stopped after 7 tokens: whatever came next, its confidence could not reach the 0.9 that
-     this stage asks for (accept).
+     this stage asks for (accept). That spared at most 57 tokens and, at the pace of what was
+     written, 1.2 s.
    What if: without early_exit it would have been written to its end, and not accepted."""),
     "hedged": (GRAPH, step(
         "second", "escalate", "hedged", call("small", "", error="cancelled: hedged"), to="last",
