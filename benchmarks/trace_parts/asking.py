@@ -14,6 +14,7 @@ from typing import Any
 from common import Figures
 
 from cascade.records import Result
+from cascade.serve.dashboard import summarise
 from cascade.trace.store import RunFilter, TraceStore
 from trace_parts.filling import START, some_words
 from trace_parts.timing import summary, timed
@@ -114,8 +115,8 @@ def catalogue(plain: Path) -> dict[str, tuple[Ask, Sql | None]]:
         "status and confidence": (wanted(status=["abstained", "accepted"], confidence_max=[0.3, 0.6]), None),
         "graph, status and cost, none": (wanted(graph=["desk"], status=["waiting"], cost_min=[0.001]), None),
         "tier and rule, few": (wanted(tier=["opus"], rule=["over_cost", "no_estimate"]), None),
-        "dashboard, newest 5000": (lambda store, _: store.overview(RunFilter()), None),
+        "dashboard": (lambda store, _: summarise(store.overview(RunFilter())), None),
         "dashboard of a tier": (
-            lambda store, index: store.overview(RunFilter(tier=["opus", "haiku"][index % 2])), None
+            lambda store, index: summarise(store.overview(RunFilter(tier=["opus", "haiku"][index % 2]))), None
         ),
     }  # fmt: skip

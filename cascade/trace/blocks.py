@@ -69,22 +69,22 @@ def sum_up(connection: Connection, block: int) -> None:
     def add(name: str, value: str, data: bytes) -> None:
         rows.append({"name": name, "value": value, "block": block, "data": data})
 
-    times = [row.started for row in found]
+    seqs, times, *others = zip(*found, strict=True) if found else [()] * len(columns)
+    places = np.array(seqs, np.int64) - first
     add("started", "", dumps([min(times), max(times)] if times else []).encode())
+    held = dict(zip((*_TEXTS, *_NUMBERS), others, strict=True))
     for name in _TEXTS:
-        held: dict[str, list[int]] = {}
-        for row in found:
-            if (value := getattr(row, name)) is not None:
-                held.setdefault(value, []).append(row.seq - first)
-        for value, places in held.items():
+        having: dict[str, list[int]] = {}
+        for place, value in zip(places.tolist(), held[name], strict=True):
+            if value is not None:
+                having.setdefault(value, []).append(place)
+        for value, theirs in having.items():
             bits = np.zeros(SIZE, np.bool_)
-            bits[places] = True
+            bits[theirs] = True
             add(name, value, np.packbits(bits).tobytes())
     for name in _NUMBERS:
         numbers = np.full(SIZE, np.nan)
-        numbers[[row.seq - first for row in found]] = [
-            np.nan if (number := getattr(row, name)) is None else number for row in found
-        ]
+        numbers[places] = np.array(held[name], np.float64)  # None becomes NaN
         add(name, "", numbers.tobytes())
     connection.execute(delete(blocks).where(blocks.c.block == block))
     connection.execute(insert(blocks), rows)

@@ -14,6 +14,7 @@ from cascade.trace.grades import newest_grade
 from cascade.trace.search import newest, numbered
 from cascade.trace.tables import calls, runs, steps
 
+WINDOW = 2000  # newest runs that are looked at: so many that a page of them takes no tenth of a second
 _TEXT = 200  # characters of a text
 
 

@@ -24,7 +24,7 @@ from cascade.trace.commit import commit, is_stored
 from cascade.trace.database import default_path, failure, open_engine, parse_url, place
 from cascade.trace.grades import Grade, add_grade, checked_grade, read_grades
 from cascade.trace.ledger import read_key
-from cascade.trace.overview import Overview, read_overview
+from cascade.trace.overview import WINDOW, Overview, read_overview
 from cascade.trace.queries import RunFilter, RunSummary, find_run, list_runs, read_run, values_of
 from cascade.trace.redact import redact
 from cascade.trace.rows import Rows, to_rows
@@ -161,7 +161,7 @@ class TraceStore:
         with self._connection() as connection:
             return [] if connection is None else values_of(connection, column)
 
-    def overview(self, where: RunFilter, *, limit: int = 5000) -> Overview:
+    def overview(self, where: RunFilter, *, limit: int = WINDOW) -> Overview:
         """Return what the newest `limit` runs in `where` amount to.
 
         Raises:
