@@ -17,6 +17,7 @@ from cascade.cli.tightening import Audited, reset, tighten
 from cascade.cli.watching import Watched, collect
 from cascade.config.load import LoadedGraph, load_graph
 from cascade.errors import ConfigError, RequestError
+from cascade.files import replace_file
 from cascade.policy.tighten import Tightened
 
 if TYPE_CHECKING:
@@ -171,8 +172,9 @@ def _write(path: Path, version: str, stages: list[Watched]) -> None:
     if not found:
         raise RequestError(f"{path}: not written: no stored run of {version} has a score")
     written = datetime.now(UTC).isoformat(timespec="seconds")
+    text = References(graph=version, written=written, stages=found).model_dump_json() + "\n"
     try:
-        path.write_text(References(graph=version, written=written, stages=found).model_dump_json() + "\n")
+        replace_file(path, text.encode())
     except OSError as error:
         raise RequestError(f"{path}: {error.strerror}; give a writable file for --write-reference") from None
 
