@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sqlite3
 from collections.abc import Callable
@@ -28,6 +29,7 @@ Sql = Callable[[int], tuple[str, tuple[Any, ...]]]
 
 def ask(store: Path, plain: Path) -> dict[str, Figures]:
     """Return how long each query of the store takes, in milliseconds."""
+    gc.freeze()  # as `cascade ui` does
     with TraceStore(str(store), create=False) as opened:
         return {
             title: summary(timed(partial(query, opened), range(REPEATS)))

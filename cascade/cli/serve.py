@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -103,6 +104,7 @@ def _run(app: FastAPI, listener: socket.socket, drain: float) -> None:
         app, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
         timeout_graceful_shutdown=max(1, round(drain)),
     )  # fmt: skip
+    gc.freeze()  # as in `cascade ui`
     # After it has drained, uvicorn raises SIGTERM again: leave through the stores still to be closed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[listener])

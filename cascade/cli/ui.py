@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -73,6 +74,8 @@ def _has_display() -> bool:
 def _serve(app: FastAPI, listener: socket.socket) -> None:
     import uvicorn
 
+    # What is loaded now stays: the collector need not go through it again for each page of many rows.
+    gc.freeze()
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, lifespan="off"
     )
