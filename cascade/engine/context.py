@@ -19,28 +19,13 @@ from cascade.engine.binding import api, first_error, forget_errors, logits_addre
 from cascade.engine.failure import DecodeError
 from cascade.engine.finite import check_finite
 from cascade.engine.pages import large_pages
-from cascade.engine.shape import Shape
+from cascade.engine.shape import MAX_BATCH, MAX_BRANCHES, Shape
 from cascade.engine.state import refit
 from cascade.errors import ModelError
-
-__all__ = ["MAX_BATCH", "MAX_BRANCHES", "Context", "Shape", "most_branches"]
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
-
-MAX_BATCH = 512
-MAX_BRANCHES = 255  # of 256 sequence ids; more make llama.cpp abort
-_OUTPUT_FLOATS = 2**24  # 64 MiB of logits in one decode
-
-
-def most_branches(n_ctx: int, n_vocab: int) -> int:
-    """Return the most branches of a context: with the prompt, as many as it gives logits rows."""
-    return max(1, min(MAX_BRANCHES, min(n_ctx, MAX_BATCH, _tree_rows(n_vocab)) - 1))
-
-
-def _tree_rows(n_vocab: int) -> int:
-    return 2 * _OUTPUT_FLOATS // n_vocab  # a tree needs a row of every token
 
 
 class Context:
@@ -71,8 +56,7 @@ class Context:
         self.n_vocab, self._model, self._adapter = n_vocab, model, adapter
         # A non-causal model must see the whole prompt in one micro-batch, else llama.cpp aborts.
         self.n_batch = min(shape.n_ctx, MAX_BATCH) if causal else shape.n_ctx
-        rows = _tree_rows(n_vocab) if shape.branches else max(shape.slots, _OUTPUT_FLOATS // n_vocab)
-        self.max_outputs = max(1, min(self.n_batch, rows))
+        self.max_outputs = max(1, min(self.n_batch, shape.rows(n_vocab)))
         self.n_outputs = self._count = self._pending = 0
         self._view: tuple[tuple[int, int], FloatArray] | None = None  # making it costs 60 µs after a decode
         self._make_batch()

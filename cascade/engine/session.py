@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from cascade.config.gguf import TASKS_KEY
 from cascade.config.schema import LlamaCppModel
-from cascade.engine.context import Shape, most_branches
 from cascade.engine.disk import PrefixFiles, fetch
 from cascade.engine.finite import check_finite
 from cascade.engine.generate import Wishes, decode, generate, prefill
@@ -29,6 +28,7 @@ from cascade.engine.scheduler import Scheduler
 from cascade.engine.search import find_best
 from cascade.engine.sequence import Sequence as Decoded
 from cascade.engine.sequence import Watch
+from cascade.engine.shape import Shape, most_branches
 from cascade.engine.similar import Similar
 from cascade.engine.stats import Running
 from cascade.engine.tasks import Task, read_task

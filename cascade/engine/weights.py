@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from cascade.engine.adapter import load_adapter
 from cascade.engine.binding import api, first_error, forget_errors
-from cascade.engine.context import Context, Shape
+from cascade.engine.context import Context
 from cascade.engine.embed import Embedder, pooling_of
 from cascade.engine.header import check_file
 from cascade.engine.pages import large_pages
 from cascade.engine.prefix import PrefixCache
 from cascade.engine.scheduler import Scheduler
+from cascade.engine.shape import Shape
 from cascade.engine.stats import RowStats
 from cascade.errors import ModelError
 

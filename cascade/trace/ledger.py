@@ -110,11 +110,16 @@ def append(
     """
     last = head(connection)
     given = list(numbers or range(last.seq + 1, last.seq + 1 + len(drafts)))
-    rows = []
+    rows: list[dict[str, object]] = []
     for number, draft in zip(given, drafts, strict=True):
         last = Head(number, link(last.link, number, draft))
         signed = sign(last.link, key) if key else None
-        entry = {"kind": draft.kind, "run": draft.run, "body": draft.body, "note": draft.note}
+        entry: dict[str, object] = {
+            "kind": draft.kind,
+            "run": draft.run,
+            "body": draft.body,
+            "note": draft.note,
+        }
         rows.append(entry | {"seq": number, "link": last.link, "sign": signed})
     if rows:
         connection.execute(_APPEND, rows)
