@@ -225,7 +225,7 @@ class _Bounded(httpx2.AsyncByteStream):
         return self._chunks
 
     async def aclose(self) -> None:
-        """Close the body, and its generators now: collected later, they would end in whichever thread that is."""
+        """Close the body, and its generators now: collected later, they would end in some other thread."""
         await self._chunks.aclose()
         await self._body.aclose()
 
