@@ -1,20 +1,29 @@
-"""Resident memory over 1,000 requests: texts, labels, and some that are cancelled half-way."""
+"""Resident memory over 1,000 requests: texts, labels, and some that are cancelled half-way.
+
+The memory of shared beginnings is filled up to its bound first: while it fills, growth is no leak.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import random
+from pathlib import Path
 
+from cascade.engine.prefix import MAX_BYTES
 from cascade.models.base import Prompt
 from cascade.models.llamacpp import LlamaCpp
-from engine_sections.asking import Settings, close, log, model, seed, words
+from engine_sections.asking import Settings, ask_all, close, fresh, log, model, seed, words
 from engine_sections.figures import Row, at_most, slope
 from engine_sections.labels import draw_labels
 from engine_sections.load import Watch, rss
+from engine_sections.models import SPECS, Words
 
 SECTION = "memory"
 REQUESTS = 1000
 FLIGHT = 8
+FILLING = 480  # tokens of a prompt that fills
 STEP = 40  # requests between two readings
 LEAK = at_most(1.0)  # KiB a request
 
@@ -26,6 +35,8 @@ async def measure(settings: Settings) -> list[Row]:
     labels = [source.text(label).strip() for label in draw_labels(rng, len(source.words), 20)]
     texts = model(settings.file(name), settings.threads, n_ctx=512, max_tokens=8)
     chosen = model(settings.file(name), settings.threads, n_ctx=512, labels=labels)
+    log(f"{SECTION} {name}: filling the memory of shared beginnings")
+    await _fill(texts, source, rng, settings.file(name))
     requests = 400 if settings.quick else REQUESTS
     log(f"{SECTION} {name}: {requests} requests")
     watch = Watch()
@@ -52,6 +63,15 @@ async def measure(settings: Settings) -> list[Row]:
         Row(SECTION, "growth a request", name, growth, "KiB", LEAK, load, len(settled), note),
         Row(SECTION, "resident memory", name, readings[-1][1], "MiB", others=load),
     ]
+
+
+async def _fill(texts: LlamaCpp, source: Words, rng: random.Random, file: Path) -> None:
+    """Ask so many prompts that the beginnings that are kept reach their bound."""
+    spec = SPECS[file.stem]
+    token_bytes = 2 * 2 * spec.layers * spec.width * spec.kv_heads // spec.heads  # keys, values; 16 bits
+    await ask_all(texts, fresh(source, rng, FLIGHT, FILLING))  # makes all slots
+    for _ in range(math.ceil(1.2 * MAX_BYTES / (token_bytes * FILLING) / FLIGHT)):
+        await ask_all(texts, fresh(source, rng, FLIGHT, FILLING))
 
 
 async def _ask(asked: LlamaCpp, text: str, cancel: bool) -> None:

@@ -20,7 +20,7 @@ from cascade.engine.failure import DecodeError
 from cascade.engine.finite import check_finite
 from cascade.engine.pages import large_pages
 from cascade.engine.shape import MAX_BATCH, MAX_BRANCHES, Shape
-from cascade.engine.state import refit
+from cascade.engine.state import lasting, refit
 from cascade.errors import ModelError
 
 IntArray = npt.NDArray[np.int32]
@@ -51,8 +51,7 @@ class Context:
         """
         if not 0 <= shape.branches <= MAX_BRANCHES:
             raise ModelError(f"{shape.branches} branches; a context has at most {MAX_BRANCHES}")
-        self.shape, self.lent = shape, False
-        self.held = np.empty(0, np.int32)
+        self.shape, self.lent, self.held = shape, False, np.empty(0, np.int32)
         self.n_vocab, self._model, self._adapter = n_vocab, model, adapter
         # A non-causal model must see the whole prompt in one micro-batch, else llama.cpp aborts.
         self.n_batch = min(shape.n_ctx, MAX_BATCH) if causal else shape.n_ctx
@@ -64,10 +63,7 @@ class Context:
 
     def _open(self) -> None:
         if self.shape.sequences > self.max_outputs:  # llama.cpp aborts
-            raise ModelError(
-                f"{self.shape.sequences} sequences in a context that gives {self.max_outputs} logits rows; "
-                "raise n_ctx"
-            )
+            raise ModelError(f"{self.shape.sequences} sequences, {self.max_outputs} logits rows; raise n_ctx")
         forget_errors()
         with large_pages():
             self._handle = api.llama_init_from_model(self._model, self._params())
@@ -232,15 +228,17 @@ class Context:
         self._check_slots((slot,))
         api.llama_memory_seq_rm(self._memory, slot, length, -1)
 
-    def save(self, slot: int) -> ByteArray:
+    def save(self, slot: int, *, keep: bool = False) -> ByteArray:
         """Return a copy of the state of `slot`, for `restore` in a context of the same model and kind.
+
+        `keep` says that it is to be kept for long.
 
         Raises:
             ModelError: llama.cpp cannot copy it.
         """
         self._check_slots((slot,))
         size = int(api.llama_state_seq_get_size(self._handle, slot))
-        state = np.empty(size, np.uint8)
+        state = lasting(size) if keep else np.empty(size, np.uint8)
         address = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         if api.llama_state_seq_get_data(self._handle, address, size, slot) != size:
             raise ModelError(f"llama.cpp cannot copy the {size} bytes of sequence {slot}")

@@ -80,7 +80,7 @@ class PrefixCache:
         if len(tokens) < self.shortest or key in self._saved:
             return
         context.truncate(slot, len(tokens))
-        self.put(tokens, context.save(slot))
+        self.put(tokens, context.save(slot, keep=True))
 
     def put(self, tokens: IntArray, state: ByteArray) -> None:
         """Keep the saved `state` of `tokens`, unless it is too large."""

@@ -1,4 +1,4 @@
-"""Saved sequences, made to fit a context with another number of slots.
+"""Saved sequences: their memory, and how they are made to fit a context with another number of slots.
 
 After a header llama.cpp writes the number of slots (a 32-bit word), then for each the number of its cells
 (another) and, if there are any, the cells. It refuses a state from a context with another number of slots,
@@ -7,6 +7,8 @@ although only one slot of a saved sequence has cells.
 
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +16,19 @@ ByteArray = npt.NDArray[np.uint8]
 
 
 _HEADER = 2  # words before all that: a magic number and the sequence
+
+
+_PAGES = 2**16  # bytes; smaller pieces are left to the allocator
+
+
+def lasting(size: int) -> ByteArray:
+    """Return memory for a state that is kept, shape (size,), which goes back to the system when it is freed.
+
+    glibc's arenas of threads do not fill the holes that such large pieces leave: they grow without end.
+    """
+    if size < _PAGES:
+        return np.empty(size, np.uint8)
+    return np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
 
 
 def refit(state: ByteArray, slots: int) -> ByteArray | None:
