@@ -99,7 +99,7 @@ def measure(weights: Weights, texts: int, kind: str) -> Figures:
             times = [time.perf_counter()]
             theirs = plain_choice(grammar, row, candidates)
             times.append(time.perf_counter())
-            ours = sampler.choose(None, 0, row)
+            ours = sampler.choose(None, 0, row, int(row.argmax()))
             times.append(time.perf_counter())
             int(row.argmax())
             times.append(time.perf_counter())

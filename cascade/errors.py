@@ -42,6 +42,7 @@ class ModelError(CascadeError):
         healthy: True if the model works and the request, or what it answered, is at fault; such a failure
             does not open the model's circuit breaker.
         refused: why the model was not asked at all (`busy`, `breaker_open`, `over_budget`), or None.
+        run: the id of the run that a cascade, as the model, made of the request, or None.
     """
 
     def __init__(
@@ -51,10 +52,12 @@ class ModelError(CascadeError):
         *,
         healthy: bool = False,
         refused: str | None = None,
+        run: str | None = None,
     ) -> None:
         self.billed = billed
         self.healthy = healthy
         self.refused = refused
+        self.run = run
         super().__init__(message)
 
 

@@ -87,7 +87,7 @@ class Nested:
         `meta` has the inner run's id under `run`, with its status, rule, stage, confidence and calls.
 
         Raises:
-            ModelError: the inner run accepted no answer; what it cost is billed.
+            ModelError: the inner run accepted no answer; what it cost is billed, and `run` is its id.
         """
         request = Request(
             text=prompt.text,
@@ -105,6 +105,7 @@ class Nested:
                 f"model {self.name!r}: graph {result.graph} accepted no answer ({result.status} by rule "
                 f"{result.rule}); see its run {result.run}",
                 billed,
+                run=result.run,
             )
         calls = [call for step in result.trace for call in step.calls]
         answers = [call for call in calls if (call.model, call.text) == (result.model, result.text)]

@@ -207,7 +207,7 @@ class Result(Record):
     run has no `text`; its best draft, if any, is in `draft`. `stage`, `model`, `tier` and `confidence`
     belong to the answer or that draft; `rule` is the last decision's, or `audit` where an audited
     answer stands because no later stage accepted one. `cost_usd` is the sum over all calls, `seconds` is
-    wall-clock time, `started` is UTC in ISO 8601.
+    wall-clock time without the wait for a person, `started` is when the run first began: UTC in ISO 8601.
     """
 
     run: str

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from cascade.config.resources import price_of
 from cascade.errors import CascadeError
 from cascade.models.base import Prompt
-from cascade.policy.baseline import baseline_model, price_baseline
+from cascade.policy.baseline import price_baseline
 from cascade.policy.budget import spent
 from cascade.policy.outcome import conclude
 from cascade.records import Baseline, Request, Result, Step
@@ -36,7 +35,7 @@ Event = Step | TextPiece | Result
 
 @dataclass
 class Run:
-    """A run at work."""
+    """A run at work; `began` is on the clock of `time.perf_counter()`, less a wait for a person."""
 
     id: str
     request: Request
@@ -45,6 +44,20 @@ class Run:
     left: list[Step] = field(default_factory=list)  # what was under way when the run was cancelled
     began: float = field(default_factory=time.perf_counter)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @classmethod
+    def resumed(cls, run: str, request: Request, trace: list[Step], started: object) -> Run:
+        """Return a run that waited for a person: it goes on where it stopped, and the wait does not count.
+
+        Args:
+            run: its id.
+            request: what was asked.
+            trace: its steps so far.
+            started: when it began, in ISO 8601; an older cascade did not say.
+        """
+        worked = max((step.started + step.seconds for step in trace), default=0.0)
+        first = datetime.fromisoformat(started) if isinstance(started, str) else datetime.now(UTC)
+        return cls(run, request, trace, began=time.perf_counter() - worked, started=first)
 
     def finish(self, plan: Plan, version: str, *, cancelled: bool = False) -> Result:
         """Return the result that the steps so far amount to, under the graph `version` of `plan`."""
@@ -66,13 +79,11 @@ class Run:
         )
 
     def _baseline(self, plan: Plan, outcome: Mapping[str, Any]) -> Baseline | None:
-        models = plan.models
-        prices = {name: price_of(model) for name, model in plan.graph.models.items()}
-        name = baseline_model(plan.graph, prices)
-        price = prices[name] if name is not None else None
-        if name is None or price is None:
+        if plan.baseline is None:
             return None
-        prompt_bytes, _ = models[name].worst_case(Prompt.of(self.request))  # a token has at least one byte
+        name, price = plan.baseline
+        # A token has at least one byte.
+        prompt_bytes, _ = plan.models[name].worst_case(Prompt.of(self.request))
         answer = outcome.get("text") or outcome.get("draft")
         return price_baseline(name, price, self.trace, prompt_bytes, answer)
 
@@ -105,10 +116,14 @@ async def _next(stream: AsyncIterator[T]) -> T:
 async def private(stream: AsyncIterator[T], *, langsmith: bool) -> AsyncGenerator[T]:
     """Yield from `stream`; LangSmith's environment variables send nothing unless the graph allows it."""
     from langsmith import tracing_context
+    from langsmith.utils import tracing_is_enabled
 
+    if langsmith or not tracing_is_enabled():
+        async for item in stream:
+            yield item
+        return
     while True:
-        # None leaves it to the environment; False overrules it.
-        with tracing_context(enabled=None if langsmith else False):
+        with tracing_context(enabled=False):
             try:
                 item = await anext(stream)
             except StopAsyncIteration:

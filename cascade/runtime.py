@@ -186,7 +186,8 @@ class Cascade(Interfaces):
                 f"run {run!r} was begun by {begun}; this is {self._version}; bring that file back"
             )
         trace = [Step.model_validate(step) for step in state.values.get("trace", [])]
-        waited = Run(run, Request.model_validate(state.values["request"]), trace)
+        request = Request.model_validate(state.values["request"])
+        waited = Run.resumed(run, request, trace, (state.metadata or {}).get("started"))
         return await last(self._answer(waited, Command(resume=answer)))
 
     async def release(self) -> None:
@@ -210,10 +211,16 @@ class Cascade(Interfaces):
 
     async def _answer(self, run: Run, start: State | Command[Any]) -> AsyncIterator[Event]:
         """Run the compiled graph from `start`, keep the result, and yield it last."""
+        from cascade.graph.stage import Live
+
         config = self._thread(run.id)
-        # A run that waited for a person goes on where it stopped: the wait does not count.
-        config["configurable"]["began"] = run.began - sum(step.seconds for step in run.trace)
-        config["configurable"]["left"] = run.left
+        config["metadata"] = config["metadata"] | {"started": run.started.isoformat()}
+        config["configurable"]["live"] = Live(
+            run=run.id,
+            began=run.began,
+            entered=lambda stage: self._observers.entered(run.id, stage),
+            left=run.left,
+        )
         # A run that may wait is stored where it stops, and not at each step.
         durability: Durability | None = "exit" if self._compiled.checkpointer else None
         stream: AsyncIterator[Any] = self._compiled.astream(
@@ -259,10 +266,7 @@ class Cascade(Interfaces):
     def _events(self, run: Run, mode: str, data: dict[str, Any]) -> Iterator[Event]:
         """Take what LangGraph says of `run` and yield what the caller is told of it."""
         if mode == "custom":
-            if "stage" in data:
-                self._observers.entered(run.id, data["stage"])
-            else:
-                yield TextPiece(data["text"])
+            yield TextPiece(data["text"])
         elif "__interrupt__" in data:
             run.waiting = True
         else:

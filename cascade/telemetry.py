@@ -43,7 +43,10 @@ class Telemetry(Observer):
         """Emit the spans of `result`; a run that waits for a person is emitted when it has ended."""
         if result.status == "waiting":
             return
-        tracer = trace.get_tracer("cascade", tracer_provider=self._provider)
+        provider = self._provider or trace.get_tracer_provider()
+        if isinstance(provider, trace.ProxyTracerProvider):  # none was set up: nobody listens
+            return
+        tracer = trace.get_tracer("cascade", tracer_provider=provider)
         begin = int(datetime.fromisoformat(result.started).timestamp() * 1e9)
         name = f"invoke_workflow {self._graph.name}"
         with _span(tracer, name, begin, begin, result.seconds, _run(result)) as run:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cascade.cli.options import TraceDb
+from cascade.cli.options import TraceDb, trace_url
 from cascade.errors import TraceError
 from cascade.records import Rule, Status
 
@@ -30,11 +30,10 @@ def prune(
     """Remove old runs for good, with their grades. The ledger keeps their hashes and says that they went."""
     from cascade.trace.prune import prune as remove
     from cascade.trace.queries import RunFilter
-    from cascade.trace.store import default_url
 
     where = RunFilter(graph=graph, until=_before(older_than))
     note = f"older than {older_than}" + (f", graph {graph}" if graph else "")
-    url = default_url() if trace_db is None else trace_db
+    url = trace_url(trace_db)
     found = remove(url, where, note=note, dry_run=dry_run)
     would = "would be removed" if dry_run else "removed"
     print(f"{found.runs} runs and {found.grades} grades {would} ({note})")
@@ -57,9 +56,8 @@ def _before(age: str) -> str:
 def vacuum(trace_db: TraceDb = None) -> None:
     """Give the space of removed runs back to the disk; nobody else may be writing."""
     from cascade.trace.prune import vacuum as pack
-    from cascade.trace.store import default_url
 
-    size = pack(default_url() if trace_db is None else trace_db)
+    size = pack(trace_url(trace_db))
     if size.before is None or size.after is None:
         print("done")
     else:
@@ -79,11 +77,10 @@ def export(
 ) -> None:
     """Write runs with their grades to a new file, the first stored first."""
     from cascade.trace.archive import export_runs
-    from cascade.trace.store import default_url
 
     given = {"graph": graph, "status": status, "tier": tier, "rule": rule, "grade": grade}
     where = _where(given | {"since": since, "until": until})
-    count = export_runs(default_url() if trace_db is None else trace_db, file, where)
+    count = export_runs(trace_url(trace_db), file, where)
     print(f"{count} runs written to {file}")
 
 
@@ -99,8 +96,7 @@ def _where(given: dict[str, str | None]) -> RunFilter:
 def import_(file: _File, trace_db: TraceDb = None) -> None:
     """Store the runs of an exported file; runs that are stored already stay as they are."""
     from cascade.trace.archive import import_runs
-    from cascade.trace.store import default_url
 
-    done = import_runs(default_url() if trace_db is None else trace_db, file)
+    done = import_runs(trace_url(trace_db), file)
     already = f"; {done.present} runs were stored already" if done.present else ""
     print(f"{done.runs} runs and {done.grades} grades imported{already}")

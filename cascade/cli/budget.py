@@ -9,25 +9,24 @@ from typing import Annotated
 
 import typer
 
+from cascade.cli.options import Json, TraceDb, trace_url
 from cascade.errors import RequestError
 
 app = typer.Typer(no_args_is_help=True, help="What graphs and accounts have spent on a day (UTC).")
 _SCOPE = re.compile(r"(graph|account):.+")
-_DB = typer.Option(help="Trace store: SQLAlchemy URL or file.")
 _DAY = typer.Option(help="UTC day such as 2026-11-21; default: today.")
 
 
 @app.command()
 def show(
     day: Annotated[str | None, _DAY] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
-    trace_db: Annotated[str | None, _DB] = None,
+    json_: Json = False,
+    trace_db: TraceDb = None,
 ) -> None:
     """Show what every scope has spent and reserved; `abandoned` is what processes that died have reserved."""
     from cascade.trace.budgets import BudgetBook
-    from cascade.trace.store import default_url
 
-    book = BudgetBook(trace_db or default_url())
+    book = BudgetBook(trace_url(trace_db))
     try:
         found = book.balances(_checked(day))
     finally:
@@ -46,15 +45,14 @@ def show(
 def reset(
     scope: Annotated[str, typer.Argument(help="graph:NAME or account:NAME.", metavar="SCOPE")],
     day: Annotated[str | None, _DAY] = None,
-    trace_db: Annotated[str | None, _DB] = None,
+    trace_db: TraceDb = None,
 ) -> None:
     """Forget what SCOPE has spent on a day, and what processes that died have reserved."""
     from cascade.trace.budgets import BudgetBook
-    from cascade.trace.store import default_url
 
     if not _SCOPE.fullmatch(scope):
         raise RequestError(f"scope {scope!r} is none; expected graph:NAME or account:NAME")
-    book = BudgetBook(trace_db or default_url())
+    book = BudgetBook(trace_url(trace_db))
     try:
         book.reset(scope, _checked(day)).result()
     finally:

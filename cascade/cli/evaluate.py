@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cascade.errors import RequestError
+from cascade.files import replace_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,8 +50,7 @@ def _write_report(found: Evaluation, title: str, target: Path) -> None:
     from cascade.evaluate.report import report_page
 
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(report_page(found, title), encoding="utf-8", errors="backslashreplace")
+        replace_file(target, report_page(found, title).encode(errors="backslashreplace"))
     except OSError as error:
         raise RequestError(f"{target}: {error.strerror}; give a writable file for --report") from None
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cascade.cli.options import TraceDb
+from cascade.cli.options import TraceDb, trace_url
 
 
 def grade(
@@ -17,9 +17,9 @@ def grade(
     trace_db: TraceDb = None,
 ) -> None:
     """Grade the answer of RUN, or, if it gave none, its best draft. The newest grade counts."""
-    from cascade.trace.store import TraceStore, default_url
+    from cascade.trace.store import TraceStore
 
-    with TraceStore(default_url() if trace_db is None else trace_db, create=False) as store:
+    with TraceStore(trace_url(trace_db), create=False) as store:
         newest = store.runs(limit=1) if run == "last" else []
         given = store.grade(newest[0].run if newest else run, verdict == "right", by=by, note=note)
         before = len(store.grades(given.run)) - 1

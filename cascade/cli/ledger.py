@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cascade.cli.options import Json, TraceDb, print_json
+from cascade.cli.options import Json, TraceDb, print_json, trace_url
 
 KeyFile = Annotated[
     Path | None,
@@ -25,11 +25,10 @@ def verify(
 ) -> None:
     """Check that no stored run or grade was edited, removed or reordered; exit status 1 if one was."""
     from cascade.trace.ledger import read_key
-    from cascade.trace.store import default_url
     from cascade.trace.verify import verify as check
 
     key = read_key(key_file)
-    found = check(default_url() if trace_db is None else trace_db, anchor=anchor, key=key)
+    found = check(trace_url(trace_db), anchor=anchor, key=key)
     if json_:
         print_json(found.model_dump(mode="json"))
     else:
@@ -60,10 +59,9 @@ def _summary(found: dict[str, int], *, signed: bool, anchored: bool) -> str:
 
 def head(json_: Json = False, trace_db: TraceDb = None) -> None:
     """Print the last link of the ledger: kept elsewhere, it is an anchor for `verify`."""
-    from cascade.trace.store import default_url
     from cascade.trace.verify import read_head
 
-    last = read_head(default_url() if trace_db is None else trace_db)
+    last = read_head(trace_url(trace_db))
     if json_:
         print_json({"entry": last.seq, "head": str(last)})
     else:
@@ -72,8 +70,8 @@ def head(json_: Json = False, trace_db: TraceDb = None) -> None:
 
 def upgrade(trace_db: TraceDb = None) -> None:
     """Bring a trace database of an older cascade up to date; writing to it does the same."""
-    from cascade.trace.store import TraceStore, default_url
+    from cascade.trace.store import TraceStore
     from cascade.trace.tables import SCHEMA_VERSION
 
-    with TraceStore(default_url() if trace_db is None else trace_db) as store:
+    with TraceStore(trace_url(trace_db)) as store:
         print(f"{store.location} has schema version {SCHEMA_VERSION}")

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cascade.cli.options import TraceDb, trace_url
 from cascade.cli.replay import utc
 from cascade.cli.tightening import Audited, reset, tighten
 from cascade.cli.watching import Watched, collect
 from cascade.config.load import LoadedGraph, load_graph
 from cascade.errors import ConfigError, RequestError
+from cascade.files import replace_file
 from cascade.policy.tighten import Tightened
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def monitor(
         bool, typer.Option("--reset", help="Go back to the graph's own thresholds, and compare nothing.")
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    trace_db: Annotated[str | None, typer.Option(help="Trace store: SQLAlchemy URL or file.")] = None,
+    trace_db: TraceDb = None,
 ) -> None:
     """Compare the stored runs of GRAPH with each stage's calibration data; exit status 3 if one drifted."""
     loaded = load_graph(graph)
@@ -55,10 +57,9 @@ def monitor(
     from cascade.policy.drift import read_references
     from cascade.trace.history import history
     from cascade.trace.queries import RunFilter
-    from cascade.trace.store import default_url
 
     given = read_references(reference) if reference else None
-    url = default_url() if trace_db is None else trace_db
+    url = trace_url(trace_db)
     version = f"{loaded.graph.name}@{loaded.digest}"
     where = RunFilter(graph=version, since=utc(since))
     stages = collect(loaded, history(url, where), given=given, dated=since is None)
@@ -171,8 +172,9 @@ def _write(path: Path, version: str, stages: list[Watched]) -> None:
     if not found:
         raise RequestError(f"{path}: not written: no stored run of {version} has a score")
     written = datetime.now(UTC).isoformat(timespec="seconds")
+    text = References(graph=version, written=written, stages=found).model_dump_json() + "\n"
     try:
-        path.write_text(References(graph=version, written=written, stages=found).model_dump_json() + "\n")
+        replace_file(path, text.encode())
     except OSError as error:
         raise RequestError(f"{path}: {error.strerror}; give a writable file for --write-reference") from None
 

@@ -17,6 +17,13 @@ TraceDb = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
+def trace_url(given: str | None) -> str:
+    """Return where the traces are: what --trace-db says, else the default."""
+    from cascade.trace.store import default_url
+
+    return default_url() if given is None else given
+
+
 def print_json(value: object) -> None:
     """Print `value` as JSON."""
     # Escaped where the terminal could not print it: a stored text may hold anything.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from cascade.cli.options import TraceDb, trace_url
 from cascade.cli.rows import read_rows
 from cascade.errors import RequestError
 
@@ -34,7 +35,7 @@ def outcomes(
         str | None, typer.Option(help="For --from-traces: only runs of this graph, NAME or NAME@DIGEST.")
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Rows in flight at once.")] = 8,
-    trace_db: Annotated[str | None, typer.Option(help="Trace store: SQLAlchemy URL or file.")] = None,
+    trace_db: TraceDb = None,
 ) -> None:
     """Ask every model of GRAPH about labelled rows, or take graded runs, and write an outcome table."""
     if from_traces:
@@ -52,11 +53,11 @@ def _from_traces(grades: Path | None, graph_name: str | None, out: Path, trace_d
 
     from cascade.evaluate.graded import graded_row, read_grades, stored_grades
     from cascade.evaluate.outcomes import from_rows, write_outcomes
-    from cascade.trace.store import TraceStore, default_url
+    from cascade.trace.store import TraceStore
 
     if grades is not None and graph_name is not None:
         raise RequestError("--grades names the runs; leave out --graph-name")
-    with TraceStore(default_url() if trace_db is None else trace_db, create=False) as store:
+    with TraceStore(trace_url(trace_db), create=False) as store:
         read = read_grades(grades) if grades is not None else stored_grades(store, graph_name)
         by_run = groupby(sorted(read, key=lambda grade: grade.run), lambda grade: grade.run)
         rows = [graded_row(store.get(run), list(own)) for run, own in by_run]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cascade.cli.options import TraceDb, trace_url
 from cascade.config.change import change_graph
 from cascade.config.load import LoadedGraph, load_graph
 from cascade.errors import RequestError
@@ -41,7 +42,7 @@ def replay(
     since: Annotated[str | None, typer.Option(help="Only runs that started then or later: ISO 8601.")] = None,
     status: Annotated[Status | None, typer.Option(help="Only runs with this status.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    trace_db: Annotated[str | None, typer.Option(help="Trace store: SQLAlchemy URL or file.")] = None,
+    trace_db: TraceDb = None,
 ) -> None:
     """Decide stored runs of GRAPH anew, by other thresholds, limits or a policy; no model is called."""
     loaded = load_graph(graph)
@@ -51,9 +52,8 @@ def replay(
     from cascade.trace.queries import RunFilter
     from cascade.trace.replay import Scene
     from cascade.trace.replay import replay as decide_anew
-    from cascade.trace.store import default_url
 
-    url = default_url() if trace_db is None else trace_db
+    url = trace_url(trace_db)
     where = RunFilter(graph=graph_name or loaded.graph.name, status=status, since=utc(since))
     price = _prices(changed, url, where)
     seconds = loaded.graph.limits.seconds

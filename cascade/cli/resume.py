@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from cascade.cli.options import Json, TraceDb, trace_url
 from cascade.cli.rows import Row, result_row
 from cascade.cli.summary import heading, line
 from cascade.errors import RequestError
@@ -20,8 +21,8 @@ def resume(
     graph: Annotated[
         Path | None, typer.Option(help="Graph file; default: the one that the run was begun with.")
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
-    trace_db: Annotated[str | None, typer.Option(help="Trace store: SQLAlchemy URL or file.")] = None,
+    json_: Json = False,
+    trace_db: TraceDb = None,
 ) -> None:
     """Give ANSWER to the waiting run RUN, which another process may have begun, and finish it."""
     from cascade.runtime import Cascade
@@ -38,9 +39,8 @@ def resume(
 
 def _graph_of(run: str, trace_db: str | None) -> Path:
     from cascade.graph.checkpoints import open_checkpoints
-    from cascade.trace.store import default_url
 
-    waiting = open_checkpoints(trace_db or default_url())
+    waiting = open_checkpoints(trace_url(trace_db))
     try:
         found = waiting.get_tuple({"configurable": {"thread_id": run}})
     finally:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cascade.cli.batch import Output, open_output, written
+from cascade.cli.options import Json, TraceDb
 from cascade.cli.rows import Row, read_rows, result_row
 from cascade.cli.summary import heading, line, print_summary, summarise
 from cascade.errors import RequestError
@@ -38,10 +39,10 @@ def run(
         typer.Option(help="Write result rows to this .jsonl file; goes on with a stopped batch."),
     ] = None,
     restart: Annotated[bool, typer.Option(help="Begin a stopped batch anew.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    json_: Json = False,
     local_only: Annotated[bool, typer.Option(help="Call no model that is not local.")] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight at once.")] = 8,
-    trace_db: Annotated[str | None, typer.Option(help="Trace store: SQLAlchemy URL or file.")] = None,
+    trace_db: TraceDb = None,
     watch: Annotated[bool, typer.Option("--watch", help="Draw the graph at work, on stderr.")] = False,
     otel: Annotated[bool, typer.Option(help="Send spans to the collector of OTEL_EXPORTER_OTLP_*.")] = False,
 ) -> None:

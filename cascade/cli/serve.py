@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cascade.cli.options import TraceDb, trace_url
 from cascade.cli.ui import listen
 from cascade.errors import CascadeError, ConfigError
 
@@ -25,7 +27,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def serve(
     graphs: Annotated[list[Path], typer.Argument(help="Graph files; each is a model.", metavar="GRAPH...")],
-    trace_db: Annotated[str | None, typer.Option(help="Trace store: SQLAlchemy URL or file.")] = None,
+    trace_db: TraceDb = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; the default is this machine only.")
     ] = "127.0.0.1",
@@ -52,9 +54,9 @@ def serve(
     from cascade.config.load import load_graph
     from cascade.runtime import Cascade
     from cascade.telemetry import export
-    from cascade.trace.store import TraceStore, default_url
+    from cascade.trace.store import TraceStore
 
-    url = default_url() if trace_db is None else trace_db
+    url = trace_url(trace_db)
     ring = None if keys is None else Keyring(keys)
     board, metrics = Board(), Metrics()
     with ExitStack() as stack:
@@ -102,6 +104,7 @@ def _run(app: FastAPI, listener: socket.socket, drain: float) -> None:
         app, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
         timeout_graceful_shutdown=max(1, round(drain)),
     )  # fmt: skip
+    gc.freeze()  # as in `cascade ui`
     # After it has drained, uvicorn raises SIGTERM again: leave through the stores still to be closed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[listener])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cascade.cli import archive, ledger
-from cascade.cli.options import Json, TraceDb, print_json
+from cascade.cli.options import Json, TraceDb, print_json, trace_url
 from cascade.records import Call, Result, Rule, Status, Step
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ def _get(run: str, trace_db: str | None) -> Result:
 
 
 def _open(trace_db: str | None) -> TraceStore:
-    from cascade.trace.store import TraceStore, default_url
+    from cascade.trace.store import TraceStore
 
-    return TraceStore(default_url() if trace_db is None else trace_db, create=False)
+    return TraceStore(trace_url(trace_db), create=False)
 
 
 def _console() -> Console:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cascade.cli.options import TraceDb, trace_url
 from cascade.errors import CascadeError
 
 if TYPE_CHECKING:
@@ -21,12 +23,7 @@ def ui(
     graphs: Annotated[
         list[Path] | None, typer.Argument(help="Graph files to draw runs in.", metavar="[GRAPH]...")
     ] = None,
-    trace_db: Annotated[
-        str | None,
-        typer.Option(
-            help="Trace store: SQLAlchemy URL or file; default: CASCADE_TRACE_DB, else your data folder."
-        ),
-    ] = None,
+    trace_db: TraceDb = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; the default is this machine only.")
     ] = "127.0.0.1",
@@ -35,7 +32,7 @@ def ui(
 ) -> None:
     """Look at stored runs in a browser: why each was answered as it was, and what it cost."""
     from cascade.config.load import load_graph
-    from cascade.trace.store import TraceStore, default_url
+    from cascade.trace.store import TraceStore
 
     loaded = [load_graph(path) for path in graphs or []]
     try:
@@ -43,7 +40,7 @@ def ui(
     except ImportError as error:
         raise CascadeError(f"cascade ui needs {error.name}; pip install 'cascade[serve]'") from error
     listener = listen(host, port)
-    with listener, TraceStore(default_url() if trace_db is None else trace_db, create=False) as store:
+    with listener, TraceStore(trace_url(trace_db), create=False) as store:
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{listener.getsockname()[1]}/"
         print(f"traces of {store.location} at {url}  (Ctrl-C ends)", flush=True)
@@ -77,6 +74,8 @@ def _has_display() -> bool:
 def _serve(app: FastAPI, listener: socket.socket) -> None:
     import uvicorn
 
+    # What is loaded now stays: the collector need not go through it again for each page of many rows.
+    gc.freeze()
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, lifespan="off"
     )

@@ -60,11 +60,11 @@ def _box(graph: Graph, stage: Stage) -> Box:
         lines.append(f"gate: {_gate(stage)}, asks the best {gate.top}")
     if stage.samples > 1:
         lines.append(f"{stage.samples} samples each")
-    if check is None:
-        return Box(_key(graph, stage.name), "asks", tuple(lines), "unchecked")
-    signal = "" if check.by == "agreement" else f" {check.signal}"
-    lines.append(f"checked by {check.by}{signal}" + (", calibrated" if check.calibration else ""))
-    return Box(_key(graph, stage.name), "asks", tuple(lines), f"≥ {stage.accept:g}")
+    if check is not None:
+        signal = "" if check.by == "agreement" else f" {check.signal}"
+        lines.append(f"checked by {check.by}{signal}" + (", calibrated" if check.calibration else ""))
+    accepts = "unchecked" if stage.accept is None else f"≥ {stage.accept:g}"
+    return Box(_key(graph, stage.name), "asks", tuple(lines), "by policy" if graph.policy else accepts)
 
 
 def _gate(stage: Stage) -> str:
@@ -80,17 +80,18 @@ def _arrows(graph: Graph, stage: Stage) -> list[Arrow]:
     labels: dict[str, list[str]] = {}
     for candidate, target in (gate.to or {}).items() if gate is not None else ():
         labels.setdefault(_key(graph, target), []).append(candidate)
-    labels.setdefault(GIVE_UP if after is None else _key(graph, after), []).append(_otherwise(stage))
+    labels.setdefault(GIVE_UP if after is None else _key(graph, after), []).append(_otherwise(graph, stage))
     return [Arrow(source, target, " / ".join(texts)) for target, texts in labels.items()]
 
 
-def _otherwise(stage: Stage) -> str:
+def _otherwise(graph: Graph, stage: Stage) -> str:
     """When a stage neither answers nor branches."""
     gate = stage.gate
     unsure = f"gate < {gate.accept:g}" if gate is not None and gate.accept is not None else ""
     if gate is not None and gate.to:
         return unsure or "gate fails"
     check = "no answer" if stage.accept is None else f"< {stage.accept:g}"
+    check = "otherwise" if graph.policy else check
     return f"{unsure} / {check}" if unsure else check
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from cascade.config.gguf import read_tasks
 from cascade.config.messages import suggest
 from cascade.config.schema import HumanModel, LlamaCppModel, ModelConfig, OpenAIModel, ScriptedModel
 from cascade.errors import ConfigError, ModelError
+from cascade.files import replace_file
 
 EXPERTS = Path(__file__).resolve().parents[1] / "experts"
 HASH_CACHE_BYTES = 64 << 20  # hashes of larger files are kept: reading gigabytes takes seconds
@@ -278,8 +278,5 @@ def _file_sha256(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     with contextlib.suppress(OSError):  # without a cache the next look is slow, not wrong
-        note.parent.mkdir(parents=True, exist_ok=True)
-        draft = note.with_name(f"{key}.{os.getpid()}")
-        draft.write_text(digest, encoding="ascii")
-        draft.replace(note)
+        replace_file(note, digest.encode())
     return digest

@@ -18,19 +18,14 @@ from cascade.engine.adapter import attach
 from cascade.engine.binding import api, first_error, forget_errors, logits_address
 from cascade.engine.failure import DecodeError
 from cascade.engine.finite import check_finite
-from cascade.engine.shape import Shape
+from cascade.engine.pages import large_pages
+from cascade.engine.shape import MAX_BATCH, MAX_BRANCHES, Shape
 from cascade.engine.state import lasting, refit
 from cascade.errors import ModelError
-
-__all__ = ["MAX_BATCH", "MAX_BRANCHES", "Context", "Shape"]
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
-
-MAX_BATCH = 512
-MAX_BRANCHES = 255  # of 256 sequence ids; more make llama.cpp abort
-_OUTPUT_FLOATS = 2**24  # 64 MiB of logits in one decode
 
 
 class Context:
@@ -56,20 +51,22 @@ class Context:
         """
         if not 0 <= shape.branches <= MAX_BRANCHES:
             raise ModelError(f"{shape.branches} branches; a context has at most {MAX_BRANCHES}")
-        self.shape, self.lent = shape, False
-        self.held = np.empty(0, np.int32)
+        self.shape, self.lent, self.held = shape, False, np.empty(0, np.int32)
         self.n_vocab, self._model, self._adapter = n_vocab, model, adapter
         # A non-causal model must see the whole prompt in one micro-batch, else llama.cpp aborts.
         self.n_batch = min(shape.n_ctx, MAX_BATCH) if causal else shape.n_ctx
-        floats = _OUTPUT_FLOATS * (2 if shape.branches else 1)  # a tree needs a row of every token
-        self.max_outputs = max(1, min(self.n_batch, max(shape.slots, floats // n_vocab)))
+        self.max_outputs = max(1, min(self.n_batch, shape.rows(n_vocab)))
         self.n_outputs = self._count = self._pending = 0
+        self._view: tuple[tuple[int, int], FloatArray] | None = None  # making it costs 60 µs after a decode
         self._make_batch()
         self._open()
 
     def _open(self) -> None:
+        if self.shape.sequences > self.max_outputs:  # llama.cpp aborts
+            raise ModelError(f"{self.shape.sequences} sequences, {self.max_outputs} logits rows; raise n_ctx")
         forget_errors()
-        self._handle = api.llama_init_from_model(self._model, self._params())
+        with large_pages():
+            self._handle = api.llama_init_from_model(self._model, self._params())
         if not self._handle:
             raise ModelError(
                 f"llama.cpp cannot make a context of {self.shape.n_ctx} tokens: {first_error()}; lower n_ctx"
@@ -206,9 +203,11 @@ class Context:
         address = logits_address(self._handle)
         if not address or not 0 < count <= self.n_outputs:
             raise ModelError(f"llama.cpp has no {count} logits rows; the last decode gave {self.n_outputs}")
-        buffer = (ctypes.c_float * (count * self.n_vocab)).from_address(address)
-        rows: FloatArray = np.ctypeslib.as_array(buffer).reshape(count, self.n_vocab)
-        return rows
+        if self._view is None or self._view[0] != (address, self.n_outputs):
+            buffer = (ctypes.c_float * (self.n_outputs * self.n_vocab)).from_address(address)
+            rows = np.ctypeslib.as_array(buffer).reshape(self.n_outputs, self.n_vocab)
+            self._view = (address, self.n_outputs), rows
+        return self._view[1][:count]
 
     def rows(self, count: int = 1) -> FloatArray:
         """Return `logits(count)`, checked.

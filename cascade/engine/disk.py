@@ -6,10 +6,8 @@ the checksum is right, and a file appears whole or not at all.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-import os
 from collections.abc import Generator
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from cascade.engine.generate import decode
 from cascade.engine.scheduler import Scheduler
 from cascade.engine.sequence import Sequence
 from cascade.engine.ticket import Ticket
+from cascade.files import replace_file
 
 IntArray = npt.NDArray[np.int32]
 ByteArray = npt.NDArray[np.uint8]
@@ -54,18 +53,10 @@ class PrefixFiles:
     def save(self, tokens: IntArray, state: ByteArray) -> None:
         """Write the state of `tokens`; a folder that cannot be written costs a warning."""
         path = self._path(tokens)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
         data = state.tobytes()
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with draft.open("wb") as file:
-                file.write(self._digest(tokens, data) + data)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
+            replace_file(path, self._digest(tokens, data) + data)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
             _log.warning("%s cannot be written: %s", path, error.strerror)
 
     def _path(self, tokens: IntArray) -> Path:

@@ -150,7 +150,7 @@ class _Draft:
         self.first = self.first or self.last
         measure = self._measure
         measure.read(row)
-        token = self._sampler.choose(self._context.handle, index, row)
+        token = self._sampler.choose(self._context.handle, index, row, measure.best)
         if self._weights.ends(token):
             self.finish = "stop"
             return None

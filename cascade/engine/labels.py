@@ -14,8 +14,9 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from cascade.engine.context import MAX_BRANCHES, Context
+from cascade.engine.context import Context
 from cascade.engine.finite import NOT_FINITE
+from cascade.engine.shape import MAX_BRANCHES
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 
@@ -117,14 +118,15 @@ class LabelTree:
         """Return the log-probability of every label in nats, shape (labels,); yields between decodes.
 
         Args:
-            context: holds the prompt in sequence 0.
+            context: holds the prompt in sequence 0; with fewer branches than the tree it takes more waves.
             n_prompt: tokens of the prompt.
             row: logits after the prompt's last token, shape (vocabulary,).
         """
         conditional = np.zeros(len(self.token))
         self._read(conditional, [ROOT], row[None])
-        for first in range(0, len(self._tips), max(1, self.branches)):
-            tips = self._tips[first : first + self.branches]
+        width = min(self.branches, context.shape.branches)
+        for first in range(0, len(self._tips), max(1, width)):
+            tips = self._tips[first : first + width]
             wave = self._wave(tips)
             context.fork(len(tips))
             nodes = [node for node in self.inner if node in wave]

@@ -61,22 +61,23 @@ class Sampler:
         self._chain = None if sampling.temperature <= _GREEDY else _chain(sampling)
         self._candidates = np.zeros(weights.n_vocab if self._grammar else 0, CANDIDATE)
 
-    def choose(self, handle: Any, index: int, row: FloatArray) -> int:
+    def choose(self, handle: Any, index: int, row: FloatArray, best: int) -> int:
         """Return the next token and take note of it.
 
         Args:
             handle: llama.cpp's context.
             index: which output of its last decode to sample from.
             row: that output's logits, finite, shape (vocabulary,).
+            best: the first of its largest.
 
         Raises:
             ModelError: the grammar allows no token here, or has become too ambiguous to follow.
         """
         if self._grammar is None:
             if self._chain is None:
-                return int(row.argmax())
+                return best
             return int(api.llama_sampler_sample(self._chain, handle, index))
-        token = int(row.argmax()) if self._chain is None else self._draw(row)
+        token = best if self._chain is None else self._draw(row)
         if not self._grammar.allows(token):
             token = self._best_allowed(row) if self._chain is None else self._draw(row, self._grammar)
         self._grammar.accept(token)

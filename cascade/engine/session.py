@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from cascade.config.gguf import TASKS_KEY
 from cascade.config.schema import LlamaCppModel
-from cascade.engine.context import Shape
 from cascade.engine.disk import PrefixFiles, fetch
 from cascade.engine.finite import check_finite
 from cascade.engine.generate import Wishes, decode, generate, prefill
@@ -29,6 +28,7 @@ from cascade.engine.scheduler import Scheduler
 from cascade.engine.search import find_best
 from cascade.engine.sequence import Sequence as Decoded
 from cascade.engine.sequence import Watch
+from cascade.engine.shape import Shape, most_branches
 from cascade.engine.similar import Similar
 from cascade.engine.stats import Running
 from cascade.engine.tasks import Task, read_task
@@ -161,7 +161,8 @@ class Session:
         if tree is not None and tree.inner:
             # The cells of all inner nodes come on top: the prompt may use the whole limit.
             cells = self._limit + len(tree.inner)
-            return Shape(cells, self._threads, tree.branches, flash=flash, adapter=lora)
+            branches = min(tree.branches, most_branches(cells, self.weights.n_vocab))
+            return Shape(cells, self._threads, branches, flash=flash, adapter=lora)
         if config.reproducible:
             return Shape(self._limit, self._threads, adapter=lora)
         if self._task is not None or not self.weights.causal:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+MAX_BATCH = 512
+MAX_BRANCHES = 255  # of 256 sequence ids; more make llama.cpp abort
+_OUTPUT_FLOATS = 2**24  # 64 MiB of logits in one decode
+
 
 class Shape(NamedTuple):
     """How a context is made.
@@ -32,3 +36,13 @@ class Shape(NamedTuple):
     def sequences(self) -> int:
         """Sequence ids that the context has."""
         return max(self.slots, 1 + self.branches)
+
+    def rows(self, n_vocab: int) -> int:
+        """Logits rows of one decode that memory is spent on; a tree needs one of every token."""
+        return 2 * _OUTPUT_FLOATS // n_vocab if self.branches else max(self.slots, _OUTPUT_FLOATS // n_vocab)
+
+
+def most_branches(n_ctx: int, n_vocab: int) -> int:
+    """Return the most branches of a context: with the prompt, as many as it gives logits rows."""
+    rows = min(n_ctx, MAX_BATCH, Shape(n_ctx, 1, branches=1).rows(n_vocab))
+    return max(1, min(MAX_BRANCHES, rows - 1))

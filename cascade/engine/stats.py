@@ -30,12 +30,16 @@ class TokenStats(NamedTuple):
 
 
 class RowStats:
-    """Computes `TokenStats` in one pass over a row, with buffers that are allocated once."""
+    """Computes `TokenStats` in one pass over a row, with buffers that are allocated once.
+
+    Attributes:
+        best: the most probable token of the row that was read last, the first of equals.
+    """
 
     def __init__(self, n_vocab: int) -> None:
         self._shifted = np.empty(n_vocab, np.float32)
         self._exp = np.empty(n_vocab, np.float32)
-        self._best = 0
+        self.best = 0
         self._log_total = self._margin = self._entropy = 0.0
 
     def __call__(self, row: FloatArray, chosen: int) -> TokenStats:
@@ -54,12 +58,12 @@ class RowStats:
             ModelError: a logit is NaN or infinite.
         """
         shifted = self._shifted
-        best = self._best = int(row.argmax())  # of a NaN, if there is one
+        best = self.best = int(row.argmax())  # of a NaN, if there is one
         if not (math.isfinite(row[best]) and math.isfinite(row.min())):
             raise ModelError(NOT_FINITE)
         np.subtract(row, row[best], out=shifted)
         np.exp(shifted, out=self._exp)
-        total = float(self._exp.sum())
+        total = float(np.add.reduce(self._exp))  # `sum` is the same behind a Python function
         self._log_total = math.log(total)
         # Rounding may leave it a hair on the wrong side of zero.
         self._entropy = max(0.0, self._log_total - float(self._exp @ shifted) / total)

@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from cascade.engine.adapter import load_adapter
 from cascade.engine.binding import api, first_error, forget_errors
-from cascade.engine.context import Context, Shape
+from cascade.engine.context import Context
 from cascade.engine.embed import Embedder, pooling_of
 from cascade.engine.header import check_file
+from cascade.engine.pages import large_pages
 from cascade.engine.prefix import PrefixCache
 from cascade.engine.scheduler import Scheduler
+from cascade.engine.shape import Shape
 from cascade.engine.stats import RowStats
 from cascade.errors import ModelError
 
@@ -58,12 +60,14 @@ class Weights:
         params.load_mode = api.LLAMA_LOAD_MODE_NONE
         params.check_tensors = True  # else broken weights load and answer NaN
         forget_errors()
-        self._model = api.llama_model_load_from_file(os.fsencode(path), params)
+        with large_pages():
+            self._model = api.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise ModelError(f"llama.cpp cannot load it: {first_error()}; download or export it again")
         self._contexts: dict[Shape, Context] = {}
         self._schedulers: dict[Shape, Scheduler] = {}
         self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
         self.at_work = 0
         self._vocab = api.llama_model_get_vocab(self._model)
         self.size = int(api.llama_model_size(self._model))
@@ -166,7 +170,10 @@ class Weights:
 
     def ends(self, token: int) -> bool:
         """Whether `token` ends a generation."""
-        return bool(api.llama_vocab_is_eog(self._vocab, token))
+        known = self._ends.get(token)
+        if known is None:
+            known = self._ends[token] = bool(api.llama_vocab_is_eog(self._vocab, token))
+        return known
 
     def is_control(self, token: int) -> bool:
         """Whether `token` is a control token, such as `<|im_end|>`."""

@@ -27,6 +27,18 @@ _NUMBERS = ("correct", "quality", "cost_usd", "seconds", "confidence")
 Row = dict[str, Any] | RequestError
 
 
+def read_file(path: Path, expected: str) -> bytes:
+    """Return a file's bytes; `expected` says what to give where that is impossible.
+
+    Raises:
+        RequestError: the file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"{path}: {error.strerror}; give {expected}") from None
+
+
 def parse_file(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
     """Yield (line, row) of a file's bytes; a row that cannot be read is its error.
 

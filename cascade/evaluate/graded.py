@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from cascade.confidence.agreement import normalise
 from cascade.confidence.outcome import draft_of, recorded
 from cascade.errors import RequestError
-from cascade.evaluate.formats import parse_file
+from cascade.evaluate.formats import parse_file, read_file
 from cascade.evaluate.outcomes import is_field
 from cascade.records import Call, Result, Step
 from cascade.trace.queries import RunFilter
@@ -35,14 +35,10 @@ def read_grades(path: str | Path) -> list[Grade]:
         RequestError: the file cannot be read, or rows are wrong: all at once, each as `file:line: what`.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RequestError(f"{path}: {error.strerror}; give a .jsonl file of grades") from None
     grades: list[Grade] = []
     problems: list[str] = []
     taken: set[tuple[str, str | None]] = set()
-    for line, row in parse_file(path, data):
+    for line, row in parse_file(path, read_file(path, "a .jsonl file of grades")):
         problem = _problem(row)
         if problem is None and isinstance(row, dict):
             quality = float(row["correct"] if "correct" in row else row["quality"])

@@ -16,7 +16,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
-import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from cascade.errors import RequestError
-from cascade.evaluate.formats import format_rows, parse_file
+from cascade.evaluate.formats import format_rows, parse_file, read_file
+from cascade.files import replace_file
 from cascade.policy.table import Column, ModelOutcomes, Outcomes
 
 _LARGEST = 1e300  # infinities, and whole numbers that no float holds, are beyond it
@@ -44,11 +44,7 @@ def read_outcomes(path: str | Path) -> Outcomes:
         RequestError: the file cannot be read, or rows are wrong: all at once, each as `file:line: what`.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RequestError(f"{path}: {error.strerror}; give an outcome table ('cascade outcomes')") from None
-    return parse_outcomes(path, data)
+    return parse_outcomes(path, read_file(path, "an outcome table ('cascade outcomes')"))
 
 
 def parse_outcomes(path: Path, data: bytes) -> Outcomes:
@@ -77,12 +73,8 @@ def write_outcomes(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """
     path = Path(path)
     from_rows(rows, str(path))
-    data = format_rows(path, rows)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(data)
-        draft.replace(path)
+        replace_file(path, format_rows(path, rows))
     except OSError as error:
         raise RequestError(f"{path}: cannot be written: {error.strerror}") from error
 

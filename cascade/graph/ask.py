@@ -65,7 +65,7 @@ async def ask(
         raise PrivacyError(f"model {model.name!r} is not local and the request is local-only; not called")
     timeout = model.timeout if seconds is None else min(model.timeout, seconds)
     prompt = Prompt.of(request, role=role, sample=sample, timeout=timeout)
-    visit = _Visit(model, replace(prompt, stop_early=stop_early), guard)
+    visit = _Visit(model, replace(prompt, stop_early=stop_early) if stop_early else prompt, guard)
     start = time.perf_counter()
     cancelled: asyncio.CancelledError | None = None
     try:
@@ -159,7 +159,8 @@ def worst_cost(model: Model, request: Request) -> float:
 def _answer(outcome: Reply | ModelError, request: Request | None) -> dict[str, Any]:
     """Return the fields of a `Call` that an outcome decides; an answer to `request` must be valid, too."""
     if isinstance(outcome, ModelError):
-        return {"error": str(outcome), "meta": {"refused": outcome.refused} if outcome.refused else {}}
+        told = {"refused": outcome.refused, "run": outcome.run}
+        return {"error": str(outcome), "meta": {name: value for name, value in told.items() if value}}
     used = {"tokens_in": outcome.tokens_in, "tokens_out": outcome.tokens_out, "tokens": outcome.tokens}
     if outcome.meta.get("finish_reason") == "early_exit":
         why = f"stopped after {outcome.tokens_out} tokens: its confidence could no longer be enough"

@@ -6,16 +6,17 @@ import asyncio
 import operator
 from typing import Annotated, Any
 
-from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12: no JSON schema
 
 from cascade.config.schema import Stage
-from cascade.graph.stage import Plan, run_stages
+from cascade.graph.stage import Live, Plan, run_stages
 from cascade.records import Request, Step
 from cascade.requests import check_request
 
@@ -40,43 +41,54 @@ def compile_plan(plan: Plan, saver: BaseCheckpointSaver[Any] | None = None) -> C
     builder = StateGraph(State)
     builder.add_edge(START, graph.stages[0].name)
     for stage in graph.stages:
-        builder.add_node(stage.name, _node(plan, stage))
-        builder.add_conditional_edges(stage.name, _next, _targets(plan, stage))
+        builder.add_node(stage.name, _Node(plan, stage), destinations=_targets(plan, stage))
     waits = any(model.kind == "human" for model in graph.models.values())
     return builder.compile(checkpointer=(saver or InMemorySaver()) if waits else None, name=graph.name)
 
 
-def _node(plan: Plan, stage: Stage) -> RunnableLambda[State, State]:
-    async def run(state: State, config: RunnableConfig) -> State:
-        request = Request.model_validate(state["request"])
+class _Node(Runnable[State, Command[str]]):
+    """A stage as a node; a Runnable, since LangGraph has no synchronous calls of an async function.
+
+    It names the next node itself: LangGraph would run a synchronous branching function in a thread.
+    """
+
+    def __init__(self, plan: Plan, stage: Stage) -> None:
+        self._plan, self._stage = plan, stage
+
+    async def ainvoke(
+        self,
+        input: State,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        **_: Any,
+    ) -> Command[str]:
+        """Run the stage on a state; return what is new, and where to go."""
+        known = (config or {}).get("configurable", {})
+        request = Request.model_validate(input["request"])
         update: State = {}
-        if not state.get("trace") and (checked := check_request(request)) != request:
+        if not input.get("trace") and (checked := check_request(request)) != request:
             request = checked
             update["request"] = request.model_dump(mode="json")
-        trace = [Step.model_validate(step) for step in state.get("trace", [])]
-        write = get_stream_writer()
-        write({"stage": stage.name})
-        known = config.get("configurable", {})
-        name, began, left = (known.get(key) for key in ("thread_id", "began", "left"))
-        steps = await run_stages(
-            plan, stage, request, trace, lambda piece: write({"text": piece}), name, began, left
-        )
-        return {**update, "trace": [step.model_dump(mode="json") for step in steps]}
+        trace = [Step.model_validate(step) for step in input.get("trace", [])]
+        live: Live = known.get("live") or Live(run=known.get("thread_id"))
+        if live.on_text is None:
+            write = get_stream_writer()
+            live = live._replace(on_text=lambda piece: write({"text": piece}))
+        steps = await run_stages(self._plan, self._stage, request, trace, live)
+        update["trace"] = [step.model_dump(mode="json") for step in steps]
+        return Command(update=update, goto=steps[-1].decision.to or END)
 
-    def run_sync(state: State, config: RunnableConfig) -> State:
-        # LangGraph runs sync nodes in a worker thread that has no event loop of its own.
-        return asyncio.run(run(state, config))
-
-    return RunnableLambda(run_sync, afunc=run, name=stage.name)
-
-
-def _next(state: State) -> str:
-    target = state["trace"][-1]["decision"]["to"]
-    return END if target is None else str(target)
+    def invoke(
+        self,
+        input: State,  # noqa: A002
+        config: RunnableConfig | None = None,
+        **_: Any,
+    ) -> Command[str]:
+        """As `ainvoke`: LangGraph calls it in a worker thread that has no event loop of its own."""
+        return asyncio.run(self.ainvoke(input, config))
 
 
-def _targets(plan: Plan, stage: Stage) -> list[str]:
+def _targets(plan: Plan, stage: Stage) -> tuple[str, ...]:
     branches = list(stage.gate.to.values()) if stage.gate and stage.gate.to else []
     following = plan.graph.next_stage(stage.name)
     beyond = _targets(plan, plan.graph.stage(following)) if following and stage.hedge is not None else []
-    return list(dict.fromkeys([*branches, *([following] if following else []), *beyond, END]))
+    return tuple(dict.fromkeys([*branches, *([following] if following else []), *beyond, END]))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from cascade.config.schema import ModelConfig
 from cascade.errors import ModelError
@@ -46,18 +45,13 @@ class Guard:
         if self._breaker is not None and entry is not None:
             self._breaker.leave(entry, good)
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    def slot(self) -> AbstractAsyncContextManager[None]:
         """Hold one of the model's `concurrency` slots, after those that wait already.
 
         Raises:
             ModelError: the queue is full.
         """
-        if self._slots is None:
-            yield
-            return
-        async with self._slots.one():
-            yield
+        return nullcontext() if self._slots is None else self._slots.one()
 
     def _broken(self, why: str) -> str:
         return f"model {self._name!r} is left alone: its circuit breaker is {why}"

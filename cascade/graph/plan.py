@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from cascade.config.schema import Graph
+from cascade.config.resources import price_of
+from cascade.config.schema import Graph, Price
 from cascade.graph.guard import Guard
 from cascade.models.base import Model, deployments
 from cascade.policy.artifact import Policy
+from cascade.policy.baseline import baseline_model
 from cascade.policy.calibrate import Calibration
 
 if TYPE_CHECKING:
@@ -31,6 +33,14 @@ class Plan:
     policy: Policy | None = None
     tightened: Mapping[str, str] = field(default_factory=dict)
     book: BudgetBook | None = field(default=None, repr=False)
+
+    @cached_property
+    def baseline(self) -> tuple[str, Price] | None:
+        """The model that savings are measured against, and its price; None if no model costs anything."""
+        prices = {name: price_of(model) for name, model in self.graph.models.items()}
+        name = baseline_model(self.graph, prices)
+        price = prices[name] if name is not None else None
+        return None if name is None or price is None else (name, price)
 
     @cached_property
     def guards(self) -> dict[str, tuple[Guard, ...]]:

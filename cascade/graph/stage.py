@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from cascade.config.schema import Stage
 from cascade.graph.plan import Plan
@@ -14,18 +15,33 @@ from cascade.policy.budget import Spend, spent
 from cascade.policy.decide import stopped
 from cascade.records import Decision, Request, Step
 
-__all__ = ["Plan", "run_stage", "run_stages"]
+__all__ = ["Live", "Plan", "run_stage", "run_stages"]
+
+
+class Live(NamedTuple):
+    """What the stages of a run know of it, and whom they tell.
+
+    Attributes:
+        run: its id; without one nothing is audited.
+        began: `time.perf_counter()` when it began; without it stages count as if one began where the one
+            before ended.
+        on_text: receives the answer piece by piece, only from a stage that accepts without a check.
+        entered: is told the name of each stage that starts.
+        left: receives the steps, by rule `cancelled`, of stages that are cancelled at work.
+    """
+
+    run: str | None = None
+    began: float | None = None
+    on_text: OnText | None = None
+    entered: Callable[[str], object] = str
+    left: list[Step] | None = None
+
+
+ALONE = Live()
 
 
 async def run_stage(
-    plan: Plan,
-    stage: Stage,
-    request: Request,
-    trace: Sequence[Step],
-    on_text: OnText | None = None,
-    run: str | None = None,
-    began: float | None = None,
-    left: list[Step] | None = None,
+    plan: Plan, stage: Stage, request: Request, trace: Sequence[Step], live: Live = ALONE
 ) -> Step:
     """Ask the models of `stage` and decide what happens next.
 
@@ -34,30 +50,19 @@ async def run_stage(
         stage: the stage to run.
         request: what is asked.
         trace: the steps so far; what is left of the limits follows from them.
-        on_text: receives the answer piece by piece, only if the stage accepts without a check.
-        run: the run's id; without one nothing is audited.
-        began: `time.perf_counter()` when the run began; without it stages count as if one began where the
-            one before ended.
-        left: receives the step, by rule `cancelled`, if this task is cancelled while models are asked.
+        live: the run that it belongs to.
     """
-    turn = _turn(plan, stage, request, trace, run, began)
+    turn = _turn(plan, stage, request, trace, live)
     try:
-        return turn.step(await turn.decide(on_text))
+        return turn.step(await turn.decide(live.on_text))
     except asyncio.CancelledError:
-        if left is not None:
-            left.append(turn.step(stopped("cancelled", None)))
+        if live.left is not None:
+            live.left.append(turn.step(stopped("cancelled", None)))
         raise
 
 
 async def run_stages(
-    plan: Plan,
-    stage: Stage,
-    request: Request,
-    trace: Sequence[Step],
-    on_text: OnText | None = None,
-    run: str | None = None,
-    began: float | None = None,
-    left: list[Step] | None = None,
+    plan: Plan, stage: Stage, request: Request, trace: Sequence[Step], live: Live = ALONE
 ) -> list[Step]:
     """Run `stage`; where it has a `hedge`, the next one too if it takes longer. See `run_stage`.
 
@@ -65,20 +70,21 @@ async def run_stages(
     """
     after = plan.graph.next_stage(stage.name)
     if stage.hedge is None or after is None:
-        return [await run_stage(plan, stage, request, trace, on_text, run, began, left)]
-    one = _turn(plan, stage, request, trace, run, began)
+        return [await run_stage(plan, stage, request, trace, live)]
+    one = _turn(plan, stage, request, trace, live)
     first = asyncio.create_task(one.decide(None))
     turns = {first: one}
     try:
         if not (await asyncio.wait({first}, timeout=stage.hedge))[0]:
-            two = _turn(plan, plan.graph.stage(after), request, trace, run, began, beside=one)
+            two = _turn(plan, plan.graph.stage(after), request, trace, live, beside=one)
             if two.admission() is None:
+                live.entered(after)
                 turns[asyncio.create_task(two.decide(None))] = two
         return await _race(turns)
     except asyncio.CancelledError:
         await _stop(turns, None)
-        if left is not None:
-            left += [turn.step(stopped("cancelled", None)) for turn in turns.values()]
+        if live.left is not None:
+            live.left.extend(turn.step(stopped("cancelled", None)) for turn in turns.values())
         raise
     finally:
         await _stop(turns, None)
@@ -119,18 +125,18 @@ def _turn(
     stage: Stage,
     request: Request,
     trace: Sequence[Step],
-    run: str | None,
-    began: float | None,
+    live: Live,
     beside: Turn | None = None,
 ) -> Turn:
     """Return the turn of `stage`; what a turn `beside` it may still cost is priced as used."""
     now, used, limit = time.perf_counter(), spent(trace), plan.graph.limits.seconds
     deadline = None if limit is None else now + limit - used.seconds
-    began = now - used.seconds if began is None else began
+    began = now - used.seconds if live.began is None else live.began
     if beside is None:
-        return Turn(plan, stage, request, used, deadline, run, began, trace)
+        live.entered(stage.name)
+        return Turn(plan, stage, request, used, deadline, live.run, began, trace)
     worst = beside.purse.worst
     both = Spend(used.cost_usd + worst.cost_usd, used.seconds, used.calls + worst.calls)
-    turn = Turn(plan, stage, request, both, beside.deadline, run, began, trace)
+    turn = Turn(plan, stage, request, both, beside.deadline, live.run, began, trace)
     beside.purse.beside = turn.purse
     return turn

@@ -56,11 +56,11 @@ class Turn:
         skipped = policy and steer.skip(policy, self.plan.graph, self.stage, self.request.text)
         if skipped:
             return skipped
-        usable, refused = self._usable()
+        usable, worst, refused = self._usable()
         if refused is not None:
             return refused
         try:
-            shortfall = await self.purse.open(self.worst(usable))
+            shortfall = await self.purse.open(worst)
             if shortfall is not None:
                 return over_budget(self.plan.graph, self.stage, shortfall)
             return await self._work(usable, on_text)
@@ -69,15 +69,7 @@ class Turn:
 
     def admission(self) -> Decision | None:
         """Return the decision that the stage may not start now, or None if it may."""
-        return self._usable()[1]
-
-    def worst(self, usable: Sequence[str]) -> Spend:
-        """Return what the stage may use at worst if it asks among `usable`."""
-
-        def price(name: str) -> float:
-            return worst_cost(self.plan.models[name], self.request)
-
-        return worst_case(self.stage, self._gate(), usable, price)
+        return self._usable()[2]
 
     def step(self, decision: Decision) -> Step:
         """Return the step that the stage has come to."""
@@ -115,8 +107,8 @@ class Turn:
     def _gate(self) -> list[str]:
         return [self.stage.gate.model] if isinstance(self.stage.gate, ClassifierGate) else []
 
-    def _usable(self) -> tuple[list[str], Decision | None]:
-        """Return the stage's models that may be asked now, or the decision that none may."""
+    def _usable(self) -> tuple[list[str], Spend, Decision | None]:
+        """Return the stage's models that may be asked now, what they may cost, or why none may."""
         models, ask_names, gate = self.plan.models, self.stage.ask, self._gate()
         here = [name for name in ask_names if models[name].local or not self.request.local_only]
         missing = {name: self.plan.unavailable(name) for name in [*gate, *here]}
@@ -126,6 +118,7 @@ class Turn:
         broken = {name: None if missing[name] else self.plan.broken(name) for name in [*gate, *here]}
         usable = [name for name in here if missing[name] is None and broken[name] is None]
         needed = gate if usable or not ask_names else [*gate, *here]
+        worst = worst_case(self.stage, gate, usable, lambda name: worst_cost(models[name], self.request))
         refused = admit(
             self.plan.graph,
             self.stage,
@@ -134,9 +127,9 @@ class Turn:
             unavailable=[reason for name in needed if (reason := missing[name])],
             broken=[reason for name in needed if (reason := broken[name])],
             used=self.used,
-            worst=self.worst(usable),
+            worst=worst,
         )
-        return usable, refused
+        return usable, worst, refused
 
     async def _ask_gate(self, name: str) -> Reply | None:
         attempts: list[Attempt] = []
@@ -161,7 +154,7 @@ class Turn:
             for sample in range(samples)
         ]
         try:
-            await asyncio.gather(*todo)
+            await (todo[0] if len(todo) == 1 else asyncio.gather(*todo))  # one needs no task of its own
         finally:  # in the order of the models and samples, whichever ended first
             for found in attempts:
                 self._record(found)
@@ -210,10 +203,10 @@ class Turn:
         """Return what stops a draft of this stage that can no longer be accepted, where that can be known."""
         check, accept = self.stage.confidence, self.stage.accept
         config, most = self.plan.graph.models.get(name), self._most(name)
-        # The tokens of a stop string are cut off again: they count now, and not in the end.
-        policy = self.plan.policy  # which judges by more than the running statistics
+        policy = self.plan.policy
         if policy is not None and steer.place(policy, self.stage) is not None:
-            return None
+            return None  # it judges by more than the running statistics
+        # The tokens of a stop string are cut off again: they count now, and not in the end.
         if not self.stage.early_exit or most is None or getattr(config, "stop", None):
             return None
         if not isinstance(check, LogprobConfidence) or accept is None:

@@ -219,18 +219,28 @@ class _Bounded(httpx2.AsyncByteStream):
 
     def __init__(self, body: httpx2.AsyncByteStream) -> None:
         self._body = body
+        self._chunks = self._read()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
-        async for chunk in self._body:
-            size += len(chunk)
-            if size > MAX_ANSWER_BYTES:
-                raise httpx2.ReadError(f"it sent more than {MAX_ANSWER_BYTES >> 20} MB")
-            yield chunk
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
 
     async def aclose(self) -> None:
-        """Close the body."""
+        """Close the body, and its generators now: collected later, they would end in some other thread."""
+        await self._chunks.aclose()
         await self._body.aclose()
+
+    async def _read(self) -> AsyncGenerator[bytes]:
+        size = 0
+        chunks = aiter(self._body)
+        try:
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > MAX_ANSWER_BYTES:
+                    raise httpx2.ReadError(f"it sent more than {MAX_ANSWER_BYTES >> 20} MB")
+                yield chunk
+        finally:
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
 
 
 async def _bound(response: httpx2.Response) -> None:

@@ -78,8 +78,8 @@ class OpenAI:
         if problem := self.unavailable():
             raise ModelError(problem)
         live = on_text if self._labels is None else None
-        answer = await self._exchange(prompt, live)
-        reply = self._reply(answer, self.worst_case(prompt))
+        worst = self.worst_case(prompt)
+        reply = self._reply(await self._exchange(prompt, live, worst), worst)
         if on_text is not None and live is None:
             on_text(reply.text)
         return reply
@@ -89,9 +89,8 @@ class OpenAI:
         for each in self.deployments:
             await each._endpoint.aclose()
 
-    async def _exchange(self, prompt: Prompt, live: OnText | None) -> Answer:
+    async def _exchange(self, prompt: Prompt, live: OnText | None, worst: tuple[int, int]) -> Answer:
         seconds = self.timeout if prompt.timeout is None else min(self.timeout, prompt.timeout)
-        worst = self.worst_case(prompt)
         answer = Answer()
         try:
             async with (

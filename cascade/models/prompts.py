@@ -32,9 +32,12 @@ def conversation(config: Prompted, prompt: Prompt) -> tuple[Message, ...]:
 
     The template is applied to the last user message. A request without `messages` is one user message.
     """
-    said = list(prompt.messages) or [Message(role="user", content=prompt.text)]
-    place = max(index for index, message in enumerate(said) if message.role == "user")
-    said[place] = said[place].model_copy(update={"content": render(config, said[place].content, None)})
+    said = list(prompt.messages)
+    if said:
+        place = max(index for index, message in enumerate(said) if message.role == "user")
+        said[place] = said[place].model_copy(update={"content": render(config, said[place].content, None)})
+    else:
+        said = [Message(role="user", content=render(config, prompt.text, None))]
     system = [Message(role="system", content=config.system)] if config.system is not None else []
     return (*system, *said)
 

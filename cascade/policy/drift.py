@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from cascade.errors import ConfigError
 from cascade.policy.calibrate import DECIMALS, KEPT_SCORES, Finite
+from cascade.policy.files import read_record
 from cascade.records import Record
 
 if TYPE_CHECKING:
@@ -144,15 +144,7 @@ def read_references(path: str | Path) -> Mapping[str, Reference]:
         ConfigError: the file is missing, is not JSON, or is not a valid reference.
     """
     redo = "write it anew with 'cascade monitor --write-reference'"
-    try:
-        found = References.model_validate_json(Path(path).read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: reference file cannot be read: {error.strerror}; {redo}") from None
-    except ValidationError as error:
-        item = error.errors()[0]
-        place = ".".join(map(str, item["loc"])) or "reference"
-        raise ConfigError(f"{path}: {place}: {item['msg']}; {redo}") from error
-    return found.stages
+    return read_record(References, path, "reference", redo).stages
 
 
 def _interval(below: tuple[int, int], rows: int, risk: float) -> tuple[float, float]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
 from cascade.errors import ConfigError
+from cascade.files import replace_file
 from cascade.records import Record
 
 R = TypeVar("R", bound=Record)
@@ -42,16 +41,7 @@ def write_whole(text: str, path: str | Path, kind: str) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        replace_file(Path(path), text.encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
         raise ConfigError(f"{path}: {kind} file cannot be written: {error.strerror}") from error

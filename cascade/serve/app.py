@@ -21,10 +21,10 @@ from cascade.serve.guard import Guard
 from cascade.serve.inputs import Viewer, page, read_body, root, viewer_of
 from cascade.serve.pages import HERE
 from cascade.serve.run_page import heat_levels, view
+from cascade.trace.overview import WINDOW
 from cascade.trace.store import TraceStore
 
 _PAGE = 50  # runs on a page of the list
-_WINDOW = 5000  # newest runs that the dashboard looks at
 _FILES = {"style.css": "text/css", "icon.svg": "image/svg+xml", "live.js": "text/javascript"}
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -83,7 +83,7 @@ def dashboard_page(request: Request) -> Response:
     """Show what the newest runs amount to."""
     store = viewer_of(request).store
     query = read_query(request.query_params)
-    summary = None if query.problems else summarise(store.overview(query.where, limit=_WINDOW))
+    summary = None if query.problems else summarise(store.overview(query.where))
     return page(
         request,
         "dashboard.html",
@@ -91,7 +91,7 @@ def dashboard_page(request: Request) -> Response:
         **_choices(query, store),
         summary=summary,
         saving=saving(summary) if summary else None,
-        window=_WINDOW,
+        window=WINDOW,
         any_runs=bool(summary or store.runs(limit=1)),
     )
 

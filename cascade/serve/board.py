@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cascade.observe import Observer
@@ -16,14 +16,14 @@ from cascade.records import Request, Result, Step
 
 @dataclass
 class Active:
-    """A run at work: what has been decided, and the stage that is being asked."""
+    """A run at work: what has been decided, and the stages that are being asked, two of a hedge."""
 
     run: str
     graph: str
     request: Request
     began: float = field(default_factory=time.monotonic)
     trace: tuple[Step, ...] = ()
-    stage: str | None = None
+    stages: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -88,9 +88,13 @@ class Board(Observer):
 
     def _update(self, run: str, *, stage: str | None = None, step: Step | None = None) -> None:
         # Records are replaced, not changed: a page may be reading the old one.
-        if (old := self._runs.get(run)) is not None:
-            trace = old.trace if step is None else (*old.trace, step)
-            self._runs[run] = Active(old.run, old.graph, old.request, old.began, trace, stage)
+        if (old := self._runs.get(run)) is None:
+            return
+        if stage is not None:
+            self._runs[run] = replace(old, stages=(*old.stages, stage))
+        if step is not None:
+            stages = tuple(name for name in old.stages if name != step.stage)
+            self._runs[run] = replace(old, trace=(*old.trace, step), stages=stages)
 
     def _change(self, change: Callable[[], Any]) -> None:
         with self._lock:

@@ -120,21 +120,21 @@ def span(start: float, length: float, style: str = "") -> Markup:
     ).format(f"fill {style}".strip(), f"{start:.2%}", f"{max(length, 0.004):.2%}")
 
 
-def gauge(confidence: float, threshold: float | None) -> Markup:
-    """Return confidence and threshold on a line from 0 to 1."""
-    shown, needed = (number(confidence), "") if threshold is None else compared(confidence, threshold)
-    title = f"Confidence {shown}" + (f", accepted from {needed}" if needed else "")
-    style = "passed" if threshold is None or confidence >= threshold else "missed"
+def gauge(measure: float, threshold: float | None, name: str = "Confidence") -> Markup:
+    """Return what was measured and its threshold on a line from 0 to 1."""
+    shown, needed = (number(measure), "") if threshold is None else compared(measure, threshold)
+    title = f"{name} {shown}" + (f", accepted from {needed}" if needed else "")
+    style = "passed" if threshold is None or measure >= threshold else "missed"
     parts = [
         f"<title>{title}</title>",
         '<rect class="track" y="22" width="100%" height="10" rx="5"/>',
-        f'<rect class="{style}" y="22" width="{confidence:.2%}" height="10" rx="5"/>',
+        f'<rect class="{style}" y="22" width="{measure:.2%}" height="10" rx="5"/>',
     ]
     if threshold is not None:
         at, anchor = f"{threshold:.2%}", "end" if threshold > 0.5 else "start"
         parts.append(f'<line class="threshold" x1="{at}" x2="{at}" y1="16" y2="38"/>')
         parts.append(f'<text class="axis" x="{at}" y="11" text-anchor="{anchor}">accept ≥ {needed}</text>')
-    place = f'x="{confidence:.2%}" text-anchor="{"end" if confidence > 0.5 else "start"}"'
+    place = f'x="{measure:.2%}" text-anchor="{"end" if measure > 0.5 else "start"}"'
     parts.append(f'<text class="dot-text" {place} y="50">{shown}</text>')
     body = "".join(parts)
     return Markup(f'<svg class="chart" width="100%" height="56" role="img">{body}</svg>')  # noqa: S704

@@ -95,7 +95,9 @@ def summarise(overview: Overview) -> Summary | None:
     if not rows:
         return None
     priced = [row for row in rows if row.baseline_cost_usd is not None]
-    periods = _periods(rows)
+    begins, columns = _columns(rows)
+    names = _names(begins)
+    periods = _periods(names, columns)
     grades = [row.correct for row in rows if row.correct is not None]
     pairs, conflicts = _disagreements(rows, overview.opinions)
     return Summary(
@@ -112,7 +114,7 @@ def summarise(overview: Overview) -> Summary | None:
         right=sum(grades),
         shares=_shares(rows),
         periods=periods,
-        volume=_volume(rows),
+        volume=_volume(names, columns, _tiers(rows)),
         spend=_spend(periods) if priced and periods else None,
         drift=_drift(periods),
         slowest=sorted(rows, key=lambda row: -row.seconds)[:_FEW],
@@ -175,10 +177,8 @@ def _time(started: str) -> datetime | None:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def _periods(rows: Sequence[Figures]) -> list[Period]:
+def _periods(names: Sequence[str], columns: Sequence[Sequence[Figures]]) -> list[Period]:
     found = []
-    begins, columns = _columns(rows)
-    names = _names(begins)
     for name, group in zip(names, columns, strict=True):
         sure = [row.confidence for row in group if row.confidence is not None]
         priced = [row for row in group if row.baseline_cost_usd is not None]
@@ -204,18 +204,18 @@ def _ends(names: Sequence[str]) -> list[str]:
     return [names[0], names[len(names) // 2], names[-1]] if names else []
 
 
-def _volume(rows: Sequence[Figures]) -> Markup:
+def _volume(
+    names: Sequence[str], columns: Sequence[Sequence[Figures]], tiers: Sequence[str | None]
+) -> Markup:
     """Runs over time, stacked by the tier that answered."""
-    begins, columns = _columns(rows)
     plot = charts.Plot("Runs over time by the tier that answered; the table below has the totals", 130)
     most = max((len(group) for group in columns), default=1)
     plot.rule(0.0)
     plot.rule(1.0, f"{most} runs")
-    names = _names(begins)
     for index, group in enumerate(columns):
         counts = Counter(_answered_by(row) for row in group)
         base = 0.0
-        for tier in (tier for tier in _tiers(rows) if counts[tier]):
+        for tier in (tier for tier in tiers if counts[tier]):
             size = (0.78 / _COLUMNS, counts[tier] / most)
             hint = f"{names[index]}: {counts[tier]} × {clean(tier or 'no answer', 40)}"
             plot.block((index + 0.11) / _COLUMNS, base, size, tier_class(tier) if tier else "nobody", hint)

@@ -97,6 +97,8 @@ def _measure(estimate: Estimate) -> float:
 
 def _in_graph(result: Result, graph: Graph) -> tuple[list[Box], list[Arrow], list[str]]:
     boxes, arrows = outline(graph)
+    if result.status == "cancelled":  # the graph's own end is not the one that it came to
+        boxes = [replace(box, lines=(_ENDS["cancelled"],)) if box.key == GIVE_UP else box for box in boxes]
     names = {box.lines[0]: box.key for box in boxes if box.kind in ("asks", "branches")}
     keys = [names[step.stage] for step in result.trace]
     if result.trace and result.status != "accepted":

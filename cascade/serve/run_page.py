@@ -145,6 +145,8 @@ def _confidence(step: Step, loaded: LoadedGraph | None) -> Markup | None:
     if estimate is None:
         return None
     threshold = step.decision.threshold
+    if estimate.by == "policy":  # its threshold is one of its score, and its calibration its own
+        return charts.gauge(min(1.0, max(0.0, estimate.score)), threshold, "Score")
     curve = loaded.calibrations.get(step.stage) if loaded else None
     if curve is None or not estimate.calibrated:
         return charts.gauge(estimate.confidence, threshold)

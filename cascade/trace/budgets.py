@@ -14,15 +14,13 @@ together, as in the trace store.
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from cascade.errors import TraceError
@@ -31,19 +29,18 @@ from cascade.records import new_run_id
 from cascade.trace.budget_tables import (
     INSERTS,
     PICO,
+    Key,
+    Sheet,
     begin,
     days,
     holds,
-    lock_days,
     metadata,
     pico,
-    shortfall,
 )
-from cascade.trace.database import failure, open_engine, parse_url, place
+from cascade.trace.database import failure, lock_tables, open_engine, parse_url, place
+from cascade.trace.writer import Writer
 
 __all__ = ["Balance", "Budget", "BudgetBook", "Hold"]
-
-_GROUP = 256  # most changes in one commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +87,10 @@ class BudgetBook:
         if engine is None or engine.dialect.name not in INSERTS:
             raise TraceError(f"trace database {place(self._url)}: budgets need SQLite or Postgres")
         self._engine: Engine = engine
-        self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._writer: Writer[_Change] = Writer("cascade-budgets", self._commit)
         try:
             with engine.connect() as connection:
-                begin(connection)
+                lock_tables(connection)
                 metadata.create_all(connection)
                 connection.commit()
         except SQLAlchemyError as error:
@@ -117,16 +112,14 @@ class BudgetBook:
         amount, until = pico(usd), (now + timedelta(seconds=seconds)).isoformat(timespec="seconds")
         hold = Hold(new_run_id(), now.date().isoformat(), tuple(budget.scope for budget in budgets))
 
-        def change(connection: Connection) -> Hold | str:
+        def change(sheet: Sheet) -> Hold | str:
             for budget in budgets:
-                short = shortfall(connection, hold.day, budget, amount)
+                short = sheet.shortfall(hold.day, budget, amount)
                 if short is not None:
                     return short
-            rows = [
-                {"id": hold.id, "scope": scope, "day": hold.day, "amount": amount, "until": until, "run": run}
-                for scope in hold.scopes
-            ]
-            connection.execute(insert(holds), rows)
+            for scope in hold.scopes:
+                row = {"id": hold.id, "scope": scope, "day": hold.day, "amount": amount}
+                sheet.reserve(row | {"until": until, "run": run})
             return hold
 
         return self._submit([(hold.day, scope) for scope in hold.scopes], change)
@@ -135,16 +128,11 @@ class BudgetBook:
         """Put what was really spent in the place of a reservation; a second time changes nothing."""
         amount = pico(usd)
 
-        def change(connection: Connection) -> None:
+        def change(sheet: Sheet) -> None:
             for scope in hold.scopes:
-                found = connection.execute(
-                    delete(holds).where(holds.c.id == hold.id, holds.c.scope == scope)
-                ).rowcount
-                if found and amount:
-                    where = (days.c.day == hold.day, days.c.scope == scope)
-                    connection.execute(update(days).where(*where).values(spent=days.c.spent + amount))
+                sheet.settle(hold.id, hold.day, scope, amount)
 
-        return self._submit([(hold.day, scope) for scope in hold.scopes], change)
+        return self._submit([(hold.day, scope) for scope in hold.scopes], change, hold.id)
 
     def balances(self, day: str | None = None) -> list[Balance]:
         """Return what every scope has spent on `day` (ISO 8601; default: today), in order of their names.
@@ -172,50 +160,33 @@ class BudgetBook:
         now = self._clock().astimezone(UTC)
         on = day or now.date().isoformat()
 
-        def change(connection: Connection) -> None:
-            connection.execute(update(days).where(days.c.day == on, days.c.scope == scope).values(spent=0))
-            past = holds.c.until < now.isoformat(timespec="seconds")
-            connection.execute(delete(holds).where(holds.c.day == on, holds.c.scope == scope, past))
+        def change(sheet: Sheet) -> None:
+            sheet.forget(on, scope, now.isoformat(timespec="seconds"))
 
         return self._submit([(on, scope)], change)
 
     def close(self) -> None:
         """Write what was submitted, then release the database."""
-        with self._lock:
-            thread, self._thread = self._thread, None
-            if thread is not None:
-                self._queue.put(None)
-        if thread is not None:
-            thread.join()
+        self._writer.close()
         self._engine.dispose()
 
-    def _submit(self, keys: list[tuple[str, str]], change: Callable[[Connection], Any]) -> Future[Any]:
+    def _submit(
+        self, keys: list[Key], change: Callable[[Sheet], Any], settles: str | None = None
+    ) -> Future[Any]:
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="cascade-budgets", daemon=True)
-                self._thread.start()
-            self._queue.put(_Change(keys, change, future))
+        if not self._writer.put(_Change(keys, change, future, settles)):
+            future.set_exception(TraceError(f"trace database {place(self._url)}: this book is closed"))
         return future
-
-    def _work(self) -> None:
-        last = False
-        while not last:
-            group = [self._queue.get()]
-            while len(group) < _GROUP and not self._queue.empty():
-                group.append(self._queue.get())
-            last = group[-1] is None  # close() puts None, and nothing comes after it
-            changes = [change for change in group if change is not None]
-            if changes:
-                self._commit(changes)
 
     def _commit(self, group: list[_Change]) -> None:
         try:
             with self._engine.connect() as connection:
                 begin(connection)
-                lock_days(connection, sorted({key for change in group for key in change.keys}))
-                done = [change.make(connection) for change in group]
+                keys = {key for change in group for key in change.keys}
+                sheet = Sheet(connection, keys, [change.settles for change in group if change.settles])
+                done = [change.make(sheet) for change in group]
+                sheet.save()
                 connection.commit()
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the callers, not to this thread
             reason = error
@@ -231,8 +202,9 @@ class BudgetBook:
 
 
 class _Change(NamedTuple):
-    """A change that waits: the days that it touches, what to do, and who waits for it."""
+    """A change that waits: the days that it touches, what to do, who waits, and what it settles (an id)."""
 
-    keys: list[tuple[str, str]]
-    make: Callable[[Connection], Any]
+    keys: list[Key]
+    make: Callable[[Sheet], Any]
     future: Future[Any]
+    settles: str | None

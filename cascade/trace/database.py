@@ -21,7 +21,9 @@ from cascade.trace.older import outdated, shadow_old_tables
 from cascade.trace.tables import SCHEMA_VERSION, metadata, schema_info
 
 BUSY_SECONDS = 10.0  # how long a connection waits for another process that is writing
-_LOCK = 0x63617363616465  # PostgreSQL's advisory lock of who makes or changes the tables
+
+# PostgreSQL's advisory lock of who makes or changes the tables.
+_LOCK = 0x63617363616465
 
 _ELSEWHERE = "or choose another --trace-db"
 _LOCKED = ("another process has locked it", "end that process, or wait until it is done")
@@ -164,10 +166,7 @@ def _sqlite(url: URL, path: Path, *, create: bool) -> Engine:
 
 def _ready_to_write(connection: Connection, url: URL) -> bool:
     """Make the tables, or bring those of an older cascade up to date, all in one transaction."""
-    if connection.dialect.name == "sqlite":  # two processes must not do this at once
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    else:
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+    lock_tables(connection)
     version = _version(connection, url)
     if version is None:
         metadata.create_all(connection)
@@ -176,7 +175,7 @@ def _ready_to_write(connection: Connection, url: URL) -> bool:
     elif version < SCHEMA_VERSION:
         from cascade.trace.migrate import upgrade
 
-        upgrade(connection, version)
+        upgrade(connection, version, place(url))
     return True
 
 
@@ -246,3 +245,9 @@ def failure(error: SQLAlchemyError, url: URL) -> TraceError:
         cause, fix = _CAUSES[code & 0xFF]
         return TraceError(f"trace database {place(url)}: {cause} ({original}); {fix}")
     return TraceError(f"trace database {place(url)}: {original}")
+
+
+def lock_tables(connection: Connection) -> None:
+    """Keep other processes from making or changing tables until this transaction ends; must begin it."""
+    sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if sqlite else f"SELECT pg_advisory_xact_lock({_LOCK})")

@@ -14,7 +14,7 @@ import hmac
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ from cascade.trace.tables import calls, grades, ledger, runs, steps
 Kind = Literal["run", "waiting", "grade", "prune"]
 GENESIS = bytes(32)  # the link before the first
 _LEAST_KEY = 16  # bytes of a key
+_LAST = select(ledger.c.seq, ledger.c.link).order_by(ledger.c.seq.desc()).limit(1)
+_APPEND = insert(ledger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,7 @@ def lock(connection: Connection) -> None:
 
 def head(connection: Connection) -> Head:
     """Return the last entry."""
-    query = select(ledger.c.seq, ledger.c.link).order_by(ledger.c.seq.desc()).limit(1)
-    row = connection.execute(query).first()
+    row = connection.execute(_LAST).first()
     return Head() if row is None else Head(row.seq, bytes(row.link))
 
 
@@ -109,13 +110,19 @@ def append(
     """
     last = head(connection)
     given = list(numbers or range(last.seq + 1, last.seq + 1 + len(drafts)))
-    rows = []
+    rows: list[dict[str, object]] = []
     for number, draft in zip(given, drafts, strict=True):
         last = Head(number, link(last.link, number, draft))
         signed = sign(last.link, key) if key else None
-        rows.append(asdict(draft) | {"seq": number, "link": last.link, "sign": signed})
+        entry: dict[str, object] = {
+            "kind": draft.kind,
+            "run": draft.run,
+            "body": draft.body,
+            "note": draft.note,
+        }
+        rows.append(entry | {"seq": number, "link": last.link, "sign": signed})
     if rows:
-        connection.execute(insert(ledger), rows)
+        connection.execute(_APPEND, rows)
     return given
 
 

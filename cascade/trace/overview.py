@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
-from pydantic import Field
-from sqlalchemy import Connection, RowMapping, Select, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
-from cascade.records import Record
 from cascade.trace.filters import RunFilter
 from cascade.trace.grades import newest_grade
-from cascade.trace.search import newest
+from cascade.trace.search import newest, numbered
 from cascade.trace.tables import calls, runs, steps
 
+WINDOW = 2000  # newest runs that are looked at: so many that a page of them takes no tenth of a second
 _TEXT = 200  # characters of a text
 
 
-class Figures(Record):
+class Figures(NamedTuple):
     """The numbers of one run; the fields are those of `Result`, `correct` is its newest grade."""
 
     run: str
@@ -33,7 +34,7 @@ class Figures(Record):
     correct: bool | None
 
 
-class Opinion(Record):
+class Opinion(NamedTuple):
     """What one stage of a run took for the answer, and how sure it was; `closed` if it is one of a set."""
 
     tier: str
@@ -43,48 +44,47 @@ class Opinion(Record):
     closed: bool
 
 
-class Overview(Record):
+class Overview(NamedTuple):
     """The newest runs, the last stored first, and what the stages of those with several drafts answered."""
 
-    figures: tuple[Figures, ...] = ()
-    opinions: dict[str, tuple[Opinion, ...]] = Field(default_factory=dict)
+    figures: Sequence[Figures] = ()
+    opinions: dict[str, tuple[Opinion, ...]] = {}  # noqa: RUF012 - nobody changes it
 
 
 def read_overview(connection: Connection, where: RunFilter, limit: int) -> Overview:
     """Return the figures of the newest `limit` runs in `where`."""
-    numbers = newest(connection, where, limit=limit)
-    names = [name for name in Figures.model_fields if name in runs.c]
-    query = select(
-        *(runs.c[name] for name in names),
-        func.substr(runs.c.request_text, 1, _TEXT).label("request"),
-        newest_grade().label("correct"),
-    )
-    query = query.where(runs.c.seq.in_(numbers)).order_by(runs.c.seq.desc())
-    figures = tuple(Figures(**row) for row in connection.execute(query).mappings())
-    return Overview(
-        figures=figures, opinions=_opinions(connection, select(runs.c.run).where(runs.c.seq.in_(numbers)))
-    )
+    mine = numbered(connection, newest(connection, where, limit=limit))
+    given: dict[str, ColumnElement[Any]] = {
+        "request": func.substr(runs.c.request_text, 1, _TEXT),
+        "correct": newest_grade(),
+    }
+    columns = [given[name] if name in given else runs.c[name] for name in Figures._fields]
+    query = select(*columns).where(mine).order_by(runs.c.seq.desc())
+    figures = [Figures(*row) for row in connection.execute(query).all()]
+    return Overview(figures, _opinions(connection, mine))
 
 
-def _opinions(connection: Connection, names: Select[Any]) -> dict[str, tuple[Opinion, ...]]:
-    """Return the drafts of every run in `names` that has more than one: one a stage."""
-    text = func.substr(calls.c.text, 1, _TEXT).label("text")
-    columns = (calls.c.run, calls.c.step, calls.c.call, calls.c.tier, calls.c.model, text)
+def _opinions(connection: Connection, mine: ColumnElement[bool]) -> dict[str, tuple[Opinion, ...]]:
+    """Return the drafts of every one of these runs that has more than one: one a stage."""
+    text = func.substr(calls.c.text, 1, _TEXT)
+    opinion = (calls.c.tier, calls.c.model, text, steps.c.confidence, calls.c.labels.is_not(None))
     query = (
-        select(*columns, calls.c.labels.is_not(None).label("closed"), steps.c.chosen, steps.c.confidence)
+        select(calls.c.run, calls.c.step, calls.c.call, steps.c.chosen, *opinion)
         .join_from(calls, steps, (steps.c.run == calls.c.run) & (steps.c.step == calls.c.step))
-        .where(calls.c.run.in_(names), calls.c.role == "answer", calls.c.error.is_(None))
+        .where(
+            calls.c.run.in_(select(runs.c.run).where(mine)), calls.c.role == "answer", calls.c.error.is_(None)
+        )
         .order_by(calls.c.run, calls.c.step, calls.c.call)
     )
     found = {}
-    for run, rows in groupby(connection.execute(query).mappings(), key=lambda row: row["run"]):
-        drafts = tuple(_draft(list(group)) for _, group in groupby(rows, key=lambda row: row["step"]))
-        if len(drafts) > 1:
-            found[run] = drafts
+    for run, rows in groupby(connection.execute(query).all(), key=itemgetter(0)):
+        answers = list(rows)
+        if answers[0][1] != answers[-1][1]:  # of several steps
+            found[run] = tuple(_draft(list(group)) for _, group in groupby(answers, key=itemgetter(1)))
     return found
 
 
-def _draft(answers: list[RowMapping]) -> Opinion:
+def _draft(answers: Sequence[Sequence[Any]]) -> Opinion:
     """The draft that was judged, else the first that did not fail."""
-    row = next((row for row in answers if row["call"] == row["chosen"]), answers[0])
-    return Opinion(**{name: row[name] for name in Opinion.model_fields})
+    row = next((row for row in answers if row[2] == row[3]), answers[0])
+    return Opinion(*row[4:])

@@ -8,10 +8,7 @@ after a crash (https://www.sqlite.org/wal.html), so losing power loses no acknow
 
 from __future__ import annotations
 
-import atexit
 import os
-import queue
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -27,14 +24,14 @@ from cascade.trace.commit import commit, is_stored
 from cascade.trace.database import default_path, failure, open_engine, parse_url, place
 from cascade.trace.grades import Grade, add_grade, checked_grade, read_grades
 from cascade.trace.ledger import read_key
-from cascade.trace.overview import Overview, read_overview
+from cascade.trace.overview import WINDOW, Overview, read_overview
 from cascade.trace.queries import RunFilter, RunSummary, find_run, list_runs, read_run, values_of
 from cascade.trace.redact import redact
 from cascade.trace.rows import Rows, to_rows
+from cascade.trace.writer import Writer
 
 __all__ = ["Grade", "RunFilter", "RunSummary", "TraceStore", "default_url"]
 
-_GROUP = 256  # most runs in one commit
 _Item = tuple[Rows, "Future[None]"]
 
 
@@ -63,11 +60,8 @@ class TraceStore:
         self._store_text = store_text
         self._create = create
         self._key = read_key() if key is None else key
-        self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._closed = False
         self._engine = open_engine(self._url, create=create)
+        self._writer: Writer[_Item] = Writer("cascade-trace", self._store_group)
 
     def __enter__(self) -> Self:
         return self
@@ -99,10 +93,7 @@ class TraceStore:
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()
         try:
-            rows = self._rows(result)
-            with self._lock:
-                self._start()
-                self._queue.put((rows, future))
+            self._hand_over((self._rows(result), future))
         except TraceError as error:
             future.set_exception(error)
         return future
@@ -170,7 +161,7 @@ class TraceStore:
         with self._connection() as connection:
             return [] if connection is None else values_of(connection, column)
 
-    def overview(self, where: RunFilter, *, limit: int = 5000) -> Overview:
+    def overview(self, where: RunFilter, *, limit: int = WINDOW) -> Overview:
         """Return what the newest `limit` runs in `where` amount to.
 
         Raises:
@@ -216,13 +207,7 @@ class TraceStore:
 
     def close(self) -> None:
         """Store what was submitted, then release the database. A closed store takes no more runs."""
-        with self._lock:
-            self._closed = True
-            if self._thread is not None and self._thread.is_alive():
-                self._queue.put(None)
-        if self._thread is not None:
-            self._thread.join()
-            atexit.unregister(self.close)
+        self._writer.close()
         if self._engine is not None:
             self._engine.dispose()
 
@@ -248,30 +233,18 @@ class TraceStore:
         except SQLAlchemyError as error:
             raise failure(error, self._url) from error
 
-    def _start(self) -> None:
-        if self._closed:
-            raise TraceError(f"trace database {self.location}: this store is closed; open a new TraceStore")
+    def _hand_over(self, item: _Item) -> None:
         if not self._create or self._engine is None:
             raise TraceError(f"trace database {self.location}: opened to read only; open it with create=True")
-        if self._thread is None:
-            # A daemon, so that a store nobody closed cannot keep the process alive; atexit drains it.
-            self._thread = threading.Thread(
-                target=self._work, args=(self._engine,), name="cascade-trace", daemon=True
-            )
-            self._thread.start()
-            atexit.register(self.close)
+        if not self._writer.put(item):
+            raise TraceError(f"trace database {self.location}: this store is closed; open a new TraceStore")
 
-    def _work(self, engine: Engine) -> None:
-        last = False
-        while not last:
-            group = [self._queue.get()]
-            while len(group) < _GROUP and not self._queue.empty():
-                group.append(self._queue.get())
-            last = group[-1] is None  # close() puts None, and nothing comes after it
-            self._store(engine, [item for item in group if item is not None])
+    def _store_group(self, group: list[_Item]) -> None:
+        if self._engine is not None:
+            self._store(self._engine, group)
 
     def _store(self, engine: Engine, group: list[_Item]) -> None:
-        error = commit(engine, [rows for rows, _ in group], key=self._key) if group else None
+        error = commit(engine, [rows for rows, _ in group], key=self._key)
         if error is not None and len(group) > 1 and not isinstance(error, OperationalError):
             # The database works, so one of the runs is at fault: only that one may fail.
             for item in group:

@@ -16,7 +16,6 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
-    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -27,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class UnicodeText(TypeDecorator[str]):
@@ -105,10 +104,6 @@ runs = Table(
     Column("metadata", Json, nullable=False),
 )
 
-# All that filters ask for, in the order of commit: see `cascade.trace.search`.
-_FILTERED = ("seq", "status", "rule", "tier", "graph", "digest", "confidence", "cost_usd", "started")
-Index("ix_runs_filter", *(runs.c[name] for name in _FILTERED))
-
 steps = Table(
     "steps",
     metadata,
@@ -180,4 +175,15 @@ ledger = Table(
     Column("sign", LargeBinary),  # HMAC of the link, by who had a key
     Column("pruned", BigInteger),  # the entry that says so
     Column("note", UnicodeText),
+)
+
+# SQLite's runs in columns, see `cascade.trace.blocks`; made from `runs`, and empty in PostgreSQL.
+blocks = Table(
+    "blocks",
+    metadata,
+    Column("name", Text, primary_key=True),  # of a column of `runs`
+    Column("value", UnicodeText, primary_key=True),  # the text that the bits are of; '' for numbers
+    Column("block", Integer, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
 )

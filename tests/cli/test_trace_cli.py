@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
+from cascade.cli.main import app as whole
 from cascade.cli.trace import app
 from cascade.errors import TraceError
 from cascade.records import Call, Decision, Estimate, Request, Result, Step, Token
@@ -209,3 +211,13 @@ def test_asking_for_help_loads_no_database_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_every_command_says_the_same_of_trace_db() -> None:
+    def said(command: Any) -> list[str]:
+        inner = [text for one in getattr(command, "commands", {}).values() for text in said(one)]
+        return inner + [param.help for param in command.params if "--trace-db" in param.opts]
+
+    helps = said(get_command(whole))
+    assert len(helps) > 15
+    assert len(set(helps)) == 1

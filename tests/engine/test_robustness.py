@@ -16,8 +16,8 @@ import pytest
 from decoding import with_weights
 from gguf_maker import make_gguf
 
-from cascade.engine.context import Shape
 from cascade.engine.library import Library, Weights
+from cascade.engine.shape import MAX_BRANCHES, Shape, most_branches
 from cascade.errors import ModelError
 
 
@@ -41,11 +41,26 @@ def test_a_copy_of_a_sequence_is_always_whole(tmp_path: Path) -> None:
         with_weights(path, lambda weights: weights.context(Shape(64, 1)).fork(1))
 
 
-@pytest.mark.parametrize("branches", [255, 256, 300, -1])
+@pytest.mark.parametrize("branches", [256, 300, -1])
 def test_sequence_ids_that_llama_cpp_aborts_on_cannot_arise(tmp_path: Path, branches: int) -> None:
     path = make_gguf(tmp_path / "m.gguf", n_ctx=64)
-    with pytest.raises(ModelError, match=f"{branches} branches; a context has at most 64"):
-        with_weights(path, lambda weights: weights.context(Shape(64, 1, branches)))
+    with pytest.raises(ModelError, match=f"{branches} branches; a context has at most 255"):
+        with_weights(path, lambda weights: weights.context(Shape(512, 1, branches)))
+
+
+@pytest.mark.parametrize("shape", [Shape(64, 1, 64), Shape(64, 1, 255), Shape(8, 1, slots=16)])
+def test_a_context_never_has_more_sequences_than_logits_rows(tmp_path: Path, shape: Shape) -> None:
+    path = make_gguf(tmp_path / "m.gguf", n_ctx=64)
+    with pytest.raises(ModelError, match=r"\d+ sequences, \d+ logits rows; raise n_ctx"):
+        with_weights(path, lambda weights: weights.context(shape))
+
+
+@pytest.mark.parametrize("n_ctx", [2, 63, 64, 255, 256, 4096])
+@pytest.mark.parametrize("n_vocab", [300, 152_000, 40_000_000])
+def test_a_tree_asks_for_no_more_branches_than_a_context_has(n_ctx: int, n_vocab: int) -> None:
+    branches = most_branches(n_ctx, n_vocab)
+    assert 1 <= branches <= MAX_BRANCHES
+    assert branches == 1 or (branches < n_ctx and branches < 2**25 // n_vocab)
 
 
 def test_the_log_callback_outlives_every_collection(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from gguf_maker import make_gguf
 
 from cascade.config.json_grammar import schema_grammar
 from cascade.engine.binding import api
-from cascade.engine.context import Context, Shape
+from cascade.engine.context import Context
 from cascade.engine.generate import Text, Wishes, generate, prefill
 from cascade.engine.grammar import CANDIDATE, Grammar, token_array
 from cascade.engine.sampling import Sampler, Sampling
+from cascade.engine.shape import Shape
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 
@@ -61,7 +62,8 @@ def own_choice(weights: Weights, context: Context, sampling: Sampling, steps: in
     drain(prefill(context, PROMPT))
     found = []
     for position in range(len(PROMPT), len(PROMPT) + steps):
-        found.append(sampler.choose(context.handle, -1, context.rows()[0]))
+        row = context.rows()[0]
+        found.append(sampler.choose(context.handle, -1, row, int(row.argmax())))
         if weights.ends(found[-1]):
             break
         context.feed(np.array(found[-1:], np.int32), position, output=True)
@@ -92,7 +94,7 @@ def test_drawing_under_a_grammar_follows_the_grammars_own_distribution(model: Pa
         found: Counter[int] = Counter()
         for seed in range(draws):
             sampler = Sampler(weights, Sampling(1, temperature, seed=seed, grammar=grammar))
-            found[sampler.choose(context.handle, -1, row)] += 1
+            found[sampler.choose(context.handle, -1, row, int(row.argmax()))] += 1
             sampler.close()
         return row.astype(np.float64), found
 
@@ -116,7 +118,7 @@ def test_top_p_and_min_p_leave_the_improbable_out(model: Path, settings: Any, ke
         found = set()
         for seed in range(400):
             sampler = Sampler(weights, Sampling(1, 1.0, seed=seed, **settings))
-            found.add(sampler.choose(context.handle, -1, row))
+            found.add(sampler.choose(context.handle, -1, row, int(row.argmax())))
             sampler.close()
         return row.astype(np.float64), found
 

@@ -14,10 +14,11 @@ from gguf_maker import make_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.engine.context import Context, Shape
+from cascade.engine.context import Context
 from cascade.engine.prefix import PrefixCache
 from cascade.engine.scheduler import CHUNK, Scheduler
 from cascade.engine.sequence import Part, Sequence
+from cascade.engine.shape import Shape
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 

@@ -11,10 +11,12 @@ from gguf_maker import CHATML, make_gguf
 from loopback import Loopback, chat
 from scripting import REMOTE, checked, load, scripted, write
 
-from cascade import ConfigError, Result, TextPiece
+from cascade import Cascade, ConfigError, Result, Step, TextPiece
 from cascade.config.load import load_graph
 from cascade.engine.stats import Running, TokenStats
+from cascade.observe import Observer
 from cascade.policy.early import Hopeless
+from cascade.serve.board import Board
 from cascade.trace.budgets import BudgetBook
 from cascade.trace.explain import explain
 from cascade.trace.store import TraceStore, default_url
@@ -193,11 +195,39 @@ async def test_stages_that_run_at_once_stream_nothing(tmp_path: Path) -> None:
     assert events[-1].text == "one two"
 
 
+class Seen(Observer):
+    """Notes which stages started and ended."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+        self.both = asyncio.Event()
+
+    def entered(self, run: str, stage: str) -> None:
+        self.told.append(("entered", stage))
+        if stage == "second":
+            self.both.set()
+
+    def left(self, run: str, step: Step) -> None:
+        self.told.append(("left", step.stage))
+
+
+async def test_observers_are_told_of_both_stages_of_a_hedge(tmp_path: Path) -> None:
+    models, stages = hedged(scripted("a", **SLOW), scripted("b"))
+    seen = Seen()
+    async with Cascade.load(write(tmp_path, models, stages), observers=[seen]) as cascade:
+        await cascade.ainvoke("hello")
+    told = [("entered", "first"), ("entered", "second"), ("left", "first"), ("left", "second")]
+    assert seen.told == told
+
+
 async def test_a_cancelled_run_records_both_stages(tmp_path: Path) -> None:
     models, stages = hedged(scripted("a", **SLOW), scripted("b", **SLOW))
-    async with load(tmp_path, models, stages) as cascade:
+    seen, board = Seen(), Board()
+    async with Cascade.load(write(tmp_path, models, stages), observers=[board, seen]) as cascade:
         task = asyncio.create_task(cascade.ainvoke("hello"))
-        await asyncio.sleep(0.3)
+        await asyncio.wait_for(seen.both.wait(), 60)
+        assert [active.stages for active in board.active()] == [("first", "second")]
+        await asyncio.sleep(0)  # both stages are asking now
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     with TraceStore(default_url(), create=False) as store:

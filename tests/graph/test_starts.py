@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
-from scripting import checked, load, scripted
+from scripting import checked, load, scripted, write
 
 from cascade import Cascade
 from cascade.records import Call, Result, Step
@@ -61,6 +62,22 @@ def test_the_wait_for_a_person_does_not_count(tmp_path: Path) -> None:
         first = waiting.trace[0]
         result = cascade.resume(waiting.run, "a person's answer")
     assert result.trace[0] == first
-    assert first.started + first.seconds >= first.seconds
-    assert result.trace[1].started >= first.seconds
-    assert result.trace[1].started < first.seconds + result.seconds
+    assert (result.run, result.started) == (waiting.run, waiting.started)
+    check_order(result)
+
+
+def test_a_run_that_goes_on_in_another_process_keeps_its_start(tmp_path: Path) -> None:
+    models = {"a": scripted("no", confidence=0.1, delay=0.05), "desk": {"kind": "human", "tier": "opus"}}
+    stages = [checked("first", "a"), {"name": "last", "ask": ["desk"]}]
+    path = write(tmp_path, models, stages)
+    with Cascade.load(path) as cascade:
+        waiting = cascade.invoke("hello")
+    began = time.perf_counter()
+    with Cascade.load(path) as cascade:
+        result = cascade.resume(waiting.run, "a person's answer")
+    passed = time.perf_counter() - began
+    assert result.started == waiting.started
+    assert result.trace[0] == waiting.trace[0]
+    worked = waiting.trace[0].started + waiting.trace[0].seconds
+    assert worked <= result.seconds <= worked + passed  # the wait is not in it, the first process's work is
+    check_order(result)

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from langchain_core.language_models import BaseChatModel
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 from scripting import checked, scripted, write
+from standard import CascadeUnderTest
 
 from cascade import Cascade
-from cascade.chat import ChatCascade
 
 # stream_events(version="v3") is beta in LangChain, which it tells each caller outside its own packages.
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
@@ -65,22 +64,10 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cascade]:
         yield loaded
 
 
-class _Scripted:
+class _Scripted(CascadeUnderTest):
     @pytest.fixture(autouse=True)
     def _use(self, cascade: Cascade) -> None:
         self.cascade = cascade
-
-    @property
-    def chat_model_class(self) -> type[BaseChatModel]:
-        return ChatCascade
-
-    @property
-    def chat_model_params(self) -> dict[str, Any]:
-        return {"cascade": self.cascade}
-
-    @property
-    def supports_json_mode(self) -> bool:
-        return True
 
 
 class TestUnit(_Scripted, ChatModelUnitTests):

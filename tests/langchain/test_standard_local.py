@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 from gguf_maker import CHATML, make_gguf
-from langchain_core.language_models import BaseChatModel
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 from scripting import write
+from standard import CascadeUnderTest
 
 from cascade import Cascade
-from cascade.chat import ChatCascade
 
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
 
@@ -48,7 +47,7 @@ SAYS = {
 JOKE = '{"setup": "Why do cats sit on keyboards?", "punchline": "To watch the mouse."}'
 
 
-class _Local:
+class _Local(CascadeUnderTest):
     @pytest.fixture(autouse=True)
     def _use(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
         test = request.function.__name__
@@ -61,18 +60,6 @@ class _Local:
             yield
 
     template = CHATML
-
-    @property
-    def chat_model_class(self) -> type[BaseChatModel]:
-        return ChatCascade
-
-    @property
-    def chat_model_params(self) -> dict[str, Any]:
-        return {"cascade": self.cascade}
-
-    @property
-    def supports_json_mode(self) -> bool:
-        return True
 
 
 class TestUnit(_Local, ChatModelUnitTests):

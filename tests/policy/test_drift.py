@@ -130,7 +130,7 @@ GOOD = {"by": "labels", "signal": "top1", "rows": 2, "scores": [0.1, 0.2]}
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (None, "cannot be read: No such file"),
+        (None, "reference file is missing"),
         ("{", "Invalid JSON"),
         (json.dumps({"graph": "g@1", "written": "x"}), "stages: Field required"),
         ({"scores": [0.2, 0.1]}, "stages.first: Value error, scores must not decrease"),

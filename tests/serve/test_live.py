@@ -43,7 +43,7 @@ def test_the_board_knows_what_is_at_work() -> None:
     board.entered("01AA", "first")
     first = board.find("01AA")
     assert first is not None
-    assert (first.stage, first.trace) == ("first", ())
+    assert (first.stages, first.trace) == (("first",), ())
     board.left("01AA", step("first", "below_threshold", HAIKU, confidence=0.5, to="last"))
     later = board.find("01AA")
     assert later is not None

@@ -24,6 +24,8 @@ from cascade.trace.store import TraceStore
 from cascade.trace.tables import calls, grades, runs, steps
 from cascade.trace.verify import read_head, verify
 
+WRITERS = str(Path(__file__).with_name("writers.py"))
+
 KEY, OTHER = b"0123456789abcdef-a-key", b"0123456789abcdef-another"
 V1 = Path(__file__).parent / "data" / "v1.sql"
 
@@ -240,22 +242,8 @@ def test_a_run_that_waited_and_its_outcome_verify(path: Path) -> None:
     assert problems(path) == "run 'V' (entry 8), which waited for a person, was removed"
 
 
-WRITE = """
-import sys
-from cascade.records import Request, Result
-from cascade.trace.store import TraceStore
-name, path = sys.argv[1:]
-with TraceStore(path) as store:
-    for index in range(40):
-        run = Result(run=f"{name}{index}", graph="g", status="accepted", text="x", request=Request(text="y"))
-        store.write(run)
-        if index % 10 == 0:
-            store.grade(run.run, True)
-"""
-
-
 def test_several_processes_write_one_chain(path: Path) -> None:
-    writers = [subprocess.Popen([sys.executable, "-c", WRITE, name, str(path)]) for name in "XYZ"]
+    writers = [subprocess.Popen([sys.executable, WRITERS, name, str(path), "40"]) for name in "XYZ"]
     while any(writer.poll() is None for writer in writers):
         assert verify(str(path)).count == 0  # while they write, too
     assert [writer.returncode for writer in writers] == [0, 0, 0]

@@ -21,6 +21,8 @@ from cascade.trace.prune import prune, vacuum
 from cascade.trace.store import RunFilter, TraceStore
 from cascade.trace.verify import read_head, verify
 
+WRITERS = str(Path(__file__).with_name("writers.py"))
+
 ALL = RunFilter()
 
 
@@ -127,22 +129,8 @@ def test_grades_enter_the_ledger_and_edits_are_found(url: str) -> None:
     assert verify(url, anchor=str(read_head(url))).count == 0
 
 
-WRITE = """
-import sys
-from cascade.records import Request, Result
-from cascade.trace.store import TraceStore
-name, url = sys.argv[1:]
-with TraceStore(url) as store:
-    for index in range(30):
-        run = Result(run=f"{name}{index}", graph="g", status="accepted", text="x", request=Request(text="y"))
-        store.write(run)
-        if index % 10 == 0:
-            store.grade(run.run, True)
-"""
-
-
 def test_several_processes_make_the_tables_and_write_one_chain(url: str) -> None:
-    writers = [subprocess.Popen([sys.executable, "-c", WRITE, name, url]) for name in "XYZ"]
+    writers = [subprocess.Popen([sys.executable, WRITERS, name, url, "30"]) for name in "XYZ"]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
     found = verify(url)
     assert (found.count, found.runs, found.grades, found.last) == (0, 90, 9, 99)
@@ -176,7 +164,7 @@ def test_an_old_database_is_upgraded(url: str) -> None:
     engine = create_engine(url)
     with engine.begin() as connection:  # back to version 1
         for statement in (
-            "DROP TABLE ledger", "DROP INDEX ix_runs_filter", "DROP INDEX ix_runs_texts",
+            "DROP TABLE ledger", "DROP TABLE blocks", "DROP INDEX ix_runs_texts",
             "DROP INDEX ix_runs_digest",
             "ALTER TABLE runs DROP COLUMN tool_calls, DROP COLUMN messages, DROP COLUMN tools, "
             "DROP COLUMN output_schema, DROP COLUMN account, DROP COLUMN tool_choice",

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade.config.schema import Graph
-from cascade.graph.stage import Plan, run_stage
+from cascade.graph.stage import Live, Plan, run_stage
 from cascade.models import build_model
 from cascade.models.base import Prompt, cost
 from cascade.policy.budget import spent
@@ -38,7 +38,7 @@ def run(plan: Plan, request: Request, called: str = "R1") -> Result:
         trace: list[Step] = []
         name: str | None = plan.graph.stages[0].name
         while name is not None:
-            trace.append(await run_stage(plan, plan.graph.stage(name), request, trace, run=called))
+            trace.append(await run_stage(plan, plan.graph.stage(name), request, trace, Live(run=called)))
             name = trace[-1].decision.to
         return trace
 

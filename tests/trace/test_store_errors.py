@@ -15,6 +15,7 @@ import pytest
 from cascade.errors import TraceError
 from cascade.records import Request, Result, new_run_id
 from cascade.trace.store import TraceStore
+from cascade.trace.tables import SCHEMA_VERSION
 
 
 def result(size: int = 10, **fields: Any) -> Result:
@@ -115,7 +116,9 @@ def test_a_database_of_a_newer_cascade_is_refused(path: Path) -> None:
         connection.execute("UPDATE schema_info SET version = 99")
     connection.close()
     for create in (True, False):
-        with pytest.raises(TraceError, match="schema version 99; this cascade reads 3; install the cascade"):
+        with pytest.raises(
+            TraceError, match=f"schema version 99; this cascade reads {SCHEMA_VERSION}; install the cascade"
+        ):
             TraceStore(str(path), create=create)
 
 

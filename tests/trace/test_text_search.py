@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from cascade.records import Request, Result
-from cascade.trace import search
+from cascade.trace import blocks, search
 from cascade.trace.filters import RunFilter, conditions
 from cascade.trace.fulltext import has_index
+from cascade.trace.prune import prune
 from cascade.trace.store import TraceStore
 from cascade.trace.tables import runs
 
@@ -39,7 +40,9 @@ TIMES = [f"2026-0{month}-01T00:00:00.000+00:00" for month in range(1, 6)]
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TraceStore]:
     rng = random.Random(7)
-    with TraceStore(str(tmp_path_factory.mktemp("search") / "runs.db")) as store:
+    path = tmp_path_factory.mktemp("search") / "runs.db"
+    with pytest.MonkeyPatch.context() as patch, TraceStore(str(path)) as store:
+        patch.setattr(blocks, "SIZE", 16)
         futures = []
         for index in range(400):
             texts = [" ".join(rng.choices(WORDS, k=3)) for _ in range(3)]
@@ -60,6 +63,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TraceStore]:
             future.result(30)
         for row in store.runs(limit=400)[::9]:
             store.grade(row.run, rng.random() < 0.5) if row.text is not None else None
+        gone = prune(str(path), RunFilter(graph="g@2", until=TIMES[2]), note="a test")
+        assert gone.runs > 20
         yield store
 
 
@@ -94,8 +99,8 @@ def test_the_same_runs_are_found(
     with pytest.MonkeyPatch.context() as patch, store._connection() as connection:
         assert connection is not None
         assert has_index(connection)
-        patch.setattr(search, "_FEW", few)
-        patch.setattr(search, "_MANY", few)  # every column's own index, or none
+        assert blocks.sealed(connection) > 390
+        patch.setattr(search, "_FEW", few)  # texts are looked up, or read
         found = search.newest(connection, where, limit=limit, below=below)
         every = select(runs.c.seq).where(*conditions(where)).order_by(runs.c.seq.desc())
         wanted = [seq for seq in connection.execute(every).scalars() if below is None or seq < below]

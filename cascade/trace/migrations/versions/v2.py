@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from cascade.trace.ledger import Draft, append, body_of_grade, body_of_run, head, kind_of
+from cascade.trace.progress import Progress
 from cascade.trace.rows import raw, raw_chunks, raw_rows
 from cascade.trace.tables import grades, ledger, runs
 
@@ -36,10 +37,14 @@ def upgrade() -> None:
 
 
 def _enter_runs(connection: sa.Connection) -> None:
+    total, done = connection.execute(sa.select(sa.func.count(runs.c.run))).scalar_one(), 0
+    progress = Progress("hashing the runs", total)
     for chunk in raw_chunks(connection, raw(runs)):
         found = raw_rows(connection, chunk)
         drafts = [Draft(kind_of(rows.run["status"]), rows.run["run"], body_of_run(rows)) for rows in found]
         append(connection, drafts, None, [row["seq"] for row in chunk])
+        done += len(chunk)
+        progress.reached(done)
 
 
 def _enter_grades(connection: sa.Connection) -> None:

@@ -1,0 +1,124 @@
+"""How long queries take, each asked again and again with other values."""
+
+from __future__ import annotations
+
+import gc
+import random
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from common import Figures
+
+from cascade.records import Result
+from cascade.serve.dashboard import summarise
+from cascade.trace.store import RunFilter, TraceStore
+from trace_parts.filling import START, some_words
+from trace_parts.timing import summary, timed
+
+REPEATS = 40  # of each query, with other values
+REPEATS_PLAIN = 3
+
+Ask = Callable[[TraceStore, int], object]
+Sql = Callable[[int], tuple[str, tuple[Any, ...]]]
+
+
+def ask(store: Path, plain: Path) -> dict[str, Figures]:
+    """Return how long each query of the store takes, in milliseconds."""
+    gc.freeze()  # as `cascade ui` does
+    with TraceStore(str(store), create=False) as opened:
+        return {
+            title: summary(timed(partial(query, opened), range(REPEATS)))
+            for title, (query, _) in catalogue(plain).items()
+        }
+
+
+def ask_plain(plain: Path) -> dict[str, Figures]:
+    """Return how long the same queries take in the plain table, where one can ask it so, in milliseconds."""
+    with closing(sqlite3.connect(plain)) as connection:
+        return {
+            title: summary(timed(partial(_read, connection, sql), range(REPEATS_PLAIN)))
+            for title, (_, sql) in catalogue(plain).items()
+            if sql is not None
+        }
+
+
+def _read(connection: sqlite3.Connection, sql: Sql, index: int) -> None:
+    """Ask the plain table, and read the runs that it gives."""
+    for (body,) in connection.execute(*sql(index)):
+        Result.model_validate_json(body)
+
+
+def _some_runs(plain: Path) -> list[str]:
+    """Return the names of the newest run and of 40 others, evenly spread."""
+    with closing(sqlite3.connect(plain)) as connection:
+        last = connection.execute("SELECT max(rowid) FROM runs").fetchone()[0]
+        numbers = [last, *(1 + last * index // 40 for index in range(40))]
+        random.Random(1).shuffle(numbers)
+        query = "SELECT id FROM runs WHERE rowid = ?"
+        return [connection.execute(query, (number,)).fetchone()[0] for number in numbers]
+
+
+def catalogue(plain: Path) -> dict[str, tuple[Ask, Sql | None]]:
+    """Return each query: of the store, and of the plain table."""
+    rng, words, names = random.Random(0), some_words(), _some_runs(plain)
+
+    def by(column: str, test: str, *values: Any) -> Sql:
+        field = f"json_extract(body, '$.{column}') {test}"
+        sql = f"SELECT body FROM runs WHERE {field} ORDER BY id DESC LIMIT 50"  # noqa: S608 - our own
+        return lambda index: (sql, (values[index % len(values)],))
+
+    def like(texts: list[str]) -> Sql:
+        sql = "SELECT body FROM runs WHERE body LIKE ? ORDER BY id DESC LIMIT 50"
+        return lambda index: (sql, (f"%{texts[index % len(texts)]}%",))
+
+    def wanted(**choices: list[Any]) -> Ask:
+        return lambda store, index: store.search(
+            RunFilter(**{name: values[index % len(values)] for name, values in choices.items()})
+        )
+
+    common = [word[:4] for word in rng.sample(words, 20)]
+    pairs = [
+        f"{first} {second}"
+        for first, second in zip(rng.sample(words, 20), rng.sample(words, 20), strict=True)
+    ]
+    old = [(START + timedelta(days=day)).isoformat(timespec="milliseconds") for day in (3, 30, 60, 150, 250)]
+    newest = "SELECT body FROM runs ORDER BY id DESC LIMIT 50"
+    return {
+        "newest 50": (lambda store, _: store.runs(), lambda _: (newest, ())),
+        "a later page": (lambda store, index: store.runs(before=names[index % len(names)]), None),
+        "open a run": (
+            lambda store, index: store.get(names[index % len(names)]),
+            lambda index: ("SELECT body FROM runs WHERE id = ?", (names[index % len(names)],)),
+        ),
+        "graph": (wanted(graph=["support", "desk", "legal", "none"]), by("graph", "LIKE ?", "legal@%")),
+        "graph@digest": (wanted(graph=["support@00000000", "legal@00000001", "desk@00000004"]), None),
+        "status": (wanted(status=["accepted", "abstained", "waiting"]), by("status", "= ?", "waiting")),
+        "tier": (wanted(tier=["haiku", "sonnet", "opus"]), by("tier", "= ?", "opus")),
+        "rule": (wanted(rule=["confident", "over_cost", "local_only"]), by("rule", "= ?", "over_cost")),
+        "confidence": (
+            wanted(confidence_min=[0.1, 0.9, 0.999, None], confidence_max=[None, None, None, 0.2]),
+            by("confidence", ">= ?", 0.999),
+        ),
+        "cost": (wanted(cost_min=[0.0001, 0.001, 0.01, 0.05]), by("cost_usd", ">= ?", 0.05)),
+        "time, until": (wanted(until=old), by("started", "< ?", *old)),
+        "time, since and until": (wanted(since=old[:4], until=old[1:]), None),
+        "grade": (wanted(grade=["right", "wrong", "none"]), None),
+        "text, four letters": (wanted(contains=common), like(common)),
+        "text, two words": (wanted(contains=pairs), like(pairs)),
+        "text, nowhere": (wanted(contains=["xylophone", "quartz"]), like(["xylophone"])),
+        "text and graph": (wanted(contains=common, graph=["legal", "desk", "support"]), None),
+        "text and an old graph@digest": (wanted(contains=common, graph=["legal@00000000"]), None),
+        "tier, cost and until": (wanted(tier=["opus"], cost_min=[0.001, 0.01], until=old), None),
+        "status and confidence": (wanted(status=["abstained", "accepted"], confidence_max=[0.3, 0.6]), None),
+        "graph, status and cost, none": (wanted(graph=["desk"], status=["waiting"], cost_min=[0.001]), None),
+        "tier and rule, few": (wanted(tier=["opus"], rule=["over_cost", "no_estimate"]), None),
+        "dashboard": (lambda store, _: summarise(store.overview(RunFilter())), None),
+        "dashboard of a tier": (
+            lambda store, index: summarise(store.overview(RunFilter(tier=["opus", "haiku"][index % 2]))), None
+        ),
+    }  # fmt: skip
