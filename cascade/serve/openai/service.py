@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from cascade.runtime import Cascade
 from cascade.serve.openai.errors import ApiError
 from cascade.serve.openai.keys import ApiKey, Keyring, Rate
 
+_log = logging.getLogger("cascade.serve")
 T = TypeVar("T", bound=BaseModel)
 A = TypeVar("A")
 MOST_BYTES = 8 * 2**20
@@ -54,6 +56,19 @@ class Service:
         self._most = in_flight + queue
         self._inside = 0
         self._rate = Rate()
+
+    def stop(self, seconds: float) -> None:
+        """Take no more requests; runs still at work in half of `seconds` stop before their next stage.
+
+        Must be called on the server's event loop.
+        """
+        self.draining = True
+        asyncio.get_running_loop().call_later(seconds / 2, self._stop_runs)
+
+    def _stop_runs(self) -> None:
+        _log.warning("%d requests at work: their runs stop before their next stage", self._inside)
+        for cascade in self.graphs.values():
+            cascade.drain()
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
