@@ -148,6 +148,11 @@ def test_the_responses_api_answers_and_streams(client: openai.OpenAI) -> None:
             "messages.0.content.0.type: Input should be 'text'",
         ),
         (
+            '{"model": "test", "messages": [{"role": "user", "content": "x"}], "local_only": true}',
+            400,
+            "local_only: unknown field; remove it",
+        ),
+        (
             '{"model": "test", "messages": [{"role": "user", "content": "x"}], "stream": true, "n": 2}',
             400,
             "n is more than 1",
@@ -177,7 +182,8 @@ def test_metrics_health_viewer_and_unknown_paths(server: str, client: openai.Ope
     metrics = httpx2.get(f"{server}/metrics").text
     assert 'cascade_decisions_total{action="accept",graph="test",rule="confident",stage="last"}' in metrics
     assert "<h1>Runs</h1>" in httpx2.get(f"{server}/").text
-    assert httpx2.get(f"{server}/v1/nothing").status_code == 404
+    with pytest.raises(openai.NotFoundError, match="POST /v1/embeddings is not offered"):
+        client.embeddings.create(model="test", input="x")
     assert "access-control-allow-origin" not in httpx2.get(f"{server}/v1/models").headers
 
 

@@ -24,6 +24,7 @@ _log = logging.getLogger("cascade.serve")
 T = TypeVar("T", bound=BaseModel)
 A = TypeVar("A")
 MOST_BYTES = 8 * 2**20
+_UNKNOWN = 'unknown field; remove it (what is cascade\'s own goes into "cascade": {"local_only": …})'
 GONE_SECONDS = 0.5  # between two looks whether the client is still there
 
 
@@ -151,7 +152,8 @@ class Caller:
             # Of a value that may have several forms, the deepest error is about the form that was meant.
             found = max(error.errors(include_url=False, include_input=False), key=lambda e: len(e["loc"]))
             where = ".".join(str(part) for part in found["loc"] if not _is_form(part))
-            raise ApiError(400, f"{where or 'body'}: {found['msg']}", param=where or None) from None
+            said = _UNKNOWN if found["type"] == "extra_forbidden" else found["msg"]
+            raise ApiError(400, f"{where or 'body'}: {said}", param=where or None) from None
 
     async def while_there(self, answer: Coroutine[Any, Any, A]) -> A:
         """Return what `answer` returns; it is cancelled once the client has gone away.
