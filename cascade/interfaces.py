@@ -40,8 +40,8 @@ class Interfaces(ABC):
         """Answer many."""
 
     @abstractmethod
-    async def aresume(self, run: str, answer: str) -> Result:
-        """Give a person's answer to a waiting run."""
+    async def aresume(self, run: str, answer: str | None = None) -> Result:
+        """Finish a waiting run."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -61,8 +61,8 @@ class Interfaces(ABC):
         """Answer many, from synchronous code; see `abatch`."""
         return self._loop.run(self.abatch(asked, concurrency=concurrency, **options))
 
-    def resume(self, run: str, answer: str) -> Result:
-        """Give a person's `answer` to a waiting run, from synchronous code; see `aresume`."""
+    def resume(self, run: str, answer: str | None = None) -> Result:
+        """Finish a waiting run, from synchronous code; see `aresume`."""
         return self._loop.run(self.aresume(run, answer))
 
     def run_sync(self, coroutine: Coroutine[Any, Any, T]) -> T:

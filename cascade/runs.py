@@ -8,9 +8,9 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from cascade.errors import CascadeError
+from cascade.errors import CascadeError, RequestError, UnknownRunError
 from cascade.models.base import Prompt
 from cascade.policy.baseline import price_baseline
 from cascade.policy.budget import spent
@@ -18,7 +18,9 @@ from cascade.policy.outcome import conclude
 from cascade.records import Baseline, Request, Result, Step
 
 if TYPE_CHECKING:
+    from cascade.graph.compile import State
     from cascade.graph.stage import Plan
+    from cascade.trace.store import TraceStore
 
 
 T = TypeVar("T")
@@ -40,14 +42,15 @@ class Run:
     id: str
     request: Request
     trace: list[Step] = field(default_factory=list)
-    waiting: bool = False
+    waiting: bool = False  # for a person
+    stopped: bool = False  # between two stages, to go on in another process
     left: list[Step] = field(default_factory=list)  # what was under way when the run was cancelled
     began: float = field(default_factory=time.perf_counter)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod
-    def resumed(cls, run: str, request: Request, trace: list[Step], started: object) -> Run:
-        """Return a run that waited for a person: it goes on where it stopped, and the wait does not count.
+    def resumed(cls, run: str, request: Request, trace: list[Step], started: str | None) -> Self:
+        """Return a run that goes on where it stopped; the wait does not count.
 
         Args:
             run: its id.
@@ -56,15 +59,28 @@ class Run:
             started: when it began, in ISO 8601; an older cascade did not say.
         """
         worked = max((step.started + step.seconds for step in trace), default=0.0)
-        first = datetime.fromisoformat(started) if isinstance(started, str) else datetime.now(UTC)
+        first = datetime.fromisoformat(started) if started else datetime.now(UTC)
         return cls(run, request, trace, began=time.perf_counter() - worked, started=first)
+
+    @classmethod
+    def of_state(cls, run: str, state: Mapping[str, Any], started: str | None) -> Self:
+        """Return the run that a graph's state belongs to."""
+        trace = [Step.model_validate(step) for step in state.get("trace", [])]
+        return cls.resumed(run, Request.model_validate(state["request"]), trace, started)
+
+    def state(self) -> State:
+        """Return the run as a graph's state."""
+        trace = [step.model_dump(mode="json") for step in self.trace]
+        return {"request": self.request.model_dump(mode="json"), "trace": trace}
 
     def finish(self, plan: Plan, version: str, *, cancelled: bool = False) -> Result:
         """Return the result that the steps so far amount to, under the graph `version` of `plan`."""
         if cancelled:
             self.trace += self.left
         outcome = (
-            {"status": "waiting"} if self.waiting else conclude(plan.graph, self.trace, cancelled=cancelled)
+            {"status": "waiting"}
+            if self.waiting or self.stopped
+            else conclude(plan.graph, self.trace, cancelled=cancelled)
         )
         return Result(
             run=self.id,
@@ -86,6 +102,34 @@ class Run:
         prompt_bytes, _ = plan.models[name].worst_case(Prompt.of(self.request))
         answer = outcome.get("text") or outcome.get("draft")
         return price_baseline(name, price, self.trace, prompt_bytes, answer)
+
+
+async def stopped_run(store: TraceStore | None, run: str, version: str) -> Run | None:
+    """Return a run that was stopped between two stages of the graph `version`; None if there is no such run.
+
+    Raises:
+        RequestError: another version of the graph began it.
+    """
+    if store is None:
+        return None
+    try:
+        kept = await asyncio.to_thread(store.get, run)
+    except UnknownRunError:
+        return None
+    if kept.status != "waiting" or not kept.trace or kept.trace[-1].decision.to is None:
+        return None
+    check_version(kept.run, kept.graph, version)
+    return Run.resumed(kept.run, kept.request, list(kept.trace), kept.started)
+
+
+def check_version(run: str, begun: str, version: str) -> None:
+    """Make sure that a run which waits goes on in the graph that began it.
+
+    Raises:
+        RequestError: another version of the graph began it.
+    """
+    if begun != version:
+        raise RequestError(f"run {run!r} was begun by {begun}; this is {version}; bring that file back")
 
 
 async def detached(stream: AsyncIterator[T]) -> AsyncGenerator[T]:

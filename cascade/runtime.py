@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
@@ -13,11 +13,12 @@ from cascade.interfaces import Interfaces
 from cascade.observe import Observer, Observers
 from cascade.records import Request, Result, Step, new_run_id
 from cascade.requests import Asked, Options, build_each, build_request, check_request
-from cascade.runs import Event, Run, TextPiece, detached, last, private
+from cascade.runs import Event, Run, TextPiece, check_version, detached, last, private, stopped_run
 from cascade.stores import Stores
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
+    from langgraph.runtime import RunControl
     from langgraph.types import Command, Durability
 
     from cascade.config.load import LoadedGraph
@@ -55,6 +56,7 @@ class Cascade(Interfaces):
         self._path = loaded.path
         self._version = f"{self.config.name}@{loaded.digest}"
         self._store = self._stores.trace
+        self._at_work: dict[str, RunControl] = {}
         self._observers = Observers([Telemetry(self.config), *observers])
         super().__init__()
 
@@ -169,26 +171,38 @@ class Cascade(Interfaces):
 
         return await asyncio.gather(*map(answer, todo))
 
-    async def aresume(self, run: str, answer: str) -> Result:
-        """Give a person's `answer` to the waiting run `run`, in this process or another, and finish it.
+    async def aresume(self, run: str, answer: str | None = None) -> Result:
+        """Finish the waiting run `run`, of this process or another.
+
+        `answer` is what the person says; None for a run that `drain` stopped between two stages.
 
         Raises:
-            RequestError: no such run is waiting, or it was begun by another version of the graph.
+            RequestError: no such run is waiting, or not for that, or another version of the graph began it.
         """
         from langgraph.types import Command
 
         state = await self._compiled.aget_state(self._thread(run)) if self._compiled.checkpointer else None
-        if state is None or not state.interrupts:
-            raise RequestError(f"run {run!r} is not waiting for an answer")
-        begun = (state.metadata or {}).get("graph", self._version)
-        if begun != self._version:
-            raise RequestError(
-                f"run {run!r} was begun by {begun}; this is {self._version}; bring that file back"
-            )
-        trace = [Step.model_validate(step) for step in state.values.get("trace", [])]
-        request = Request.model_validate(state.values["request"])
-        waited = Run.resumed(run, request, trace, (state.metadata or {}).get("started"))
-        return await last(self._answer(waited, Command(resume=answer)))
+        if state is not None and state.interrupts:
+            if answer is None:
+                raise RequestError(f"run {run!r} waits for a person; give the answer")
+            known: Mapping[str, Any] = state.metadata or {}
+            check_version(run, known.get("graph", self._version), self._version)
+            waited = Run.of_state(run, state.values, known.get("started"))
+            return await last(self._answer(waited, Command(resume=answer)))
+        stopped = None if answer is not None else await stopped_run(self._store, run, self._version)
+        if stopped is None:
+            raise RequestError(f"run {run!r} is not waiting for {'an answer' if answer else 'a next stage'}")
+        return await last(self._answer(stopped, stopped.state()))
+
+    def drain(self) -> None:
+        """Stop the runs at work before their next stage, for a process that ends soon; from any thread.
+
+        They end with status `waiting` and what they have is kept: `aresume` goes on. A run in its last stage
+        answers as usual, and so do all runs of a graph whose traces do not hold the texts.
+        """
+        if self._store is not None and self.config.trace.store_text:
+            for control in list(self._at_work.values()):
+                control.request_drain()
 
     async def release(self) -> None:
         """Release the models; a later request loads them again."""
@@ -207,10 +221,13 @@ class Cascade(Interfaces):
         self._loop.close()
 
     def _stream(self, request: Request) -> AsyncIterator[Event]:
-        return self._answer(Run(new_run_id(), request), {"request": request.model_dump(mode="json")})
+        run = Run(new_run_id(), request)
+        return self._answer(run, run.state())
 
     async def _answer(self, run: Run, start: State | Command[Any]) -> AsyncIterator[Event]:
         """Run the compiled graph from `start`, keep the result, and yield it last."""
+        from langgraph.runtime import RunControl
+
         from cascade.graph.stage import Live
 
         config = self._thread(run.id)
@@ -223,18 +240,18 @@ class Cascade(Interfaces):
         )
         # A run that may wait is stored where it stops, and not at each step.
         durability: Durability | None = "exit" if self._compiled.checkpointer else None
+        control = self._at_work[run.id] = RunControl()
         stream: AsyncIterator[Any] = self._compiled.astream(
-            start, config, stream_mode=["updates", "custom"], durability=durability
+            start, config, stream_mode=["updates", "custom"], durability=durability, control=control
         )
         self._observers.began(run.id, self._version, run.request)
         ended = False
         try:
-            async with aclosing(private(detached(stream), langsmith=self.config.trace.langsmith)) as items:
-                async for mode, data in items:
-                    for event in self._events(run, mode, data):
-                        yield event
+            async with aclosing(self._events(run, stream)) as events:
+                async for event in events:
+                    yield event
             result = run.finish(self._plan, self._version)
-            await self._keep(result)
+            await self._keep(result, run.waiting)
             ended = True
             self._observers.ended(result)
         except (asyncio.CancelledError, GeneratorExit):
@@ -245,6 +262,7 @@ class Cascade(Interfaces):
                 self._observers.ended(result)
             raise
         finally:
+            self._at_work.pop(run.id, None)
             if not ended:
                 self._observers.dropped(run.id)
         yield result
@@ -257,20 +275,28 @@ class Cascade(Interfaces):
             "metadata": {"graph": self._version, "graph_file": str(self._path.absolute())},
         }
 
-    async def _keep(self, result: Result) -> None:
+    async def _keep(self, result: Result, waiting: bool = False) -> None:
         if self._store is not None:
             await asyncio.shield(asyncio.wrap_future(self._store.submit(result)))
-        if self._stores.checkpoints is not None and result.status != "waiting":
+        if self._stores.checkpoints is not None and not waiting:
             await self._stores.checkpoints.adelete_thread(result.run)
 
-    def _events(self, run: Run, mode: str, data: dict[str, Any]) -> Iterator[Event]:
+    async def _events(self, run: Run, stream: AsyncIterator[Any]) -> AsyncGenerator[Event]:
         """Take what LangGraph says of `run` and yield what the caller is told of it."""
-        if mode == "custom":
-            yield TextPiece(data["text"])
-        elif "__interrupt__" in data:
-            run.waiting = True
-        else:
-            for step in (step for update in data.values() for step in update["trace"]):
-                run.trace.append(Step.model_validate(step))
-                self._observers.left(run.id, run.trace[-1])
-                yield run.trace[-1]
+        from langgraph.errors import GraphDrained
+
+        try:
+            async with aclosing(private(detached(stream), langsmith=self.config.trace.langsmith)) as items:
+                async for mode, data in items:
+                    if mode == "custom":
+                        yield TextPiece(data["text"])
+                        continue
+                    if "__interrupt__" in data:
+                        run.waiting = True
+                        continue
+                    for step in (step for update in data.values() for step in update["trace"]):
+                        run.trace.append(Step.model_validate(step))
+                        self._observers.left(run.id, run.trace[-1])
+                        yield run.trace[-1]
+        except GraphDrained:
+            run.stopped = True

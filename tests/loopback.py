@@ -232,3 +232,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Stay quiet."""
+
+
+class Gate:
+    """A server that says when it is asked, and answers once it may."""
+
+    def __init__(self, server: Loopback, answer: Answer) -> None:
+        self.asked, self.open = threading.Event(), threading.Event()
+        self._answer = answer
+        server.answers = [self._play]
+
+    def _play(self, _seen: Seen) -> Answer:
+        self.asked.set()
+        assert self.open.wait(120)
+        return self._answer

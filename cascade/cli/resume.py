@@ -17,14 +17,20 @@ from cascade.errors import RequestError
 
 def resume(
     run: Annotated[str, typer.Argument(help="The waiting run's id.", metavar="RUN")],
-    answer: Annotated[str, typer.Argument(help="The person's answer.", metavar="ANSWER")],
+    answer: Annotated[
+        str | None,
+        typer.Argument(help="The person's answer; none if it is not waited for.", metavar="ANSWER"),
+    ] = None,
     graph: Annotated[
         Path | None, typer.Option(help="Graph file; default: the one that the run was begun with.")
     ] = None,
     json_: Json = False,
     trace_db: TraceDb = None,
 ) -> None:
-    """Give ANSWER to the waiting run RUN, which another process may have begun, and finish it."""
+    """Finish the waiting run RUN, which another process may have begun, with a person's ANSWER.
+
+    A run that a server stopped between two stages needs no answer, but its graph file: --graph.
+    """
     from cascade.runtime import Cascade
 
     with Cascade.load(graph or _graph_of(run, trace_db), trace_db=trace_db) as cascade:
@@ -47,5 +53,8 @@ def _graph_of(run: str, trace_db: str | None) -> Path:
         waiting.close()
     path = None if found is None else found.metadata.get("graph_file")
     if not isinstance(path, str):
-        raise RequestError(f"run {run!r} is not waiting for an answer; `cascade trace list` shows runs")
+        raise RequestError(
+            f"run {run!r} is not waiting for an answer; `cascade trace list` shows runs; "
+            "one that was stopped between two stages goes on with --graph FILE"
+        )
     return Path(path)

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,9 +74,10 @@ def serve(
             served[cascade.name] = cascade
         store = stack.enter_context(TraceStore(url, create=False))
         listener = stack.enter_context(listen(host, port))
+        on_start = partial(_drain_on_sigterm, drain)
         app = create_server(
             served, store, [load_graph(path) for path in graphs], keys=ring, board=board, metrics=metrics,
-            hosts=(host, socket.gethostname()), in_flight=in_flight, queue=queue, on_start=_drain_on_sigterm,
+            hosts=(host, socket.gethostname()), in_flight=in_flight, queue=queue, on_start=on_start,
         )  # fmt: skip
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
@@ -83,14 +85,14 @@ def serve(
         _run(app, listener, drain)
 
 
-def _drain_on_sigterm(service: Service) -> None:
-    """Refuse new requests from SIGTERM on; uvicorn's own handler then waits for those at work."""
+def _drain_on_sigterm(seconds: float, service: Service) -> None:
+    """From SIGTERM on take no more requests; uvicorn's own handler then waits for those at work."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         before = signal.getsignal(number)
 
         def stop(signum: int, frame: object, before: object = before) -> None:
-            loop.call_soon_threadsafe(setattr, service, "draining", True)
+            loop.call_soon_threadsafe(service.stop, seconds)
             if callable(before):
                 before(signum, frame)
 

@@ -69,6 +69,9 @@ class _Node(Runnable[State, Command[str]]):
             request = checked
             update["request"] = request.model_dump(mode="json")
         trace = [Step.model_validate(step) for step in input.get("trace", [])]
+        if trace and trace[-1].decision.to not in (None, self._stage.name):
+            # A run that goes on enters the graph at its first node, too.
+            return Command(update={"trace": []}, goto=str(trace[-1].decision.to))
         live: Live = known.get("live") or Live(run=known.get("thread_id"))
         if live.on_text is None:
             write = get_stream_writer()

@@ -67,3 +67,9 @@ def conclude(graph: Graph, trace: Sequence[Step], *, cancelled: bool = False) ->
         "model": draft.call.model,
         "tier": draft.call.tier,
     }
+
+
+def person_next(graph: Graph, trace: Sequence[Step]) -> bool:
+    """Return whether a person is asked by the stage that a waiting run has come to."""
+    at = trace[-1].decision.to if trace else graph.stages[0].name
+    return at is not None and any(graph.models[name].kind == "human" for name in graph.stage(at).ask)

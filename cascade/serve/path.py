@@ -39,7 +39,7 @@ _ENDS = {
     "accepted": "answer",
     "best_effort": "best draft",
     "abstained": "no answer",
-    "waiting": "a person",
+    "waiting": "waiting",
     "cancelled": "cancelled",
 }
 

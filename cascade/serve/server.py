@@ -101,6 +101,11 @@ class _Admin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         service: Service = self._app.state.service
+        path = scope.get("path", "")
+        if scope["type"] == "http" and path.startswith("/v1/") and not f"{path}/".startswith(f"{_RUNS}/"):
+            unknown = ApiError(404, f"{scope['method']} {path} is not offered; /openapi.json lists what is")
+            await unknown.response()(scope, receive, send)
+            return
         if scope["type"] == "http" and service.keys is not None:
             try:
                 admit_admin(service, secret_of(Request(scope)))

@@ -57,7 +57,7 @@ def _head(result: Result) -> Iterator[str]:
     elif result.status == "cancelled":
         yield "No answer: the run was cancelled."
     elif result.status == "waiting":
-        yield "No answer yet: the run waits for a person."
+        yield "No answer yet: the run waits, for a person or for `cascade resume`."
     else:
         best = f" Best draft: {quoted(result.draft, 600)} {source}." if result.draft is not None else ""
         yield f"No answer: no stage accepted one.{best}"

@@ -114,12 +114,7 @@ def append(
     for number, draft in zip(given, drafts, strict=True):
         last = Head(number, link(last.link, number, draft))
         signed = sign(last.link, key) if key else None
-        entry: dict[str, object] = {
-            "kind": draft.kind,
-            "run": draft.run,
-            "body": draft.body,
-            "note": draft.note,
-        }
+        entry: dict[str, Any] = {"kind": draft.kind, "run": draft.run, "body": draft.body, "note": draft.note}
         rows.append(entry | {"seq": number, "link": last.link, "sign": signed})
     if rows:
         connection.execute(_APPEND, rows)

@@ -11,10 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from loopback import Gate, Loopback, chat
 from scripting import checked, scripted, write
 
-from cascade import Cascade, RequestError
+from cascade import Cascade, RequestError, Result
+from cascade.config.load import load_graph
+from cascade.trace.explain import explain
 from cascade.trace.store import TraceStore, default_url
+from cascade.trace.verify import verify
 
 
 def asking(folder: Path, **settings: object) -> Path:
@@ -107,3 +111,86 @@ def test_without_a_store_runs_wait_in_memory(tmp_path: Path) -> None:
     with Cascade.load(asking(tmp_path), record=False) as cascade:
         waiting = cascade.invoke("hello")
         assert cascade.resume(waiting.run, "yes").text == "yes"
+
+
+UNSURE = chat("no", logprobs=[("no", -3.0)])
+SURE = chat("yes", logprobs=[("yes", -0.01)])
+
+
+def gated(folder: Path, url: str, last: dict[str, object], **settings: object) -> Path:
+    far = {
+        "kind": "openai",
+        "model": "m",
+        "url": url,
+        "key_env": None,
+        "price": {"input": 1.0, "output": 2.0},
+    }
+    stages = [checked("first", "far"), {"name": "last", "ask": ["last"]}]
+    return write(folder, {"far": far, "last": last}, stages, **settings)
+
+
+async def drained(path: Path, gate: Gate) -> Result:
+    """Drain a run that is in its first stage."""
+    async with Cascade.load(path) as cascade:
+        task = asyncio.create_task(cascade.ainvoke("hello"))
+        await asyncio.to_thread(gate.asked.wait, 120)
+        cascade.drain()
+        gate.open.set()
+        return await task
+
+
+async def test_a_drained_run_stops_before_its_next_stage_and_goes_on_elsewhere(tmp_path: Path) -> None:
+    with Loopback() as server:
+        path = gated(tmp_path, server.url, scripted("done"))
+        stopped = await drained(path, Gate(server, UNSURE))
+    assert (stopped.status, stopped.text, len(stopped.trace)) == ("waiting", None, 1)
+    assert "the run waits" in explain(stopped, load_graph(path).graph)
+    async with Cascade.load(path) as cascade:
+        with pytest.raises(RequestError, match="is not waiting for an answer"):
+            await cascade.aresume(stopped.run, "yes")
+        result = await cascade.aresume(stopped.run)
+        with pytest.raises(RequestError, match="is not waiting for a next stage"):
+            await cascade.aresume(stopped.run)
+    assert (result.run, result.status, result.text) == (stopped.run, "accepted", "done")
+    assert [step.stage for step in result.trace] == ["first", "last"]
+    assert result.trace[0] == stopped.trace[0]
+    assert result.cost_usd == pytest.approx(stopped.cost_usd)
+    with TraceStore(default_url(), create=False) as store:
+        assert store.get(stopped.run) == result
+    assert verify(default_url()).problems == ()
+
+
+async def test_a_drained_run_in_its_last_stage_answers(tmp_path: Path) -> None:
+    with Loopback() as server:
+        result = await drained(gated(tmp_path, server.url, scripted("done")), Gate(server, SURE))
+    assert (result.status, result.text) == ("accepted", "yes")
+
+
+async def test_a_run_without_its_texts_could_not_go_on_and_is_not_stopped(tmp_path: Path) -> None:
+    with Loopback() as server:
+        path = gated(tmp_path, server.url, scripted("done"), trace={"store_text": False})
+        result = await drained(path, Gate(server, UNSURE))
+    assert (result.status, result.text) == ("accepted", "done")
+
+
+async def test_a_drained_run_goes_on_to_a_person(tmp_path: Path) -> None:
+    with Loopback() as server:
+        path = gated(tmp_path, server.url, {"kind": "human", "tier": "human"})
+        stopped = await drained(path, Gate(server, UNSURE))
+    async with Cascade.load(path) as cascade:
+        waiting = await cascade.aresume(stopped.run)
+        with pytest.raises(RequestError, match="waits for a person"):
+            await cascade.aresume(stopped.run)
+        result = await cascade.aresume(stopped.run, "forty-two")
+    assert (stopped.status, waiting.status, result.status) == ("waiting", "waiting", "accepted")
+    assert ([step.stage for step in result.trace], result.text) == (["first", "last"], "forty-two")
+
+
+async def test_another_version_of_the_graph_does_not_go_on_with_a_drained_run(tmp_path: Path) -> None:
+    with Loopback() as server:
+        path = gated(tmp_path, server.url, scripted("done"))
+        stopped = await drained(path, Gate(server, UNSURE))
+    path.write_text(path.read_text() + "# changed\n")
+    async with Cascade.load(path) as cascade:
+        with pytest.raises(RequestError, match="was begun by"):
+            await cascade.aresume(stopped.run)

@@ -37,7 +37,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         models = {
             "small": scripted("no idea", confidence=0.3),
             "large": {
-                "kind": "openai", "model": "m", "url": far.url, "key_env": None, "local": True, "timeout": 90,
+                "kind": "openai", "model": "m", "url": far.url, "key_env": None, "local": True,
+                "timeout": 120,
             },
         }  # fmt: skip
         stages = [checked("first", "small"), checked("last", "large")]

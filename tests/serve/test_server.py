@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+from loopback import Gate, Loopback, chat
 from scripting import checked, scripted, write
 from serving import serving
 
@@ -144,6 +148,11 @@ def test_the_responses_api_answers_and_streams(client: openai.OpenAI) -> None:
             "messages.0.content.0.type: Input should be 'text'",
         ),
         (
+            '{"model": "test", "messages": [{"role": "user", "content": "x"}], "local_only": true}',
+            400,
+            "local_only: unknown field; remove it",
+        ),
+        (
             '{"model": "test", "messages": [{"role": "user", "content": "x"}], "stream": true, "n": 2}',
             400,
             "n is more than 1",
@@ -173,7 +182,8 @@ def test_metrics_health_viewer_and_unknown_paths(server: str, client: openai.Ope
     metrics = httpx2.get(f"{server}/metrics").text
     assert 'cascade_decisions_total{action="accept",graph="test",rule="confident",stage="last"}' in metrics
     assert "<h1>Runs</h1>" in httpx2.get(f"{server}/").text
-    assert httpx2.get(f"{server}/v1/nothing").status_code == 404
+    with pytest.raises(openai.NotFoundError, match="POST /v1/embeddings is not offered"):
+        client.embeddings.create(model="test", input="x")
     assert "access-control-allow-origin" not in httpx2.get(f"{server}/v1/models").headers
 
 
@@ -207,7 +217,6 @@ def test_too_many_requests_are_told_to_wait(tmp_path: Path) -> None:
     slow = {"small": scripted("yes", confidence=0.99, delay=1.0)}
     graph = write(tmp_path, slow, [checked("only", "small")])
     with serving(graph, "--in-flight", "1", "--queue", "1") as (_, url):
-        import asyncio
 
         async def flood() -> list[int]:
             body = {"model": "test", "messages": [{"role": "user", "content": "Is it?"}]}
@@ -220,43 +229,84 @@ def test_too_many_requests_are_told_to_wait(tmp_path: Path) -> None:
         assert asyncio.run(flood()) == [200, 200, 429, 429]
 
 
-def test_sigterm_lets_requests_finish_and_takes_no_more(tmp_path: Path) -> None:
-    slow = {"small": scripted("yes", confidence=0.99, delay=1.0)}
-    graph = write(tmp_path, slow, [checked("only", "small")])
-    with serving(graph) as (process, url):
-        import threading
+BODY = {"model": "test", "messages": [{"role": "user", "content": "Is it?"}]}
 
-        answers: list[httpx2.Response] = []
-        body = {"model": "test", "messages": [{"role": "user", "content": "Is it?"}]}
-        asking = threading.Thread(
-            target=lambda: answers.append(httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=30))
-        )
-        asking.start()
-        time.sleep(0.4)
+
+def gated(folder: Path, url: str) -> Path:
+    """A graph whose first stage asks the server at `url`."""
+    far = {"kind": "openai", "model": "m", "url": url, "key_env": None, "local": True, "timeout": 120}
+    stages = [checked("first", "far"), {"name": "last", "ask": ["small"]}]
+    return write(folder, {"far": far, "small": scripted("done")}, stages)
+
+
+def terminated(process: subprocess.Popen[str], url: str, gate: Gate, stops: bool) -> httpx2.Response:
+    """Ask, send SIGTERM while the first stage is asking, and return the answer of a process that ended well.
+
+    With `stops` the first stage answers only after the server has told the runs to stop.
+    """
+    with ThreadPoolExecutor() as pool:
+        asking = pool.submit(httpx2.post, f"{url}/v1/chat/completions", json=BODY, timeout=120)
+        assert gate.asked.wait(60)
         os.kill(process.pid, signal.SIGTERM)
-        asking.join()
-        assert process.wait(20) == 0
+        if stops:
+            assert process.stderr
+            assert "1 requests at work" in process.stderr.readline()
+        gate.open.set()
+        answer = asking.result()
+    assert process.wait(60) == 0
+    return answer
+
+
+def test_sigterm_lets_requests_finish(tmp_path: Path) -> None:
+    with Loopback() as far:
+        gate = Gate(far, chat("no", logprobs=[("no", -3.0)]))
+        with serving(gated(tmp_path, far.url), "--drain", "120") as (process, url):
+            answer = terminated(process, url, gate, stops=False)
     assert not (tmp_path / "traces.db-wal").exists()  # the store was closed
-    assert answers[0].json()["choices"][0]["message"]["content"] == "yes"
+    assert answer.json()["choices"][0]["message"]["content"] == "done"
+
+
+@pytest.mark.slow
+def test_a_run_that_sigterm_stops_between_two_stages_goes_on_in_another_process(tmp_path: Path) -> None:
+    with Loopback() as far:
+        gate = Gate(far, chat("no", logprobs=[("no", -3.0)]))
+        graph = gated(tmp_path, far.url)
+        with serving(graph, "--drain", "20") as (process, url):
+            answer = terminated(process, url, gate, stops=True)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (503, "draining")
+    run = re.search(r"cascade resume (\S+)`", error["message"])
+    assert run, error
+    command = [sys.executable, "-m", "cascade.cli.main", "resume", run[1], "--graph", str(graph), "--json"]
+    resumed = subprocess.run(
+        [*command, "--trace-db", str(tmp_path / "traces.db")], capture_output=True, text=True, timeout=120
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    row = json.loads(resumed.stdout)
+    assert (row["run"], row["status"], row["text"]) == (run[1], "accepted", "done")
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_away_ends_its_run(tmp_path: Path, stream: bool) -> None:
-    slow = {"small": scripted("yes", confidence=0.99, delay=30.0)}
-    graph = write(tmp_path, slow, [checked("only", "small")])
-    body = {"model": "test", "stream": stream, "messages": [{"role": "user", "content": "Is it?"}]}
-    with serving(graph, "--in-flight", "1", "--queue", "0") as (_, url):
-        with (
-            pytest.raises(httpx2.ReadTimeout),
-            httpx2.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=0.5) as response,
-        ):
-            list(response.iter_lines())
-        deadline = time.monotonic() + 10
-        while "cascade_runs_active" not in (text := httpx2.get(f"{url}/metrics").text) or (
-            'cascade_runs_active{graph="test"} 0.0' not in text
-        ):
-            assert time.monotonic() < deadline, text
-            time.sleep(0.05)
+    with Loopback() as far:
+        gate = Gate(far, chat("never"))
+
+        async def leave(url: str) -> None:
+            async with httpx2.AsyncClient(timeout=60) as http:
+                asking = asyncio.create_task(
+                    http.post(f"{url}/v1/chat/completions", json=BODY | {"stream": stream})
+                )
+                assert await asyncio.to_thread(gate.asked.wait, 60)
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+
+        with serving(gated(tmp_path, far.url), "--in-flight", "1", "--queue", "0") as (_, url):
+            asyncio.run(leave(url))
+            deadline = time.monotonic() + 60
+            while 'cascade_runs_active{graph="test"} 0.0' not in (text := httpx2.get(f"{url}/metrics").text):
+                assert time.monotonic() < deadline, text
+                time.sleep(0.05)
+            gate.open.set()
 
 
 def test_a_server_for_others_needs_keys(tmp_path: Path) -> None:

@@ -216,7 +216,10 @@ def test_a_run_is_drawn_in_its_graph_where_that_is_known(tmp_path: Path, store: 
             {"status": "abstained", "text": None, "rule": "no_draft", "tier": None, "stage": None},
             "No answer.",
         ),
-        ({"status": "waiting", "text": None, "rule": None, "tier": None, "trace": ()}, "Waits for a person."),
+        (
+            {"status": "waiting", "text": None, "rule": None, "tier": None, "trace": ()},
+            "Waits for a person, or",
+        ),
         ({"status": "best_effort", "rule": "over_cost"}, "best effort"),
         ({"text": ""}, "(empty)"),
         ({"confidence": None, "baseline": None}, "not measured"),

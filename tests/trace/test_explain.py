@@ -409,7 +409,7 @@ def test_best_effort_is_never_called_accepted() -> None:
 
 
 def test_a_waiting_run_says_so() -> None:
-    assert "No answer yet: the run waits for a person." in explain(result(BELOW, status="waiting"), GRAPH)
+    assert "No answer yet: the run waits, for a person or" in explain(result(BELOW, status="waiting"), GRAPH)
 
 
 def test_a_run_without_steps_is_explained() -> None:

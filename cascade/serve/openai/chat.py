@@ -71,7 +71,7 @@ async def _one(cascade: Cascade, request: Request) -> Result:
         result = await cascade.answer(request)
     except CascadeError as error:
         raise as_api_error(error) from error
-    if (problem := convert.refused(result)) is not None:
+    if (problem := convert.refused(result, cascade.config)) is not None:
         raise problem
     return result
 
@@ -133,7 +133,7 @@ async def _stream(who: Caller, cascade: Cascade, request: Request, body: ChatBod
                     yield _chunk(head, {"content": event.text} if sent else _first(event.text))
                     sent = True
                 elif isinstance(event, Result):
-                    if (problem := convert.refused(event)) is not None:
+                    if (problem := convert.refused(event, cascade.config)) is not None:
                         raise problem
                     for chunk in _last(head, event, body, sent=sent):
                         yield chunk

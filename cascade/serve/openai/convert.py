@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cascade.config.schema import Graph
+from cascade.policy.outcome import person_next
 from cascade.records import Call, Message, Request, Result, Speaker, Tool, ToolCall
 from cascade.serve.openai.errors import ApiError
 from cascade.serve.openai.schema import (
@@ -149,8 +151,11 @@ def refusal(result: Result) -> str | None:
     return f"no answer was good enough (rule {result.rule}); see /v1/runs/{result.run}"
 
 
-def refused(result: Result) -> ApiError | None:
+def refused(result: Result, graph: Graph) -> ApiError | None:
     """Return the error of a run that got no answer because of who asks, or when: another time it may."""
+    if result.status == "waiting" and not person_next(graph, result.trace):
+        text = f"the server stops; run {result.run} is kept and goes on with `cascade resume {result.run}`"
+        return ApiError(503, text, code="draining", retry_after=1.0)
     if result.status != "abstained":
         return None
     if any(step.decision.rule == "over_budget" for step in result.trace):

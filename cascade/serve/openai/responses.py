@@ -38,7 +38,7 @@ async def create_response(who: Asking) -> Response:
             result = await who.while_there(cascade.answer(request))
     except CascadeError as error:
         raise as_api_error(error) from error
-    if (problem := convert.refused(result)) is not None:
+    if (problem := convert.refused(result, cascade.config)) is not None:
         raise problem
     return JSONResponse(_response(_head(body), result))
 
@@ -134,7 +134,7 @@ async def _stream(who: Caller, cascade: Cascade, request: Request, body: Respons
                         yield made
                     text += event.text
                 elif isinstance(event, Result):
-                    if (problem := convert.refused(event)) is not None:
+                    if (problem := convert.refused(event, cascade.config)) is not None:
                         raise problem
                     for made in _end(events, head, event, text):
                         yield made

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -19,9 +20,11 @@ from cascade.runtime import Cascade
 from cascade.serve.openai.errors import ApiError
 from cascade.serve.openai.keys import ApiKey, Keyring, Rate
 
+_log = logging.getLogger("cascade.serve")
 T = TypeVar("T", bound=BaseModel)
 A = TypeVar("A")
 MOST_BYTES = 8 * 2**20
+_UNKNOWN = 'unknown field; remove it (what is cascade\'s own goes into "cascade": {"local_only": …})'
 GONE_SECONDS = 0.5  # between two looks whether the client is still there
 
 
@@ -54,6 +57,19 @@ class Service:
         self._most = in_flight + queue
         self._inside = 0
         self._rate = Rate()
+
+    def stop(self, seconds: float) -> None:
+        """Take no more requests; runs still at work in half of `seconds` stop before their next stage.
+
+        Must be called on the server's event loop.
+        """
+        self.draining = True
+        asyncio.get_running_loop().call_later(seconds / 2, self._stop_runs)
+
+    def _stop_runs(self) -> None:
+        _log.warning("%d requests at work: their runs stop before their next stage", self._inside)
+        for cascade in self.graphs.values():
+            cascade.drain()
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -136,7 +152,8 @@ class Caller:
             # Of a value that may have several forms, the deepest error is about the form that was meant.
             found = max(error.errors(include_url=False, include_input=False), key=lambda e: len(e["loc"]))
             where = ".".join(str(part) for part in found["loc"] if not _is_form(part))
-            raise ApiError(400, f"{where or 'body'}: {found['msg']}", param=where or None) from None
+            said = _UNKNOWN if found["type"] == "extra_forbidden" else found["msg"]
+            raise ApiError(400, f"{where or 'body'}: {said}", param=where or None) from None
 
     async def while_there(self, answer: Coroutine[Any, Any, A]) -> A:
         """Return what `answer` returns; it is cancelled once the client has gone away.
