@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from common import Figures, guarded, parser, print_json, progress, rate, shown, table, thin
+from common import Figures, Stopwatch, guarded, parser, print_json, progress, rate, shown, table, thin
 from experts import Answer, ask_all
 
 from cascade.config.schema import LlamaCppModel
@@ -27,7 +27,7 @@ from cascade.evaluate.recorded import load_table
 from cascade.policy.apply import score_values
 from cascade.policy.artifact import Goal
 from cascade.policy.design import choose, problem_of
-from cascade.policy.ensemble import Ensemble
+from cascade.policy.ensemble import ensemble_of
 from cascade.policy.features import features_of
 from cascade.policy.promise import certify
 from cascade.policy.search import Problem, boldest, walk
@@ -70,10 +70,11 @@ def main() -> None:
     """Measure and print."""
     arguments = parser(__doc__)
     arguments.add_argument("--draws", type=int, default=1000, help="random splits of each table")
+    arguments.add_argument("--quick", action="store_true", help="50 splits, for a first look")
     names = [*WORLDS, *EXPERTS]
     arguments.add_argument("--tables", nargs="+", choices=names, default=names, help="which tables")
     args = arguments.parse_args()
-    results = []
+    clock, results, draws = Stopwatch(), [], 50 if args.quick else args.draws
     for name in args.tables:
         if name in WORLDS:
             chain, alpha = WORLDS[name]
@@ -85,11 +86,12 @@ def main() -> None:
             rows = thin(load(task, args.data).test, args.rows)
             config = LlamaCppModel(kind="llamacpp", path=f"bundled:{expert}", task=task)
             world = expert_world(expert, rows, asyncio.run(ask_all(config, name, rows)))
-        results.append(measure(name, world, chain, alpha, args.draws))
+        results.append(measure(name, world, chain, alpha, draws))
     if args.json:
-        print_json({"benchmark": "certificates", "delta": DELTA, "tables": results})
+        print_json({"benchmark": "certificates", "delta": DELTA, "tables": results, "took": clock.figures()})
     else:
         show(results)
+        print(clock.line())
 
 
 def expert_world(expert: str, rows: Sequence[Row], answers: Sequence[Answer]) -> Outcomes:
@@ -159,7 +161,7 @@ def _risk(problem: Problem, stage: Rows, rows: np.ndarray) -> float:
 def pointwise(world: Outcomes, order: Rows, size: int, alpha: float, seed: int) -> tuple[Outcome, Outcome]:
     """Tune by the error measured on the calibration rows, and on the test rows; neither promises anything."""
     drawn, test, chain = world.take(order[:size]), world.take(order[size:]), list(world.models)
-    stage = Ensemble(drawn, seed).stage(tuple(chain[:-1]), chain[-1], "correct")
+    stage = ensemble_of(drawn, seed).stage(tuple(chain[:-1]), chain[-1], "correct")
     if stage is None:
         raise ValueError("nothing to judge answers by")
     own, wrong = (1.0 - rows.models[chain[-2]].quality for rows in (drawn, test))

@@ -6,10 +6,12 @@ import argparse
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from engine_sections.load import Watch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -30,6 +32,29 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     arguments.add_argument("--json", action="store_true", help="print one JSON object in place of tables")
     arguments.add_argument("--rows", type=int, help="at most this many rows of each set, for a quick look")
     return arguments
+
+
+class Stopwatch:
+    """Time since it was made, and what other processes used of the machine meanwhile."""
+
+    def __init__(self) -> None:
+        self._start, self._own, self._watch = time.perf_counter(), time.process_time(), Watch()
+
+    def figures(self) -> Figures:
+        """Return seconds of wall time, of own CPU time, and the cores that others used."""
+        return {
+            "seconds": time.perf_counter() - self._start,
+            "cpu_seconds": time.process_time() - self._own,
+            "others_cores": self._watch.others(),
+        }
+
+    def line(self) -> str:
+        """Return the same for people."""
+        found = self.figures()
+        return (
+            f"took {found['seconds']:.1f} s ({found['cpu_seconds']:.1f} s of CPU); "
+            f"other processes used {found['others_cores']:.2f} cores meanwhile"
+        )
 
 
 def thin(rows: Sequence[T], most: int | None) -> list[T]:

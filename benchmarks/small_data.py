@@ -1,6 +1,6 @@
 """Few labelled rows: is a learned score worth it, or is a grid over raw signals enough?
 
-    python benchmarks/small_data.py --data DIR [--draws 20] [--json]
+    python benchmarks/small_data.py --data DIR [--draws 100] [--json]
 
 From the tuning half of a table, 30 to 1,000 rows are drawn at random; on them each way of tuning picks its
 best setting for each of ten prices of a dollar, and all settings are measured on the other half. The figure
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
-from common import Figures, guarded, parser, print_json, progress, shown, table
+from common import Figures, Stopwatch, guarded, parser, print_json, progress, shown, table
 from scipy.optimize import minimize
 from scipy.stats import norm, rankdata
 
@@ -49,21 +49,23 @@ Tuner = Callable[[Outcomes, float, int], Callable[[Outcomes], Walk]]
 def main() -> None:
     """Measure and print."""
     arguments = parser(__doc__)
-    arguments.add_argument("--draws", type=int, default=20, help="random tuning sets of each size")
+    arguments.add_argument("--draws", type=int, default=100, help="random tuning sets of each size")
+    arguments.add_argument("--quick", action="store_true", help="10 draws of 30 and 100 rows")
     arguments.add_argument(
         "--tables", nargs="+", choices=list(CHAINS), default=list(CHAINS), help="which tables"
     )
     arguments.add_argument("--sizes", nargs="+", type=int, default=ROWS, help="how many rows to tune on")
     args = arguments.parse_args()
-    results: list[Figures] = []
+    draws, wanted = (10, ROWS[:2]) if args.quick else (args.draws, args.sizes)
+    clock, results = Stopwatch(), list[Figures]()
     for name in args.tables:
         whole = load_table(name, args.data)
         world = Outcomes(whole.ids, whole.prompts, {model: whole.models[model] for model in CHAINS[name]})
         tuning, testing = half(world.ids)
         train, test = world.take(tuning), world.take(testing)
-        results += measure(name, train, test, [rows for rows in args.sizes if rows <= len(train)], args.draws)
+        results += measure(name, train, test, [rows for rows in wanted if rows <= len(train)], draws)
     if args.json:
-        print_json({"benchmark": "small_data", "results": results})
+        print_json({"benchmark": "small_data", "results": results, "took": clock.figures()})
         return
     rows = [
         [r["table"], str(r["rows"]), *(shown(r, name, 4) for name in (*TUNERS, "gap", "copula_gap"))]
@@ -78,7 +80,8 @@ def main() -> None:
         "tune − grid",
         "tune − copula",
     ]
-    table(f"area under the error–cost curve, {args.draws} draws", columns, rows)
+    table(f"area under the error–cost curve, {draws} draws", columns, rows)
+    print(clock.line())
 
 
 def measure(name: str, train: Outcomes, test: Outcomes, sizes: Sequence[int], draws: int) -> list[Figures]:

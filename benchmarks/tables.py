@@ -12,23 +12,24 @@ prices. Beside it: chance, the prompt's length, plain agreement of two models, t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
-from common import Figures, guarded, parser, print_json, shown, table, thin
+from common import Figures, Stopwatch, guarded, parser, print_json, shown, table, thin
 
 from cascade.evaluate.metrics import bootstrap
 from cascade.evaluate.recorded import TABLES, half, load_table
 from cascade.evaluate.routing import apgr, calls_needed, cpt, sweep
 from cascade.policy.apply import apply_policy, score_values
 from cascade.policy.artifact import Feature, Goal, Score
-from cascade.policy.design import TARGETS
-from cascade.policy.ensemble import Ensemble
+from cascade.policy.design import TARGETS, choose, problem_of
+from cascade.policy.ensemble import ensemble_of
 from cascade.policy.features import features_of
 from cascade.policy.promise import Refusal
-from cascade.policy.table import Column, Outcomes
+from cascade.policy.search import walk
+from cascade.policy.table import Column, Outcomes, Rows
 from cascade.policy.tune import tune
 
 RANDOM = 20
@@ -81,26 +82,31 @@ class Router:
 def main() -> None:
     """Measure and print."""
     arguments = parser(__doc__)
+    arguments.add_argument(
+        "--quick", action="store_true", help="at most 800 rows of each table, 50 resamples"
+    )
     arguments.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="which tables")
     args = arguments.parse_args()
-    results = []
+    clock, results = Stopwatch(), []
+    rows, resamples = (800, 50) if args.quick else (args.rows, RESAMPLES)
     for name in args.tables:
         whole = load_table(name, args.data)
-        kept = whole.take(np.array(thin(range(len(whole)), args.rows)))
+        kept = whole.take(np.array(thin(range(len(whole)), rows)))
         tuning, testing = half(kept.ids)
-        results.append(measure(name, kept.take(tuning), kept.take(testing)))
+        results.append(measure(name, kept.take(tuning), kept.take(testing), resamples))
     if args.json:
-        print_json({"benchmark": "tables", "tables": results})
+        print_json({"benchmark": "tables", "tables": results, "took": clock.figures()})
         return
     for found in results:
         show(found)
+    print(clock.line())
 
 
-def measure(name: str, train: Outcomes, test: Outcomes) -> Figures:
+def measure(name: str, train: Outcomes, test: Outcomes, resamples: int) -> Figures:
     """Return the figures of one table."""
     setup = SETUPS[name]
     routers = [ours(setup, train, test), *baselines(setup, test)]
-    rows = [figures_of(router, setup.strong, test) for router in routers]
+    rows = compared(routers, setup.strong, test, resamples)
     weak, strong = (test.models[each].quality for each in (setup.weak[-1], setup.strong))
     chance = [apgr(np.random.default_rng(seed).random(len(test)), weak, strong) for seed in range(RANDOM)]
     found: Figures = {
@@ -115,12 +121,13 @@ def measure(name: str, train: Outcomes, test: Outcomes) -> Figures:
         "random_apgr_sd": float(np.std(chance)),
         "published": setup.published,
     }
-    return found | {"promise": promise(setup, train, test)}
+    found["path"] = tuned_path(setup, train, test, resamples)
+    return found | {"promise": promise(setup, train, test, resamples)}
 
 
 def ours(setup: Setup, train: Outcomes, test: Outcomes) -> Router:
     """Return the router with the best out-of-fold APGR on the training rows."""
-    ensemble = Ensemble(train, 0)
+    ensemble = ensemble_of(train, 0)
     answers, strong = setup.weak[-1], train.models[setup.strong].quality
     weak = train.models[answers].quality
     found: list[tuple[float, tuple[str, ...], str, Score]] = []
@@ -155,27 +162,84 @@ def baselines(setup: Setup, test: Outcomes) -> list[Router]:
     return [*found, Router("oracle", (answers,), answers, strong - weak + ties, ahead=True)]
 
 
+def compared(routers: Sequence[Router], strong: str, test: Outcomes, resamples: int) -> list[Figures]:
+    """Return the figures of each router, with intervals, and by how much the first is better than it.
+
+    The same resampled rows serve all routers, so that the differences are of pairs.
+    """
+    found = [figures_of(router, strong, test) for router in routers]
+    draws = np.random.default_rng(0).integers(len(test), size=(resamples, len(test)))
+    seen = [[sampled(router, strong, test, rows) for rows in draws] for router in routers]
+    spread = np.array(seen)  # routers × resamples × (APGR, cost at 98 %)
+    for place, name in enumerate(("apgr", "cost_98_of_strong")):
+        for index, figures in enumerate(found):
+            figures[f"{name}_ci"] = np.nanquantile(spread[index, :, place], (0.025, 0.975)).tolist()
+            if index:
+                gap = spread[0, :, place] - spread[index, :, place]
+                figures[f"{name}_gap"] = found[0][name] - figures[name]
+                figures[f"{name}_gap_ci"] = np.nanquantile(gap, (0.025, 0.975)).tolist()
+    return found
+
+
 def figures_of(router: Router, name: str, test: Outcomes) -> Figures:
     """Return APGR, CPT and the cost at 98 % of the strong model on the test rows."""
     weak, strong = test.models[router.answers].quality, test.models[name].quality
     found: Figures = {"router": router.name, "asked": list(router.asked)}
-    found["apgr"] = apgr(router.need, weak, strong)
-    found["apgr_ci"] = bootstrap(apgr, router.need, weak, strong, resamples=RESAMPLES)
+    found["apgr"], found["cost_98_of_strong"] = sampled(router, name, test, np.arange(len(test)))
     for level in (0.5, 0.8):
         found[f"cpt{level * 100:.0f}"] = cpt(router.need, weak, strong, level)
-    share, quality = sweep(router.need, weak, strong, 101)
-    gap = strong.mean() - weak.mean()
-    level = (NEAR * strong.mean() - weak.mean()) / gap
-    calls = float(calls_needed(share, quality, weak.mean(), strong.mean(), float(level)))
-    before = sum(float(test.models[each].cost_usd.mean()) for each in router.asked)
-    top = float(test.models[name].cost_usd.mean())
-    found["strong_share_98"] = calls
-    found["cost_98"] = calls * top + before * (1.0 - calls if router.ahead else 1.0)
-    found["cost_98_of_strong"] = found["cost_98"] / top
     return found
 
 
-def promise(setup: Setup, train: Outcomes, test: Outcomes) -> Figures:
+def sampled(router: Router, name: str, test: Outcomes, rows: Rows) -> tuple[float, float]:
+    """Return APGR and the cost at 98 % of the strong model's accuracy, as a share of its cost, on `rows`."""
+    weak, strong, need = (
+        test.models[router.answers].quality[rows],
+        test.models[name].quality[rows],
+        router.need[rows],
+    )
+    low, high = weak.mean(), strong.mean()
+    share, quality = sweep(need, weak, strong, 101)
+    calls = float(calls_needed(share, quality, low, high, float((NEAR * high - low) / (high - low))))
+    before = sum(float(test.models[each].cost_usd[rows].mean()) for each in router.asked)
+    top = float(test.models[name].cost_usd[rows].mean())
+    return apgr(need, weak, strong), calls + before / top * (1.0 - calls if router.ahead else 1.0)
+
+
+def tuned_path(setup: Setup, train: Outcomes, test: Outcomes, resamples: int) -> Figures:
+    """Return the cost at 98 % of what `tune --max-loss` would try: gate and checks tuned jointly.
+
+    Chain and settings are from the training rows; as for the routers, the test rows say which setting is the
+    cheapest that keeps 98 % of the strong model's accuracy.
+    """
+    names = [*setup.weak, setup.strong]
+    loss = (1.0 - NEAR) * float(train.models[setup.strong].quality.mean())
+    kept = Outcomes(train.ids, train.prompts, {name: train.models[name] for name in names})
+    design = choose(kept, Goal(kind="max_loss", value=loss, delta=0.1), 0, setup.strong)
+    if design is None:
+        return {"chain": [], "cost_98_of_strong": float("nan"), "cost_98_of_strong_ci": [float("nan")] * 2}
+    features = features_of(test)
+    scores = [None if s is None else score_values(s.score, features, len(test)) for s in design.stages]
+    problem = problem_of(test, design.chain, scores, Goal(kind="lambda", value=0.0))
+    if design.gate is not None:
+        problem = replace(problem, gate=score_values(design.gate.score, features, len(test)))
+    walks = [walk(problem, setting) for setting in design.path]
+    quality, cost = (np.array([getattr(each, of) for each in walks]) for of in ("quality", "cost"))
+    strong = test.models[setup.strong]
+
+    def cheapest(rows: Rows) -> float:
+        enough = quality[:, rows].mean(axis=1) >= NEAR * strong.quality[rows].mean()
+        return float(min([1.0, *(cost[enough][:, rows].mean(axis=1) / strong.cost_usd[rows].mean())]))
+
+    draws = np.random.default_rng(0).integers(len(test), size=(resamples, len(test)))
+    return {
+        "chain": list(design.chain),
+        "cost_98_of_strong": cheapest(np.arange(len(test))),
+        "cost_98_of_strong_ci": np.quantile([cheapest(rows) for rows in draws], (0.025, 0.975)).tolist(),
+    }
+
+
+def promise(setup: Setup, train: Outcomes, test: Outcomes, resamples: int) -> Figures:
     """Tune on the training rows for a certified loss of at most 0.05, and measure on the test rows."""
     goal = Goal(kind="max_loss", value=LOSS, delta=0.1)
     policy = tune(train, goal, chain=[*setup.weak, setup.strong])
@@ -188,7 +252,7 @@ def promise(setup: Setup, train: Outcomes, test: Outcomes) -> Figures:
         "chain": list(policy.chain),
         "bound": policy.certificates[0].bound,
         "loss": float(loss.mean()),
-        "loss_ci": bootstrap(np.mean, loss, resamples=RESAMPLES),
+        "loss_ci": bootstrap(np.mean, loss, resamples=resamples),
         "cost_of_strong": float(decided.cost_usd.mean() / strong.cost_usd.mean()),
     }
 
@@ -196,15 +260,30 @@ def promise(setup: Setup, train: Outcomes, test: Outcomes) -> Figures:
 def show(found: Figures) -> None:
     """Print one table."""
     rows = [router_row(router) for router in found["routers"]]
-    rows.append(["random", "", f"{found['random_apgr']:.3f} ± {found['random_apgr_sd']:.3f}", "", "", ""])
+    rows.append(["random", "", f"{found['random_apgr']:.3f} ± {found['random_apgr_sd']:.3f}"])
     if found["published"]:
         name, value = found["published"]
-        rows.append([f"published: {name}", "", f"{value:.3f}", "", "", ""])
+        rows.append([f"published: {name}", "", f"{value:.3f}"])
     title = (
         f"{found['table']}: {found['rows']} test rows, {found['train_rows']} for tuning; "
         f"weak {found['weak']:.3f}, strong {found['strong']:.3f} at ${found['strong_usd']:.6f}"
     )
-    table(title, ["router", "asked first", "APGR", "CPT50", "CPT80", "cost at 98 %"], rows)
+    columns = [
+        "router",
+        "asked first",
+        "APGR",
+        "ours more by",
+        "CPT50",
+        "CPT80",
+        "cost at 98 %",
+        "ours more by",
+    ]
+    table(title, columns, rows)
+    path = found["path"]
+    print(
+        f"cost at 98 % with gate and checks tuned jointly ({' → '.join(path['chain'])}): "
+        f"{shown(path, 'cost_98_of_strong')} of the strong model's"
+    )
     kept: dict[str, Any] = found["promise"]
     if "refused" in kept:
         print(f"loss ≤ {LOSS} at 90 %: refused ({kept['refused']}; needs about {kept['rows_needed']} rows)\n")
@@ -219,8 +298,10 @@ def show(found: Figures) -> None:
 def router_row(router: Figures) -> Sequence[str]:
     """Return one line of the table."""
     asked = ", ".join(name.partition("-Instruct")[0].removesuffix("-it") for name in router["asked"])
-    numbers = [shown(router, "apgr"), *(f"{router[name]:.3f}" for name in ("cpt50", "cpt80"))]
-    return [router["router"], asked, *numbers, f"{router['cost_98_of_strong']:.1%}"]
+    levels = [f"{router[name]:.3f}" for name in ("cpt50", "cpt80")]
+    apgr_cells = [shown(router, "apgr"), shown(router, "apgr_gap")]
+    cost_cells = [shown(router, "cost_98_of_strong"), shown(router, "cost_98_of_strong_gap")]
+    return [router["router"], asked, *apgr_cells, *levels, *cost_cells]
 
 
 if __name__ == "__main__":

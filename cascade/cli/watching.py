@@ -89,7 +89,7 @@ def collect(
     for stage in loaded.graph.stages:
         calibration = loaded.calibrations.get(stage.name) if given is None and dated else None
         at = _policy_threshold(loaded, stage)
-        if stage.confidence is not None and (at is not None or stage.accept is not None):
+        if at is not None or (stage.confidence is not None and stage.accept is not None):
             begun = calibration if at is None else None
             watched[stage.name] = Watched(stage, utc(f"{begun.fitted}T00:00Z") if begun else None, at=at)
     for result in results:

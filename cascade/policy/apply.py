@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cascade.errors import ConfigError
 from cascade.policy.artifact import Policy, PolicyStage, PromptGate, Score
 from cascade.policy.calibrate import Curve
-from cascade.policy.features import Features, features_of
+from cascade.policy.features import Features, features_of, term_values
 from cascade.policy.table import Column, Outcomes
 
 
@@ -110,7 +110,7 @@ def score_values(score: Score, features: Features, rows: int) -> Column:
     """Return the score of each row; NaN where a feature is missing."""
     z = np.full(rows, score.bias)
     for term in score.terms:
-        z += term.weight * (features.column(term.feature) - term.mean) / term.scale
+        z += term.weight * (term_values(term, features) - term.mean) / term.scale
     for words in score.words:
         z[features.unread(words.model)] = np.nan
         row, bucket = features.words(words.model, len(words.weights))

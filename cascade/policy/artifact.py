@@ -20,6 +20,7 @@ from cascade.records import Record
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 _REDO = "write it anew with 'cascade tune'"
+VOTE_NAMES = ("for", "against", "answers")
 SHAPE_NAMES = ("chars", "words", "lines", "numbers", "longest_number", "symbols")  # of a text
 
 
@@ -29,17 +30,25 @@ class Feature(Record):
     prompt: `name` is one of SHAPE_NAMES, of the request. text: the same of `model`'s answer. signal:
     `model`'s signal `name`. confidence: the logit of what `model`'s check reported. agreement: 1 if `model`
     and `other` answered the same but for case and white space, else 0; a blank answer agrees with nobody.
+    votes: of the models `among`, how many answered as `model` did (`for`), how many at most agree on another
+    answer (`against`), or how many different answers there are with `model`'s (`answers`).
     """
 
-    kind: Literal["prompt", "text", "signal", "confidence", "agreement"]
+    kind: Literal["prompt", "text", "signal", "confidence", "agreement", "votes"]
     model: str | None = None
     other: str | None = None
     name: str | None = None
+    among: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
         """A short name for people."""
-        return " ".join(part for part in (self.kind, self.model, self.other, self.name) if part)
+        return " ".join(part for part in (self.kind, self.model, self.other, self.name, *self.among) if part)
+
+    @property
+    def models(self) -> set[str]:
+        """The models whose answers it looks at."""
+        return {name for name in (self.model, self.other, *self.among) if name is not None}
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -49,13 +58,21 @@ class Feature(Record):
                 raise ValueError(f"a feature of kind {self.kind!r} needs {key!r}")
         if self.kind in ("prompt", "text") and self.name not in SHAPE_NAMES:
             raise ValueError(f"name is {self.name!r}; a text has {', '.join(SHAPE_NAMES)}")
+        if self.kind == "votes" and self.name not in VOTE_NAMES:
+            raise ValueError(f"name is {self.name!r}; votes are {', '.join(VOTE_NAMES)}")
+        if (self.kind == "votes") != bool(self.among):
+            raise ValueError(f"among is {list(self.among)}; only votes are counted among models")
         return self
 
 
 class Term(Record):
-    """One feature of a score: it adds weight · (feature − mean) / scale."""
+    """One feature of a score: it adds weight · (value − mean) / scale.
+
+    The value is the feature; with `above`, by how much the feature exceeds it, or 0.
+    """
 
     feature: Feature
+    above: Finite | None = None
     weight: Finite
     mean: Finite = 0.0
     scale: float = Field(1.0, gt=0.0, allow_inf_nan=False)
@@ -78,8 +95,8 @@ class Score(Record):
     @property
     def models(self) -> set[str]:
         """The models whose answers it needs."""
-        used = {term.feature.model for term in self.terms} | {term.feature.other for term in self.terms}
-        return {name for name in used | {each.model for each in self.words} if name is not None}
+        used = {each.model for each in self.words if each.model is not None}
+        return used.union(*(term.feature.models for term in self.terms))
 
 
 class PolicyStage(Record):

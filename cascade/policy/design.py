@@ -11,7 +11,7 @@ import numpy as np
 
 from cascade.policy.artifact import Goal
 from cascade.policy.certify import fixed_sequence
-from cascade.policy.ensemble import Ensemble, StageModel, Target, expected
+from cascade.policy.ensemble import Ensemble, StageModel, Target, ensemble_of, expected
 from cascade.policy.search import Problem, Setting, Walk, best, foreseen, frontier, risk_path, walk
 from cascade.policy.table import Column, Outcomes
 
@@ -58,7 +58,7 @@ def choose(fitting: Outcomes, goal: Goal, seed: int, top: str | None) -> Design 
     sample = fitting
     if len(fitting) > _SAMPLE:
         sample = fitting.take(np.sort(np.random.default_rng(seed).permutation(len(fitting))[:_SAMPLE]))
-    ensemble = Ensemble(sample, seed)
+    ensemble = ensemble_of(sample, seed)
     most = math.inf if top is None else float(sample.models[top].cost_usd.mean())
     found: list[tuple[tuple[float, float], tuple[str, ...], Target]] = []
     for names in chains(list(fitting.models), top):
@@ -75,7 +75,7 @@ def choose(fitting: Outcomes, goal: Goal, seed: int, top: str | None) -> Design 
     if not found:
         return None
     _, names, target = min(found, key=lambda each: each[0])
-    whole = ensemble if sample is fitting else Ensemble(fitting, seed)
+    whole = ensemble if sample is fitting else ensemble_of(fitting, seed)
     return design_chain(whole, names, target, goal, 1.0)
 
 

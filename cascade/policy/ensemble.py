@@ -5,7 +5,6 @@ Every score that thresholds are chosen on is out of fold: the rows that it is co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -14,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.policy.artifact import Feature, Score, Term, Words
+from cascade.policy.evidence import LEAST_SPREAD, design, stage_terms
 from cascade.policy.features import SHAPES, Features, features_of
-from cascade.policy.table import Column, ModelOutcomes, Outcomes, Rows
+from cascade.policy.table import Column, Outcomes, Rows
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -28,9 +28,6 @@ _PENALTIES = (100.0, 300.0, 1000.0, 3000.0)  # of the words' weights
 _PENALTY = 30.0  # of a stage's standardised features
 _WEAK = 0.1  # of a single score, only so that perfect separation stays finite
 _STEEPNESS = 4.0  # gain → score, so that a gain of 0 is a score of one half
-_LEAST_SPREAD = 1e-6  # a column that varies less tells nothing
-_ROWS_PER_FEATURE = 20  # the usual rule for logistic regression; fewer overfit
-_LONG = 60.0  # characters; answers shorter than this on average have no shape worth a feature
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ def fit_prompt_model(features: Features, outcomes: Outcomes, folds: Rows) -> Pro
 
     rows = len(outcomes)
     shapes = features.matrix([Feature(kind="prompt", name=name) for name in SHAPES])
-    means, scales = shapes.mean(axis=0), np.maximum(shapes.std(axis=0), _LEAST_SPREAD)
+    means, scales = shapes.mean(axis=0), np.maximum(shapes.std(axis=0), LEAST_SPREAD)
     row, bucket = features.words(None, size)
     words = csr_matrix((np.ones(len(row)), (row, bucket)), shape=(rows, size))
     dense = np.column_stack([np.ones(rows), (shapes - means) / scales])
@@ -121,46 +118,23 @@ def _ridge(design: csr_matrix, target: Matrix, folds: Rows, free: int) -> tuple[
     return best[2], cho_solve(cho_factor(gram + np.diag(ridge)), side)
 
 
-def stage_features(outcomes: Outcomes, asked: Sequence[str]) -> list[Feature]:
-    """Return what can be known once the models `asked` have answered, the most telling first.
-
-    The last of `asked` is being judged: its agreement with the others, then what its check and its signals
-    say, then the same of the others, then the shapes of answers and prompt.
-    """
-    texts = {name: outcomes.models[name].texts for name in asked}
-    spoken = [name for name in asked if texts[name] and _whole(outcomes.models[name])]
-    latest = list(reversed(spoken))
-    found = [
-        Feature(kind="agreement", model=left, other=right)
-        for place, right in enumerate(latest)
-        for left in latest[place + 1 :]
-    ]
-    for name in reversed(asked):
-        found.append(Feature(kind="confidence", model=name))
-        signals = outcomes.models[name].signals
-        found += [Feature(kind="signal", model=name, name=signal) for signal in signals]
-    for name in latest:
-        if np.mean([len(text or "") for text in texts[name]]) >= _LONG:
-            found += [Feature(kind="text", model=name, name=shape) for shape in SHAPES]
-    if all(prompt is not None for prompt in outcomes.prompts):
-        found += [Feature(kind="prompt", name=name) for name in SHAPES]
-    return found
-
-
-def _whole(model: ModelOutcomes) -> bool:
-    """Whether each answer of `model` has a text; a failed call has no answer."""
-    return all(text is not None for text, bad in zip(model.texts, model.failed, strict=True) if not bad)
-
-
 @dataclass(frozen=True)
 class StageModel:
-    """One stage's score: out of fold on the fitting rows, and as fitted on all of them.
+    """One stage's score: out of fold on the fitting rows (but for one of a single feature), and as fitted.
 
     It is NaN where one of the models that it looks at failed.
     """
 
     held_out: Column
     score: Score
+
+
+def ensemble_of(outcomes: Outcomes, seed: int) -> Ensemble:
+    """Return the scores of a table, the same object each time: other goals ask for the same scores."""
+    found = outcomes.memo.get(("ensemble", seed))
+    if not isinstance(found, Ensemble):
+        found = outcomes.memo["ensemble", seed] = Ensemble(outcomes, seed)
+    return found
 
 
 class Ensemble:
@@ -199,42 +173,29 @@ class Ensemble:
     def _fit(self, asked: tuple[str, ...], last: str, target: Target) -> StageModel | None:
         models = self.outcomes.models
         answered = np.flatnonzero(~np.any([models[name].failed for name in asked], axis=0))
-        names, columns = self._columns(asked, answered)
-        if not columns.shape[1]:
+        terms = [] if len(answered) < FOLDS else stage_terms(self.features, self.outcomes, asked, answered)
+        if not terms:
             return None
         quality = models[asked[-1]].quality[answered]
         value = quality if target == "correct" else quality - models[last].credit[answered]
-        means, scales = columns.mean(axis=0), np.maximum(columns.std(axis=0), _LEAST_SPREAD)
-        design = np.column_stack([np.ones(len(value)), (columns - means) / scales])
+        columns = design(terms, self.features, answered)
         solve = _newton if target == "correct" else _least_squares
-        held_out, folds = np.full(len(self.outcomes), np.nan), self.folds[answered]
+        weights, folds = solve(columns, value), self.folds[answered]
+        held_out = np.full(len(self.outcomes), np.nan)
         for fold in range(FOLDS):
+            # A fold's own bias is lower the more of its left-out rows are right: that misranks few rows.
             inside = folds != fold
-            held_out[answered[~inside]] = design[~inside] @ solve(design[inside], value[inside])
-        weights = solve(design, value)
+            part = np.array([weights[0], *solve(columns[inside], value[inside])[1:]])
+            held_out[answered[~inside]] = columns[~inside] @ part
+        if len({term.feature for term in terms}) == 1:  # of one feature the folds are worse than the optimism
+            held_out[answered] = columns @ weights
         factor = 1.0 if target == "correct" else _STEEPNESS
-        terms = [
-            Term(feature=feature, weight=factor * weight, mean=mean, scale=scale)
-            for feature, weight, mean, scale in zip(
-                names, weights[1:].tolist(), means.tolist(), scales.tolist(), strict=True
-            )
+        fitted = [
+            term.model_copy(update={"weight": factor * weight})
+            for term, weight in zip(terms, weights[1:].tolist(), strict=True)
         ]
-        score = Score(bias=factor * float(weights[0]), terms=tuple(terms))
+        score = Score(bias=factor * float(weights[0]), terms=tuple(fitted))
         return StageModel(_logistic(factor * held_out), score)
-
-    def _columns(self, asked: tuple[str, ...], rows: Rows) -> tuple[list[Feature], Matrix]:
-        """Return the features that all of `rows` have and that differ there, at most as many as fit."""
-        if len(rows) < FOLDS:
-            return [], np.zeros((len(rows), 0))
-        names = stage_features(self.outcomes, asked)
-        columns = self.features.matrix(names)[rows]
-        kept = [
-            index
-            for index, column in enumerate(columns.T)
-            if np.isfinite(column).all() and column.std() > _LEAST_SPREAD
-        ]
-        kept = kept[: max(2, len(columns) // _ROWS_PER_FEATURE)]
-        return [names[index] for index in kept], columns[:, kept]
 
 
 def expected(score: Column, quality: Column) -> Column:
@@ -243,7 +204,7 @@ def expected(score: Column, quality: Column) -> Column:
     found = np.full(len(score), np.nan)
     if not known.any():
         return found
-    spread = max(float(score[known].std()), _LEAST_SPREAD)
+    spread = max(float(score[known].std()), LEAST_SPREAD)
     scaled = (score[known] - score[known].mean()) / spread
     design = np.column_stack([np.ones(len(scaled)), scaled])
     found[known] = _logistic(design @ _newton(design, quality[known], _WEAK))

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.policy.artifact import Feature
+from cascade.policy.artifact import Feature, Term
 from cascade.policy.table import Column, Outcomes
 
 _WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]")
@@ -42,6 +42,12 @@ SHAPES: dict[str, Callable[[str], float]] = {
 def same_answer(text: str) -> str:
     """Return `text` as answers are compared: Unicode NFKC, without regard to case or to white space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def term_values(term: Term, features: Features) -> Column:
+    """Return what `term` weighs on each row; NaN where its feature is missing."""
+    column = features.column(term.feature)
+    return column if term.above is None else np.asarray(np.maximum(column - term.above, 0.0))
 
 
 def features_of(outcomes: Outcomes) -> Features:
@@ -116,6 +122,8 @@ class Features:
             ours, theirs = self._answer_codes(feature.model or ""), self._answer_codes(feature.other or "")
             known = (ours >= 0) & (theirs >= 0)
             return np.where(known, (ours == theirs).astype(float), np.nan)
+        if feature.kind == "votes":
+            return self._votes(feature)
         if feature.kind in ("signal", "confidence"):
             outcomes = self._outcomes.models[feature.model or ""]
             missing = np.full(len(self._outcomes), np.nan)
@@ -126,6 +134,20 @@ class Features:
         shape = SHAPES[feature.name or ""]
         texts = self._texts(feature.model)
         return np.array([math.nan if text is None else shape(text) for text in texts], dtype=float)
+
+    def _votes(self, feature: Feature) -> Column:
+        ours = self._answer_codes(feature.model or "")
+        theirs = np.column_stack([self._answer_codes(name) for name in feature.among])
+        if feature.name == "for":
+            found = (theirs == ours[:, None]).sum(axis=1)
+        elif feature.name == "against":
+            alike = theirs[:, :, None] == theirs[:, None, :]
+            found = (alike.sum(axis=2) * (theirs != ours[:, None])).max(axis=1)
+        else:
+            ordered = np.sort(np.column_stack([ours, theirs]), axis=1)
+            found = 1 + (np.diff(ordered, axis=1) != 0).sum(axis=1)
+        unknown = (ours < 0) | (theirs < 0).any(axis=1)
+        return np.where(unknown, np.nan, found.astype(float))
 
     def _answer_codes(self, model: str) -> NDArray[np.intp]:
         """Number the distinct answers; −1 where there is none."""

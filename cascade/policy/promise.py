@@ -13,7 +13,7 @@ from cascade.policy.apply import apply_policy, score_values
 from cascade.policy.artifact import Certificate, Goal, Policy
 from cascade.policy.certify import fixed_sequence, loss_p_value, loss_upper, risk_upper, rows_needed
 from cascade.policy.design import TARGETS, Design, chains, problem_of
-from cascade.policy.ensemble import Ensemble
+from cascade.policy.ensemble import ensemble_of
 from cascade.policy.features import features_of
 from cascade.policy.search import Problem, Setting, frontier, walk
 from cascade.policy.table import Column, Outcomes, Rows
@@ -138,7 +138,7 @@ def refusal(fitting: Outcomes, goal: Goal, seed: int, top: str) -> Refusal:
             "or name at least two with --chain, last the one that it is measured against",
             None,
         )
-    ensemble, found = Ensemble(fitting, seed), []
+    ensemble, found = ensemble_of(fitting, seed), []
     for names in chains(list(fitting.models), top):
         for target in TARGETS:
             stages = [ensemble.stage(names[: i + 1], names[-1], target) for i in range(len(names) - 1)]

@@ -82,7 +82,7 @@ class Outcomes:
     sha256: str = ""
     # Not for the caller to give, so that a table with other columns starts anew (`dataclasses.replace`).
     parent: tuple[Outcomes, Rows] | None = field(init=False, default=None, compare=False, repr=False)
-    memo: dict[str, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
+    memo: dict[object, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from outcome_maker import outcomes
 
 from cascade.errors import ConfigError
 from cascade.policy.apply import apply_policy, curve_values, routing_score, score_values
-from cascade.policy.artifact import Feature, Policy, read_policy, write_policy
+from cascade.policy.artifact import Feature, Policy, Score, Term, read_policy, write_policy
 from cascade.policy.calibrate import Curve
 from cascade.policy.features import Features
 from cascade.policy.table import ModelOutcomes, Outcomes
@@ -148,6 +151,62 @@ def test_a_blank_answer_agrees_with_nobody() -> None:
     )
     assert column[[0, 1, 3]].tolist() == [1.0, 0.0, 0.0]
     assert np.isnan(column[2])
+
+
+def voting(*answers: list[str | None]) -> Features:
+    """A table whose models a, b, … gave these answers."""
+    empty = np.zeros(len(answers[0]))
+    models = {
+        name: ModelOutcomes(empty, empty, empty, empty, texts=texts)
+        for name, texts in zip("abcde", answers, strict=False)
+    }
+    return Features(Outcomes([str(row) for row in range(len(empty))], [None] * len(empty), models))
+
+
+@given(
+    st.lists(st.tuples(*[st.sampled_from(["yes", "no", "perhaps", ""])] * 4), min_size=1, max_size=20),
+)
+def test_votes_are_those_that_counting_finds(rows: list[tuple[str, ...]]) -> None:
+    features = voting(*(list(column) for column in zip(*rows, strict=True)))
+    votes = {
+        name: features.column(Feature(kind="votes", model="a", among=("b", "c", "d"), name=name))
+        for name in ("for", "against", "answers")
+    }
+    for index, answers in enumerate(rows):
+        own, *others = [text or f"blank of {place}" for place, text in enumerate(answers)]
+        against = Counter(text for text in others if text != own)
+        assert votes["for"][index] == others.count(own)
+        assert votes["against"][index] == max(against.values(), default=0)
+        assert votes["answers"][index] == len({own, *others})
+
+
+def test_a_vote_of_a_model_that_did_not_answer_is_missing() -> None:
+    features = voting(["yes", "yes", None], ["yes", None, "yes"], ["no", "no", "no"])
+    for name in ("for", "against", "answers"):
+        column = features.column(Feature(kind="votes", model="a", among=("b", "c"), name=name))
+        assert np.isfinite(column).tolist() == [True, False, False]
+
+
+def test_a_term_above_a_knot_weighs_only_what_exceeds_it() -> None:
+    features = voting(["a", "abcd", "abcdefgh"])
+    length = Feature(kind="text", model="a", name="chars")
+    at = float(np.log1p(4))
+    score = Score(bias=0.0, terms=(Term(feature=length, weight=2.0, above=at),))
+    found = score_values(score, features, 3)
+    assert found.tolist() == pytest.approx([0.5, 0.5, 1 / (1 + np.exp(-2 * (np.log1p(8) - at)))])
+
+
+@pytest.mark.parametrize(
+    ("feature", "problem"),
+    [
+        ({"kind": "votes", "model": "a", "name": "for"}, "only votes are counted among models"),
+        ({"kind": "votes", "model": "a", "name": "most", "among": ["b"]}, "votes are for, against, answers"),
+        ({"kind": "signal", "model": "a", "name": "x", "among": ["b"]}, "only votes"),
+    ],
+)
+def test_impossible_votes_are_refused(feature: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Feature(**feature)
 
 
 def test_a_table_without_a_model_of_the_policy_is_refused() -> None:

@@ -190,13 +190,11 @@ def test_the_same_rows_and_seed_give_the_same_policy(train: Outcomes) -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_rows_take_less_than_a_minute_and_two_gigabytes() -> None:
+def test_a_hundred_thousand_rows_take_less_than_two_gigabytes() -> None:
+    """How long they take is for `benchmarks/tuning_speed.py` to say."""
     import resource
-    import time
 
-    start = time.process_time()
     tuned(outcomes(100_000), LOSS)
-    assert time.process_time() - start < 120  # two cores
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2_000_000
 
 
@@ -206,6 +204,7 @@ def test_rows_of_a_table_have_the_features_that_they_have_alone(train: Outcomes)
     alone = Outcomes(part.ids, part.prompts, part.models)
     for feature in (
         Feature(kind="agreement", model="haiku", other="opus"),
+        Feature(kind="votes", model="haiku", among=("sonnet", "opus"), name="against"),
         Feature(kind="text", model="haiku", name="chars"),
         Feature(kind="prompt", name="words"),
     ):
