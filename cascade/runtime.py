@@ -172,9 +172,7 @@ class Cascade(Interfaces):
         return await asyncio.gather(*map(answer, todo))
 
     async def aresume(self, run: str, answer: str | None = None) -> Result:
-        """Finish the waiting run `run`, of this process or another.
-
-        `answer` is what the person says; None for a run that `drain` stopped between two stages.
+        """Finish a waiting run of any process: `answer` is the person's, or None where `drain` stopped it.
 
         Raises:
             RequestError: no such run is waiting, or not for that, or another version of the graph began it.
