@@ -135,8 +135,9 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--quick", action="store_true", help="few requests, for a look")
     arguments.add_argument("--work", type=Path, help="folder for the others' environments")
+    arguments.add_argument("--rounds", type=int, default=15, help="how often each is asked in turn")
     given = arguments.parse_args()
-    rounds, requests = (3, 20) if given.quick else (15, 100)
+    rounds, requests = (3, 20) if given.quick else (given.rounds, 100)
     before = idle_load(0.5 if given.quick else 3.0)
     with ExitStack() as stack:
         command = [sys.executable, str(PARTS / "stub.py")]
