@@ -25,8 +25,13 @@ def cost_quality(found: Evaluation) -> str:
     across, up = (_interval(figure) for figure in here)
     reach = [*known, *found.curve, point, *((point[0], each) for each in up or ())]
     plot = Plot(
-        axis_around("US dollars per 1,000 requests", [x for x, _ in reach], lambda v: per_thousand(v, "")),
-        axis_around("accuracy", [y for _, y in reach], percent),
+        axis_around(
+            "US dollars per 1,000 requests",
+            [x for x, _ in reach],
+            lambda v: per_thousand(v, ""),
+            room_at_zero=1e-3,
+        ),
+        axis_around("accuracy", [y for _, y in reach], percent, room_at_zero=1.0),
         "Cost and accuracy",
     )
     plot.line(found.curve, 0)

@@ -9,7 +9,7 @@ from html import escape
 
 WIDTH, HEIGHT = 440, 300
 SERIES = 6  # as many as the style sheet has colours; each has a marker of its own, too
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 22, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 22, 14, 46
 _CHAR, _LINE = 6.8, 14  # room that a letter and a line of a label take
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -36,10 +36,15 @@ class Axis:
         return [step * count for count in range(first, last + 1)]
 
 
-def axis_around(name: str, values: Sequence[float], show: Callable[[float], str]) -> Axis:
-    """Return an axis that holds all `values`, none of them negative, with some room around them."""
+def axis_around(
+    name: str, values: Sequence[float], show: Callable[[float], str], *, room_at_zero: float
+) -> Axis:
+    """Return an axis that holds all `values`, none of them negative, with some room around them.
+
+    `room_at_zero` is the room where all of them are 0.
+    """
     low, high = min(values), max(values)
-    room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    room = (high - low) * 0.08 or abs(high) * 0.1 or room_at_zero
     return Axis(name, max(0.0, low - room), high + room, show)
 
 

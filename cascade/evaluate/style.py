@@ -58,7 +58,7 @@ svg.forest{width:120px;height:16px;margin-top:3px}
  .grid tr{display:block;border-bottom:1px solid var(--line);padding:8px 0}
  .grid th,.grid td{display:flex;justify-content:space-between;gap:10px;border:0;padding:2px 0}
  .grid th{font-size:1rem}.grid td::before{content:attr(data-name);color:var(--quiet)}
- .grid td small{display:inline-block;margin-left:8px}.grid td:has(svg){display:none}}
+ .grid td small{display:inline-block;margin-left:8px}.grid td:has(svg),.grid td:empty{display:none}}
 @media print{.cards{grid-template-columns:repeat(5,1fr);gap:6px}.charts{grid-template-columns:repeat(2,1fr)}
  main{max-width:none;padding:0 2px}.card,figure,tr{break-inside:avoid}
  .card{padding:6px 8px}.card b{font-size:1.15rem}h2{break-after:avoid}body{font-size:10.5pt}}

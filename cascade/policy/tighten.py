@@ -44,10 +44,14 @@ class Tightened(Record):
     @property
     def why(self) -> str:
         """What the trace says about a decision by this threshold."""
-        what = "nothing is accepted" if self.accept >= REFUSE else f"accept is {self.accept:.6g}"
+        begun = f"tightened since drift (alarm in run {self.alarm})"
+        if self.accept < REFUSE:
+            seen = f"{self.errors} of {self.rows} audited answers wrong"
+            return f"{begun}: accept is {self.accept:.6g}, was {self.was:.6g}; {seen}"
+        least = math.ceil(math.log(share_of(self.delta, self.looks + 1)) / math.log1p(-self.alpha))
         return (
-            f"tightened since drift (alarm in run {self.alarm}): {what}, was {self.was:.6g}; "
-            f"{self.errors} of {self.rows} audited answers wrong"
+            f"{begun}: nothing is accepted, was {self.was:.6g}; {self.audited} audited requests support no "
+            f"threshold; the next look needs at least {least} answers above one, if none of them is wrong"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+from policies import policy
 from scripting import REMOTE, checked, load, scripted, write
 from typer.testing import CliRunner
 
@@ -17,6 +18,7 @@ from cascade.cli.calibrate import calibrate
 from cascade.cli.monitor import DRIFTED, monitor
 from cascade.config.load import load_graph
 from cascade.errors import ConfigError, RequestError
+from cascade.policy.artifact import Feature, PolicyStage, Score, Term, write_policy
 
 app = typer.Typer()
 app.command()(monitor)
@@ -213,6 +215,19 @@ def test_enough_audits_leave_a_threshold_and_looking_again_changes_nothing(
     assert raised["bound"] <= raised["alpha"]
     assert stages(path, "--delta", "0.1", status=DRIFTED)["first"]["tightened"] == raised
     assert "tightened since drift" in monitored(path, "--delta", "0.1", status=DRIFTED)
+
+
+def test_a_policy_that_needs_no_confidence_is_watched_too(tmp_path: Path) -> None:
+    """Its score is made of texts: the stage has no confidence of its own."""
+    length = Term(feature=Feature(kind="text", model="small", name="chars"), weight=1.0)
+    stages_ = PolicyStage(model="small", accept=0.7, score=Score(bias=0.0, terms=(length,)))
+    tuned = policy(stages_, PolicyStage(model="large", accept="always"))
+    write_policy(tuned, tmp_path / "policy.json")
+    plain = [{"name": "first", "ask": ["small"], "samples": 3}, {"name": "second", "ask": ["large"]}]
+    with load(tmp_path, MODELS, plain, policy="policy.json") as cascade:
+        cascade.batch(list(USUAL)[:5])
+    report = stages(tmp_path / "graph.yaml")["first"]
+    assert (report["runs"], report["why"]) == (5, "its policy decides; give --reference")
 
 
 def test_report_is_the_default_and_writes_nothing(calibration: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from policies import certificate, policy, row, stage
 
 from cascade.evaluate.evaluation import Evaluation, evaluate_policy
 from cascade.evaluate.outcomes import from_rows
-from cascade.evaluate.plots import Axis, Plot
+from cascade.evaluate.plots import Axis, Plot, axis_around
 from cascade.evaluate.report import HEADLINES, report_page
 from cascade.evaluate.words import duration, money, per_thousand, percent
 
@@ -109,6 +109,10 @@ def test_labels_never_cover_each_other_or_leave_the_picture() -> None:
     for one in labels:
         assert one[0] >= 0
         assert one[2] <= 440
+
+
+def test_costs_of_nothing_get_a_short_axis() -> None:
+    assert axis_around("cost", [0.0, 0.0], str, room_at_zero=1e-3).high == 1e-3
 
 
 @pytest.mark.parametrize("high", [1e-9, 0.004, 1.0, 37.0, 1e6])

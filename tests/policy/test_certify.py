@@ -31,6 +31,36 @@ def test_the_risk_bound_misses_the_true_risk_at_most_as_often_as_promised(
     assert sum(binom.pmf(missed, rows, risk)) <= delta + 1e-9
 
 
+@given(rows=st.integers(1, 2000), share=st.floats(0, 1), delta=DELTAS, part=st.floats(0.1, 0.99))
+def test_the_risk_bound_rises_with_errors_and_falls_with_rows_and_delta(
+    rows: int, share: float, delta: float, part: float
+) -> None:
+    errors = min(rows - 1, int(share * rows))
+    bound = risk_upper(errors, rows, delta)
+    assert errors / rows < bound <= 1.0
+    assert bound < risk_upper(errors + 1, rows, delta)
+    assert risk_upper(errors, rows + 1, delta) < bound
+    assert bound < risk_upper(errors, rows, part * delta)
+
+
+@given(rows=st.integers(0, 300), losses=st.integers(0, 300), gains=st.integers(0, 300), delta=DELTAS)
+def test_the_loss_bound_covers_what_was_seen_and_is_one_where_nothing_was(
+    rows: int, losses: int, gains: int, delta: float
+) -> None:
+    losses = min(losses, rows)
+    gains = min(gains, rows - losses)
+    bound = loss_upper(losses, gains, rows, delta)
+    assert (losses - gains) / max(1, rows) <= bound <= 1.0
+    assert bound > 0.999 or rows
+    if losses == rows:
+        assert bound == 1.0
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.05])
+def test_no_rows_reject_no_loss(epsilon: float) -> None:
+    assert loss_p_value(0, 0, 0, epsilon, 0.05) > 0.05
+
+
 def test_all_wrong_or_no_rows_is_a_bound_of_one() -> None:
     assert risk_upper(0, 0, 0.05) == 1.0
     assert risk_upper(7, 7, 0.05) == 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from cascade.errors import ConfigError
 from cascade.policy.certify import risk_upper
-from cascade.policy.tighten import REFUSE, read_state, share_of, state_path, supported
+from cascade.policy.tighten import REFUSE, Tightened, read_state, share_of, state_path, supported
 
 AUDITS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=200)
 
@@ -37,6 +38,18 @@ def test_good_audits_leave_the_threshold_bad_ones_raise_it_few_refuse() -> None:
     raised = supported(values, [value < 0.6 for value in values], least=0.5, alpha=0.05, delta=0.1)
     assert 0.55 < raised.accept <= 0.6
     assert supported(values[:20], [False] * 20, least=0.5, alpha=0.05, delta=0.1).accept == REFUSE
+
+
+def test_a_refusal_says_how_many_audits_the_next_look_needs() -> None:
+    refused = Tightened(
+        was=0.8, accept=REFUSE, alpha=0.03, delta=0.05, bound=1.0, rows=0, errors=0, audited=100, looks=1,
+        alarm="r", at="2026-01-01",
+    )  # fmt: skip
+    least = int(re.search(r"at least (\d+) answers", refused.why)[1])  # type: ignore[index]
+    values = [0.8 + index / 10_000 for index in range(least)]
+    for count, supports in ((least, True), (least - 1, False)):
+        found = supported(values[:count], [False] * count, least=0.8, alpha=0.03, delta=share_of(0.05, 2))
+        assert (found.accept < REFUSE) is supports
 
 
 def test_all_looks_together_break_the_promise_at_most_as_often_as_delta_says() -> None:
