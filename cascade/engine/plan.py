@@ -36,8 +36,7 @@ def plan_decode(sequences: Iterable[Sequence], room: Room, *, causal: bool) -> l
     if not readers:
         return plan
     oldest = min(readers, key=lambda s: s.placed)
-    # Writers wait for the chunk: half of it costs prompts a tenth of their speed, and halves that wait.
-    tokens = min(room.chunk // 2 if plan else room.chunk, room.tokens - len(plan))
+    tokens = min(room.chunk, room.tokens - len(plan))
     rows = room.rows - len(plan)
     if not causal:
         return plan + _whole([oldest, *(s for s in readers if s is not oldest)], tokens, rows)
