@@ -61,5 +61,6 @@ svg.forest{width:120px;height:16px;margin-top:3px}
  .grid td small{display:inline-block;margin-left:8px}.grid td:has(svg),.grid td:empty{display:none}}
 @media print{.cards{grid-template-columns:repeat(5,1fr);gap:6px}.charts{grid-template-columns:repeat(2,1fr)}
  main{max-width:none;padding:0 2px}.card,figure,tr{break-inside:avoid}
- .card{padding:6px 8px}.card b{font-size:1.15rem}h2{break-after:avoid}body{font-size:10.5pt}}
+ .card{padding:6px 8px}.card b{font-size:1.15rem}h2{break-after:avoid}body{font-size:10.5pt}
+ th,td{padding:4px}.grid{font-size:9.5pt}.grid td small{white-space:normal;font-size:7.5pt}}
 """
