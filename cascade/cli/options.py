@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from typing import Annotated
 
@@ -22,6 +23,13 @@ def trace_url(given: str | None) -> str:
     from cascade.trace.store import default_url
 
     return default_url() if given is None else given
+
+
+def print_why(run: str, trace_db: str | None) -> None:
+    """Say on standard error how to ask why `run` was answered as it was; `trace_db` is what the user gave."""
+    # A URL may hold a password, which does not belong into a log.
+    where = f" --trace-db {shlex.quote(trace_db)}" if trace_db and "@" not in trace_db else ""
+    print(f"why: cascade trace explain {run}{where}", file=sys.stderr)
 
 
 def print_json(value: object) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cascade.cli.options import Json, TraceDb, trace_url
+from cascade.cli.options import Json, TraceDb, print_why, trace_url
 from cascade.cli.rows import Row, result_row
 from cascade.cli.summary import heading, line
 from cascade.errors import RequestError
@@ -40,7 +39,7 @@ def resume(
         print(json.dumps(result_row(row, result), ensure_ascii=False))
     else:
         print(heading(), line(row, result), sep="\n")
-        print(f"why: cascade trace explain {result.run}", file=sys.stderr)
+        print_why(result.run, trace_db)
 
 
 def _graph_of(run: str, trace_db: str | None) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cascade.cli.batch import Output, open_output, written
-from cascade.cli.options import Json, TraceDb
+from cascade.cli.options import Json, TraceDb, print_why
 from cascade.cli.rows import Row, read_rows, result_row
 from cascade.cli.summary import heading, line, print_summary, summarise
 from cascade.errors import RequestError
@@ -65,6 +65,8 @@ def run(
         if sink is not None:
             sink.finish()
         _report(rows, results, cascade, single=input is None, as_json=json_)
+        if input is None and not json_:
+            print_why(results[0].run, trace_db)
 
 
 def _observers(graph: Path, stack: ExitStack, *, watch: bool, otel: bool) -> list[Observer]:
@@ -158,7 +160,6 @@ def _report(rows: list[Row], results: list[Result], cascade: Cascade, *, single:
         print(json.dumps(result_row(rows[0], results[0]), ensure_ascii=False))
     elif single:
         print(heading(), line(rows[0], results[0]), sep="\n")
-        print(f"why: cascade trace explain {results[0].run}", file=sys.stderr)
     elif as_json:
         both = [result_row(row, result) for row, result in zip(rows, results, strict=True)]
         body: dict[str, Any] = {"summary": summarise(rows, results), "rows": both}

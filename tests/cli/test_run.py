@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,12 @@ def test_one_text_prints_one_line_and_how_to_ask_why(graph: Path) -> None:
     assert "yes" in done.stdout
     assert "confident" in done.stdout
     assert "cascade trace explain 01" in done.stderr
+
+
+def test_how_to_ask_why_can_be_pasted_where_the_traces_are_elsewhere(graph: Path, tmp_path: Path) -> None:
+    done = cascade("run", graph, "hello", "--trace-db", tmp_path / "my runs.db")
+    command = shlex.split(done.stderr.partition("why: cascade ")[2].splitlines()[0])
+    assert "small" in cascade(*command).stdout
 
 
 def test_one_text_as_json_has_the_documented_fields(graph: Path) -> None:
