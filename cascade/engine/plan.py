@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cascade.engine.sequence import Part, Sequence
 
-_OLDEST_SHARE = 4  # a quarter of the chunk is for the prompt that has waited longest
+_PATIENCE = 4  # decodes of prompts in a row that may leave out the one that has waited longest
 
 
 class Room(NamedTuple):
@@ -21,9 +21,9 @@ class Room(NamedTuple):
 def plan_decode(sequences: Iterable[Sequence], room: Room, *, causal: bool) -> list[Part]:
     """Return the parts of the next decode: those that write first, then prompts.
 
-    Short prompts come first, so that they never wait for more than one chunk of a long one; the oldest
-    prompt always gets its share, so that it never waits for ever. A model that is not causal reads whole
-    prompts, the oldest in any case.
+    Short prompts come first, as many as fit in whole, so that they do not wait for a long one's chunks. Those
+    are of equal size: the few tokens left over would be slower than the others. The oldest prompt is not left
+    out for ever. A model that is not causal reads whole prompts, the oldest in any case.
 
     Args:
         sequences: those in slots; one that nobody waits for any more gets nothing.
@@ -32,25 +32,32 @@ def plan_decode(sequences: Iterable[Sequence], room: Room, *, causal: bool) -> l
     """
     wanted = [sequence for sequence in sequences if not sequence.abandoned]
     plan = [Part(sequence, sequence.length + 1, 1) for sequence in wanted if sequence.left <= 0]
-    readers = sorted((s for s in wanted if s.left > 0), key=lambda s: s.left)
-    if not readers:
-        return plan
-    oldest = min(readers, key=lambda s: s.placed)
+    readers = sorted((s for s in wanted if s.left > 0), key=lambda s: (s.left, s.placed))
     tokens = min(room.chunk, room.tokens - len(plan))
+    if not readers or tokens < 1:
+        return plan
     rows = room.rows - len(plan)
-    if not causal:
-        return plan + _whole([oldest, *(s for s in readers if s is not oldest)], tokens, rows)
-    kept = min(oldest.left, max(1, tokens // _OLDEST_SHARE))
-    tokens -= kept
-    for sequence in readers:
-        own = kept if sequence is oldest else 0
-        size = min(sequence.left, own + tokens)
-        part = _chunk(sequence, size, rows)
-        tokens -= max(0, part.tokens - own)
-        rows -= part.outputs
-        if part.tokens:
-            plan.append(part)
+    oldest = min(readers, key=lambda s: s.placed)
+    if oldest.passed >= _PATIENCE or not causal:
+        readers = [oldest, *(s for s in readers if s is not oldest)]
+    return plan + (_parts(readers, tokens, rows) if causal else _whole(readers, tokens, rows))
+
+
+def _parts(sequences: list[Sequence], tokens: int, rows: int) -> list[Part]:
+    plan: list[Part] = []
+    for sequence in sequences:
+        if not plan or sequence.left <= tokens:
+            part = _chunk(sequence, _even(sequence.left, tokens), rows)
+            if part.tokens:
+                plan.append(part)
+                tokens -= part.tokens
+                rows -= part.outputs
     return plan
+
+
+def _even(count: int, most: int) -> int:
+    """Return the size of equal parts of `count` tokens, none larger than `most`."""
+    return -(-count // -(-count // most))
 
 
 def _chunk(sequence: Sequence, size: int, rows: int) -> Part:

@@ -33,6 +33,7 @@ class Sequence(Ticket):
         begin: called when it gets its slot.
         placed: when it got its slot, by `time.monotonic`; 0 before.
         slot: where its tokens are; -1 while it waits.
+        passed: decodes in a row that had nothing of it while it had a slot.
         length: tokens evaluated.
         next: the token to evaluate once the prompt is.
         wall, expected: seconds that its decodes took, and should have taken.
@@ -52,7 +53,7 @@ class Sequence(Ticket):
         self.prompt, self.take, self.watch, self.begin = prompt, take, watch, begin
         self.cells = len(prompt) + room
         self.error: CascadeError | None = None
-        self.batch = self.reused = self.length = 0
+        self.batch = self.reused = self.length = self.passed = 0
         self.placed = self.wall = self.expected = 0.0
         self.slot = -1
         self.next: int | None = None
