@@ -1,7 +1,6 @@
 """One llama.cpp context: batches of tokens in, logits rows out. Used on the decode thread only.
 
-Every condition under which llama.cpp aborts the process (a batch over `n_batch`, more outputs than
-`n_outputs_max`, a sequence id out of range) is checked here before the call.
+What would make llama.cpp abort the process is refused before the call, here and in `engine.batch`.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from cascade.engine.abort import AbortFlag
 from cascade.engine.adapter import attach
+from cascade.engine.batch import Batch, Limits
 from cascade.engine.binding import api, first_error, forget_errors, logits_address
 from cascade.engine.failure import DecodeError
 from cascade.engine.finite import check_finite
@@ -38,6 +38,7 @@ class Context:
         n_batch: most tokens in one decode.
         max_outputs: most logits rows in one decode.
         n_outputs: logits rows of the last decode.
+        batch: what `run` decodes.
         flag: set from any thread, it ends the decode in flight.
         lent: whether a job has the context for itself.
         held: the prompt that such a job left in sequence 0, alone in the context; empty after a failed one.
@@ -56,9 +57,8 @@ class Context:
         # A non-causal model must see the whole prompt in one micro-batch, else llama.cpp aborts.
         self.n_batch = min(shape.n_ctx, MAX_BATCH) if causal else shape.n_ctx
         self.max_outputs = max(1, min(self.n_batch, shape.rows(n_vocab)))
-        self.n_outputs = self._count = self._pending = 0
+        self.n_outputs = 0
         self._view: tuple[tuple[int, int], FloatArray] | None = None  # making it costs 60 µs after a decode
-        self._make_batch()
         self._open()
 
     def _open(self) -> None:
@@ -72,6 +72,7 @@ class Context:
                 f"llama.cpp cannot make a context of {self.shape.n_ctx} tokens: {first_error()}; lower n_ctx"
             )
         self._memory = api.llama_get_memory(self._handle)
+        self.batch = Batch(Limits(self.n_batch, self.max_outputs, self.shape.sequences, self.shape.branches))
         self.flag = AbortFlag(self._handle)
         if self._adapter is not None:
             attach(self._handle, self._adapter)
@@ -101,57 +102,10 @@ class Context:
         params.no_perf = True
         return params
 
-    def _make_batch(self) -> None:
-        """Point llama.cpp's batch at numpy arrays, so that filling it needs no ctypes call per token."""
-        size = self.n_batch
-        self._token = np.zeros(size, np.int32)
-        self._pos = np.zeros(size, np.int32)
-        self._n_seq = np.ones(size, np.int32)
-        self._seq = np.zeros((size, 1 + self.shape.branches), np.int32)
-        self._output = np.zeros(size, np.int8)
-        rows = self._seq.ctypes.data + np.arange(size, dtype=np.uintp) * self._seq.strides[0]
-        self._seq_rows = np.append(rows, 0).astype(np.uintp)
-        pointer = ctypes.POINTER
-        self._batch = api.llama_batch()
-        self._batch.token = ctypes.cast(self._token.ctypes.data, pointer(api.llama_token))
-        self._batch.pos = ctypes.cast(self._pos.ctypes.data, pointer(api.llama_pos))
-        self._batch.n_seq_id = ctypes.cast(self._n_seq.ctypes.data, pointer(ctypes.c_int32))
-        self._batch.seq_id = ctypes.cast(self._seq_rows.ctypes.data, pointer(pointer(api.llama_seq_id)))
-        self._batch.logits = ctypes.cast(self._output.ctypes.data, pointer(ctypes.c_int8))
-
     @property
     def handle(self) -> Any:
         """llama.cpp's pointer, for its samplers."""
         return self._handle
-
-    def add_steps(self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]) -> None:
-        """Make a batch of one token for each of `slots`; all of them get a logits row."""
-        count = len(slots)
-        self._check(count, count)
-        self._check_slots(slots)
-        self._token[:count] = tokens
-        self._pos[:count] = positions
-        self._n_seq[:count] = 1
-        self._seq[:count, 0] = slots
-        self._output[:count] = 1
-        self._count = self._pending = count
-
-    def add(self, slot: int, tokens: IntArray, start: int, outputs: int) -> None:
-        """Add `tokens` to `slot` from position `start`; the last `outputs` of them get a logits row."""
-        first, last = self._count, self._count + len(tokens)
-        self._check(last if len(tokens) else 0, self._pending + outputs)
-        self._check_slots((slot,))
-        self._token[first:last] = tokens
-        self._pos[first:last] = np.arange(start, start + len(tokens))
-        self._n_seq[first:last] = 1
-        self._seq[first:last, 0] = slot
-        self._output[first:last] = 0
-        self._output[last - outputs : last] = 1
-        self._count, self._pending = last, self._pending + outputs
-
-    def discard(self) -> None:
-        """Empty the batch."""
-        self._count = self._pending = 0
 
     def run(self) -> None:
         """Decode the batch and empty it.
@@ -160,36 +114,24 @@ class Context:
             DecodeError: llama.cpp returned an error. What the batch had added to each sequence may be
                 there or not; `truncate` the sequences.
         """
-        count, self.n_outputs = self._count, self._pending
-        self._count = self._pending = 0
-        self._batch.n_tokens = count
+        self.n_outputs = self.batch.rows
         forget_errors()
-        code = api.llama_decode(self._handle, self._batch)
+        code = api.llama_decode(self._handle, self.batch.take())
         if code:
             self.n_outputs = 0
             raise DecodeError(code)
 
     def feed(self, tokens: IntArray, start: int, *, output: bool) -> None:
         """Append `tokens` to sequence 0 from position `start`; `output` keeps the last one's logits row."""
-        self.discard()
-        self.add(0, tokens, start, int(output))
+        self.batch.clear()
+        self.batch.add(0, tokens, start, int(output))
         self.run()
 
     def feed_branches(
         self, tokens: Sequence[int], positions: Sequence[int], branches: Sequence[Sequence[int]]
     ) -> None:
         """Append one token to each of its `branches` (1-based) and keep the logits row of every token."""
-        count = len(tokens)
-        self._check(count, count)
-        self._token[:count] = tokens
-        self._pos[:count] = positions
-        self._output[:count] = 1
-        for row, own in enumerate(branches):
-            if not own or min(own) < 1 or max(own) > self.shape.branches:
-                raise ModelError(f"branches {list(own)} are outside 1 … {self.shape.branches}")
-            self._n_seq[row] = len(own)
-            self._seq[row, : len(own)] = own
-        self._count = self._pending = count
+        self.batch.branches(tokens, positions, branches)
         self.run()
 
     def logits(self, count: int) -> FloatArray:
@@ -225,7 +167,7 @@ class Context:
 
     def truncate(self, slot: int, length: int) -> None:
         """Keep the first `length` tokens of `slot`."""
-        self._check_slots((slot,))
+        self.batch.check_slots((slot,))
         api.llama_memory_seq_rm(self._memory, slot, length, -1)
 
     def save(self, slot: int, *, keep: bool = False) -> ByteArray:
@@ -236,7 +178,7 @@ class Context:
         Raises:
             ModelError: llama.cpp cannot copy it.
         """
-        self._check_slots((slot,))
+        self.batch.check_slots((slot,))
         size = int(api.llama_state_seq_get_size(self._handle, slot))
         state = lasting(size) if keep else np.empty(size, np.uint8)
         address = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
@@ -286,13 +228,3 @@ class Context:
         if self._handle:
             api.llama_free(self._handle)
             self._handle = None
-
-    def _check(self, count: int, outputs: int) -> None:
-        if not 0 < count <= self.n_batch:
-            raise ModelError(f"a batch of {count} tokens; this context takes 1 … {self.n_batch}")
-        if outputs > self.max_outputs:
-            raise ModelError(f"{outputs} outputs in one batch; this context gives at most {self.max_outputs}")
-
-    def _check_slots(self, slots: Sequence[int]) -> None:
-        if min(slots) < 0 or max(slots) >= self.shape.sequences:
-            raise ModelError(f"sequences {list(slots)} are outside 0 … {self.shape.sequences - 1}")

@@ -141,16 +141,16 @@ class Scheduler:
 
     def _decode(self, plan: list[Part]) -> None:
         context = self.context
-        context.discard()
+        context.batch.clear()
         # llama.cpp evaluates slots together that follow each other in the batch.
         plan.sort(key=lambda part: part.sequence.slot)
         tokens = [part.sequence.next for part in plan if part.sequence.next is not None]
         if len(tokens) == len(plan):
             slots = [part.sequence.slot for part in plan]
-            context.add_steps(slots, tokens, [part.sequence.length for part in plan])
+            context.batch.steps(slots, tokens, [part.sequence.length for part in plan])
         else:
             for part in plan:
-                context.add(part.sequence.slot, _tokens(part), part.sequence.length, part.outputs)
+                context.batch.add(part.sequence.slot, _tokens(part), part.sequence.length, part.outputs)
         context.flag.clear()
         self._flight = plan
         wall, cpu = time.perf_counter(), time.thread_time()

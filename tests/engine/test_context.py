@@ -71,7 +71,9 @@ def test_more_outputs_than_the_context_has_room_for_are_refused(tmp_path: Path) 
 
     def ask(weights: Weights) -> None:
         context = weights.context(Shape(64, 1, 2))
-        context.max_outputs = 1  # what a vocabulary of millions of tokens would leave
+        context.batch.limits = context.batch.limits._replace(
+            rows=1
+        )  # what a vocabulary of millions of tokens would leave
         context.feed_branches([5, 6], [0, 1], [[1], [1]])
 
     with pytest.raises(ModelError, match="2 outputs in one batch; this context gives at most 1"):
