@@ -71,7 +71,7 @@ class Context:
             raise ModelError(
                 f"llama.cpp cannot make a context of {self.shape.n_ctx} tokens: {first_error()}; lower n_ctx"
             )
-        self._memory = api.llama_get_memory(self._handle)
+        self._memory, self._threads = api.llama_get_memory(self._handle), self.shape.n_threads
         self.batch = Batch(Limits(self.n_batch, self.max_outputs, self.shape.sequences, self.shape.branches))
         self.flag = AbortFlag(self._handle)
         if self._adapter is not None:
@@ -106,6 +106,12 @@ class Context:
     def handle(self) -> Any:
         """llama.cpp's pointer, for its samplers."""
         return self._handle
+
+    def use_threads(self, threads: int) -> None:
+        """Have the next decodes use so many threads."""
+        if threads != self._threads:
+            api.llama_set_n_threads(self._handle, threads, threads)
+            self._threads = threads
 
     def run(self) -> None:
         """Decode the batch and empty it.

@@ -14,11 +14,11 @@ class Pace:
     """The fastest time per decode size so far."""
 
     def __init__(self, n_threads: int) -> None:
-        self._alone = n_threads == 1
+        self._n_threads = n_threads
         self._best: dict[tuple[int, int], float] = {}
 
-    def expected(self, tokens: int, depth: int, wall: float, cpu: float) -> float:
-        """Return the seconds that a decode should have taken.
+    def expected(self, tokens: int, depth: int, wall: float, cpu: float, threads: int) -> float:
+        """Return the seconds that a decode should have taken with all threads.
 
         With one thread that is its own CPU time: what it waited for a core was someone else's. More threads
         wait for each other by spinning, which is CPU time too, so there the fastest decode of a similar size
@@ -29,10 +29,13 @@ class Pace:
             depth: length of its longest sequence.
             wall: seconds that it took.
             cpu: seconds of CPU that the decode thread used.
+            threads: that it used; with fewer than all it says nothing about the others.
         """
-        if self._alone:
+        if self._n_threads == 1:
             return min(wall, cpu)
         key = tokens if tokens <= _SMALL else _SMALL + tokens // _STEP, depth // _DEPTH
+        if threads < self._n_threads:
+            return self._best.get(key, wall)
         best = min(wall, self._best.get(key, wall) * _FORGET)
         self._best[key] = best
         return best

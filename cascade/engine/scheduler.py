@@ -12,6 +12,7 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
+from cascade.engine.backoff import ThreadBackoff
 from cascade.engine.context import Context
 from cascade.engine.failure import ABORTED, DecodeError
 from cascade.engine.pace import Pace
@@ -52,6 +53,7 @@ class Scheduler:
         self._slots = Slots(context, prefixes)
         self._flight: list[Part] = []
         self._pace = Pace(context.shape.n_threads)
+        self._backoff = ThreadBackoff(context.shape.n_threads)
         self._room = Room(CHUNK, context.n_batch, context.max_outputs)
 
     @property
@@ -152,6 +154,7 @@ class Scheduler:
             for part in plan:
                 context.batch.add(part.sequence.slot, _tokens(part), part.sequence.length, part.outputs)
         context.flag.clear()
+        context.use_threads(self._backoff.threads)
         self._flight = plan
         wall, cpu = time.perf_counter(), time.thread_time()
         try:
@@ -162,7 +165,9 @@ class Scheduler:
 
     def _account(self, plan: list[Part], wall: float, cpu: float) -> None:
         tokens = sum(part.tokens for part in plan)
-        expected = self._pace.expected(tokens, max(part.end for part in plan), wall, cpu)
+        threads = self._backoff.threads
+        expected = self._pace.expected(tokens, max(part.end for part in plan), wall, cpu, threads)
+        self._backoff.note(wall, expected)
         self.steps += 1
         self.tokens += tokens
         for sequence in self._slots.used:
@@ -172,6 +177,7 @@ class Scheduler:
             sequence.wall += wall
             sequence.expected += expected
             sequence.batch = max(sequence.batch, len(plan))
+            sequence.threads = min(sequence.threads or threads, threads)
 
     def _roll_back(self, plan: list[Part]) -> None:
         for sequence, _, _ in plan:

@@ -37,6 +37,7 @@ class Sequence(Ticket):
         length: tokens evaluated.
         next: the token to evaluate once the prompt is.
         wall, expected: seconds that its decodes took, and should have taken.
+        threads: fewest that one of them used; 0 before.
     """
 
     def __init__(
@@ -53,14 +54,14 @@ class Sequence(Ticket):
         self.prompt, self.take, self.watch, self.begin = prompt, take, watch, begin
         self.cells = len(prompt) + room
         self.error: CascadeError | None = None
-        self.batch = self.reused = self.length = self.passed = 0
+        self.batch = self.reused = self.length = self.passed = self.threads = 0
         self.placed = self.wall = self.expected = 0.0
         self.slot = -1
         self.next: int | None = None
 
     def meta(self) -> dict[str, Any]:
         """Return what the trace says about how it was decoded."""
-        found: dict[str, Any] = {"batch": self.batch}
+        found: dict[str, Any] = {"batch": self.batch, "n_threads": self.threads}
         if self.reused:
             found["prefix_tokens"] = self.reused
         if contended(self.wall, self.expected):
