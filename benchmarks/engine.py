@@ -34,9 +34,10 @@ from cascade.engine.threads import cores
 from cascade.errors import CascadeError
 
 MODULES = {
-    "throughput": "throughput", "mixed": "mixed", "statistics": "stats", "labels": "labels",
-    "messages": "messages", "prefix": "prefix", "memory": "memory",
+    "throughput": "throughput", "crowded": "crowded", "mixed": "mixed", "statistics": "stats",
+    "labels": "labels", "messages": "messages", "prefix": "prefix", "memory": "memory",
 }  # fmt: skip
+BUILT = {"throughput", "crowded", "mixed"}  # need llama.cpp's programs
 Rows = list[dict[str, Any]]
 
 
@@ -47,7 +48,7 @@ def main() -> None:
     if args.inside:
         print(json.dumps(asyncio.run(measure(args)), ensure_ascii=False))
         return
-    if not args.no_build and find_tools(args.work) is None and {"throughput", "mixed"} & set(args.only):
+    if not args.no_build and find_tools(args.work) is None and BUILT & set(args.only):
         build_tools(args.work, args.jobs)
     report: dict[str, Any] = {"benchmark": "engine", "quick": args.quick, "threads": args.threads}
     started = time.monotonic()

@@ -6,5 +6,5 @@ load        what other processes used of the machine meanwhile
 figures     medians of ratios, percentiles, targets, tables
 asking      the engine, by the public way in
 reference   a process of its own that holds the baselines on the bare binding
-throughput, mixed, stats, labels, messages, prefix, memory    one section each
+throughput, crowded, mixed, stats, labels, messages, prefix, memory    one section each
 """

@@ -1,4 +1,7 @@
-"""Time to the first token of a prompt of 640 tokens: with 600 of them asked before, and all new."""
+"""Time to the first token of a prompt of 640 tokens: with 600 of them asked before, and all new.
+
+Beside it what the bare binding gains where the 600 tokens cost nothing at all, not even a copy.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 from engine_sections.asking import Settings, close, log, model, seed, timed, words
 from engine_sections.figures import Round, Row, at_least, judge, skipped, verdict_row
 from engine_sections.load import Watch, rss
+from engine_sections.reference import Reference, reference
 
 SECTION = "prefix"
 SHARED, OWN = 600, 40
@@ -25,7 +29,23 @@ async def measure(settings: Settings) -> list[Row]:
     rows: list[Row] = []
     for name in settings.models:
         rows += await _model(settings, name)
+        async with reference() as other:
+            rows.append(await _bare(settings, name, other))
     return rows
+
+
+async def _bare(settings: Settings, name: str, other: Reference) -> Row:
+    source, rng = words(name), seed(SECTION, name, "bare")
+    await other.do("open_bare", path=str(settings.file(name)), threads=settings.threads, n_ctx=1024)
+    rounds = []
+    for _ in range(1 + settings.rounds(7)):
+        watch = Watch()
+        prompt = source.tokens(source.draw(rng, SHARED + OWN))
+        took = await other.do("reuse", prompt=prompt, shared=SHARED)
+        rounds.append(Round(took["rest"], took["whole"], watch.others()))
+    found = judge(rounds[1:], times=True)  # the first one warms up
+    note = f"{1e3 * found.ours:.1f} against {1e3 * found.theirs:.1f} ms; the binding alone"
+    return verdict_row(SECTION, f"{SHARED + OWN} tokens over the last {OWN}", name, found, note=note)
 
 
 async def _model(settings: Settings, name: str) -> list[Row]:

@@ -113,6 +113,19 @@ def prompt(state: Json, task: Json) -> Json:
     return {"seconds": time.perf_counter() - started}
 
 
+def reuse(state: Json, task: Json) -> Json:
+    """Time a prompt in one forward pass, and the same with its first `shared` tokens there already."""
+    bare, shared = state["bare"], task["shared"]
+    bare.clear()
+    started = time.perf_counter()
+    bare.feed(task["prompt"], 0, rows=1)
+    whole = time.perf_counter() - started
+    bare.cut(shared)
+    started = time.perf_counter()
+    bare.feed(task["prompt"][shared:], shared, rows=1)
+    return {"whole": whole, "rest": time.perf_counter() - started}
+
+
 def labels(state: Json, task: Json) -> Json:
     """Score labels with one decode each on the prompt's cells; `score` leaves the prompt's time out."""
     bare, n_prompt = state["bare"], len(task["prompt"])
@@ -157,7 +170,8 @@ def python_sort(_state: Json, task: Json) -> Json:
 
 
 _TASKS: dict[str, Callable[[Json, Json], Json]] = {
-    found.__name__: found for found in (open_locked, mixed, open_bare, prompt, labels, naive, python_sort)
+    found.__name__: found
+    for found in (open_locked, mixed, open_bare, prompt, reuse, labels, naive, python_sort)
 }
 
 

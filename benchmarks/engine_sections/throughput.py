@@ -18,7 +18,6 @@ from engine_sections.asking import Settings, ask_all, close, fresh, log, model, 
 from engine_sections.figures import Round, Row, Target, at_least, judge, skipped, verdict_row
 from engine_sections.load import Watch
 from engine_sections.models import Words
-from engine_sections.tools import Tools
 
 SECTION = "throughput"
 PROMPT = 64
@@ -55,14 +54,14 @@ async def _model(settings: Settings, name: str) -> list[Row]:
     source, rng = words(name), seed(SECTION, name)
     ours: dict[int, list[tuple[Rates, float]]] = {flight: [] for flight in flights}
     pairs: dict[int, list[tuple[Rates, Rates, float]]] = {flight: [] for flight in flights}
-    for turn in range(settings.rounds(5)):
+    for turn in range(settings.rounds(9)):
         for flight in flights:
-            if flight == 16 and turn >= 3:  # no target hangs on it
+            if turn >= 3 and target(name, flight) is None:
                 continue
             log(f"{SECTION} {name} {flight} in flight, round {turn + 1}")
             watch = Watch()
             mine = await _ours(settings, name, flight, source, rng)
-            theirs = await _baseline(settings.tools, settings, name, flight) if settings.tools else None
+            theirs = await baseline(settings, name, flight) if settings.tools else None
             ours[flight].append((mine, watch.others()))
             if theirs is not None:
                 pairs[flight].append((mine, theirs, ours[flight][-1][1]))
@@ -98,11 +97,18 @@ def generated(settings: Settings, name: str, flight: int) -> int:
     return 2 * tokens if name == "tiny" else tokens
 
 
-async def _baseline(tools: Tools, settings: Settings, name: str, flight: int) -> Rates:
+async def baseline(settings: Settings, name: str, flight: int) -> Rates:
+    """Return the rates of llama-batched-bench.
+
+    Raises:
+        ConfigError: it failed, or is not built.
+    """
+    if settings.tools is None:
+        raise ConfigError("llama-batched-bench is not built")
     tokens = generated(settings, name, flight)
     shape = {"-c": flight * 512, "-npp": PROMPT, "-ntg": tokens, "-npl": flight, "-t": settings.threads}
     options = [str(part) for pair in (shape | {"-tb": settings.threads}).items() for part in pair]
-    command = [str(tools.batched_bench), "-m", str(settings.file(name)), *options]
+    command = [str(settings.tools.batched_bench), "-m", str(settings.file(name)), *options]
     for _ in range(_TRIES):
         process = await asyncio.create_subprocess_exec(
             *command, "-fa", "on", "--output-format", "jsonl",

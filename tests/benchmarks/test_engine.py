@@ -15,6 +15,7 @@ from loopback import Answer, Loopback, status
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
+from engine import MODULES
 from engine_sections.asking import close, model, timed
 from engine_sections.labels import distribution
 from engine_sections.models import TINY, Words, model_file
@@ -141,7 +142,7 @@ def test_the_command_measures_every_section_of_a_small_model_without_the_program
     assert done.returncode == 0, done.stderr
     found = json.loads(report.read_text())
     sections = {row["section"] for row in found["rows"]}
-    assert sections == {"throughput", "mixed", "statistics", "labels", "messages", "prefix", "memory"}
+    assert sections == set(MODULES)
     for row in found["rows"]:
         assert row["value"] is not None or row["note"].startswith("skipped: ")
         assert row["value"] is None or "batched-bench" not in row["what"]
