@@ -92,7 +92,7 @@ class LlamaCppModel(Prompted):
     n_ctx: int = Field(4096, ge=16)
     """Context length in tokens, prompt and answer together."""
     n_threads: int | None = Field(None, ge=1)
-    """Threads of one decode; default: one less than the machine's cores, at least one."""
+    """Most threads of one decode; default: one less than the machine's cores, at least one."""
     isolate: Literal["none", "process"] = "none"
     """process: run it in a process of its own, so that a crash of llama.cpp is one failed call."""
     memory_mb: int | None = Field(None, ge=1024)

@@ -66,6 +66,29 @@ def test_a_context_refuses(tmp_path: Path, call: Callable[[Context], object], me
         with_weights(path, lambda weights: call(weights.context(Shape(64, 1, 2))))
 
 
+@pytest.mark.parametrize("flash", [True, False])
+def test_the_number_of_threads_changes_no_logit(tmp_path: Path, flash: bool) -> None:
+    path = make_gguf(tmp_path / "m.gguf", layers=2, width=256, n_ctx=512)
+
+    def read(weights: Weights) -> list[np.ndarray]:
+        found = []
+        for pattern in ((1, 1, 1), (2, 2, 2), (2, 1, 2)):
+            context = weights.context(Shape(512, 2, slots=4, flash=flash))
+            context.clear()
+            rows = []
+            for start, threads in zip((0, 150, 151), pattern, strict=True):
+                context.use_threads(threads)
+                prompt = tokens(150) if not start else tokens(1)
+                context.feed(prompt, start, output=True)
+                rows.append(context.rows()[0].copy())
+            found.append(np.stack(rows))
+        return found
+
+    one, two, changing = with_weights(path, read)
+    assert np.array_equal(one, two)
+    assert np.array_equal(one, changing)
+
+
 def test_more_outputs_than_the_context_has_room_for_are_refused(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf", n_ctx=64)
 
