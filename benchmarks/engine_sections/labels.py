@@ -21,6 +21,7 @@ from engine_sections.reference import Reference, reference
 SECTION = "labels"
 LABELS = 150
 PROMPT = 300
+SHARED = 260  # of them, where prompts begin alike
 N_CTX = 512
 TREE = at_least(4.0)
 SINGLE = at_most(1.1)  # one forward pass, and what the measuring itself scatters
@@ -66,6 +67,7 @@ async def measure(settings: Settings) -> list[Row]:
             await other.do("open_bare", path=str(settings.file(name)), threads=settings.threads, n_ctx=N_CTX)
             rows += await _tree(settings, name, other)
             rows += [await _single(settings, name, other), await _best(settings, name, other)]
+        rows.append(await _alike(settings, name))
     return rows
 
 
@@ -163,6 +165,27 @@ async def _best(settings: Settings, name: str, other: Reference) -> Row:
     note = (
         f"{1e3 * found.ours:.1f} beyond {1e3 * found.theirs:.1f} ms; {right} of {len(rounds)} as one by one"
     )
+    return verdict_row(SECTION, what, name, found, note=note)
+
+
+async def _alike(settings: Settings, name: str) -> Row:
+    """Return what a tree gains where its prompt begins like the one before: a system message, a template."""
+    source, rng = words(name), seed(SECTION, name, "alike")
+    listed = draw_labels(rng, len(source.words), LABELS)
+    asked = model(settings.file(name), settings.threads, labels=_named(source, listed), n_ctx=N_CTX)
+    shared = source.text(source.draw(rng, SHARED))
+    rounds = []
+    for turn in range(1 + settings.rounds(5)):
+        log(f"{SECTION} {name} alike, round {turn}")
+        watch = Watch()
+        new, _ = await timed(asked, shared + source.text(source.draw(rng, PROMPT - SHARED)))
+        again, _ = await timed(asked, shared + source.text(source.draw(rng, PROMPT - SHARED)))
+        await timed(asked, source.text(source.draw(rng, PROMPT)))
+        rounds.append(Round(again, new, watch.others()))
+    await close(asked)
+    found = judge(rounds[1:], times=True)  # the first one warms up
+    what = f"a prompt that begins like the one before ({SHARED} of {PROMPT} tokens), a new one over it"
+    note = f"{1e3 * found.ours:.1f} against {1e3 * found.theirs:.1f} ms, all labels scored in both"
     return verdict_row(SECTION, what, name, found, note=note)
 
 

@@ -1,4 +1,4 @@
-"""Resident memory over 1,000 requests: texts, labels, and some that are cancelled half-way.
+"""Resident memory over 4,000 requests: texts, labels, and some that are cancelled half-way.
 
 The memory of shared beginnings is filled up to its bound first: while it fills, growth is no leak.
 """
@@ -21,10 +21,10 @@ from engine_sections.load import Watch, rss
 from engine_sections.models import SPECS, Words
 
 SECTION = "memory"
-REQUESTS = 1000
+REQUESTS = 4000  # after the first 2,500 of them nothing grows any more
 FLIGHT = 8
 FILLING = 120  # tokens of a prompt that fills, no more than those of the requests, which replace it
-STEP = 40  # requests between two readings
+STEP = 80  # requests between two readings
 LEAK = at_most(1.0)  # KiB a request
 
 
@@ -54,7 +54,7 @@ async def measure(settings: Settings) -> list[Row]:
         readings.append((done + STEP, rss()))
     load = watch.others()
     await close(texts, chosen)
-    settled = readings[len(readings) // 2 :]  # the first half makes contexts and fills pools
+    settled = readings[len(readings) * 5 // 8 :]  # before that it makes contexts and fills pools
     growth = 1024 * slope([count for count, _ in settled], [size for _, size in settled])
     note = (
         f"{settled[0][1]:.1f} MiB after {settled[0][0]}, {settled[-1][1]:.1f} after {settled[-1][0]} requests"
