@@ -123,7 +123,7 @@ def _opened(path: Path, read: Callable[[_Reader], T]) -> T:
 def _counts(reader: _Reader) -> tuple[int, int]:
     """Return the numbers of tensors and of metadata pairs."""
     if (magic := reader.take(4)) != b"GGUF":
-        raise _BrokenError(f"it starts with {magic!r} where GGUF files start with b'GGUF'")
+        raise _BrokenError(f"it starts with {magic!r} where GGUF files start with b'GGUF'; give another")
     if (version := reader.number("I")) not in (2, 3):
         raise _BrokenError(f"version is {version}; known: 2, 3 (little-endian)")
     return reader.number("Q"), reader.number("Q")

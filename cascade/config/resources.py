@@ -8,10 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cascade.config.adapter import check_adapter_of
 from cascade.config.gates import ClassifierGate
 from cascade.config.output import resolve_grammar
 from cascade.config.prices import lookup
-from cascade.config.references import existing_file, model_tasks, pick_task, resolve_labels
+from cascade.config.references import (
+    existing_file,
+    local_model_path,
+    model_tasks,
+    pick_task,
+    resolve_labels,
+)
 from cascade.config.schema import (
     CascadeModel,
     Graph,
@@ -137,16 +144,32 @@ def _decoding(model: ModelConfig, base: Path, *, scores: bool) -> Iterator[Probl
     key = "grammar" if model.grammar is not None else "output_schema"
     if getattr(model, key) is not None and scores:
         yield Problem((key,), f"{key!r} cannot stand here: the model only chooses among its labels; drop one")
-    for what, load in ((key, resolve_grammar), ("lora", _adapter)):
+    for what, load in ((key, resolve_grammar), ("lora", _adapter), ("prefix_dir", _prefix_dir)):
         try:
             load(model, base)
         except ConfigError as error:
             yield Problem((what,), str(error))
 
 
+def _prefix_dir(model: LlamaCppModel, base: Path) -> None:
+    if model.prefix_dir is None:
+        return
+    for key in ("task", "examples", "reproducible", "prompt_statistics"):
+        if getattr(model, key):
+            raise ConfigError(
+                f"'prefix_dir' has no effect beside {key!r}, which takes nothing over; drop one"
+            )
+    folder = base / model.prefix_dir
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{model.prefix_dir!r} is not a folder; give one, which is made if it is missing")
+
+
 def _adapter(model: LlamaCppModel, base: Path) -> None:
-    if model.lora is not None:
-        existing_file(model.lora, base, "adapter")
+    if model.lora is None:
+        return
+    path, whole = existing_file(model.lora, base, "adapter"), local_model_path(model.path, base)
+    if whole is not None:  # else it is not downloaded yet
+        check_adapter_of(path, whole)
 
 
 def _endpoint(model: ModelConfig) -> Iterator[Problem]:
