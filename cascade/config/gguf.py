@@ -19,6 +19,7 @@ from cascade.errors import ConfigError
 T = TypeVar("T")
 
 TASKS_KEY = "cascade.tasks"
+TEMPLATE_KEY = "tokenizer.chat_template"
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_NESTING = 4

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gguf_maker import make_adapter, make_gguf
+from gguf_maker import CHATML, make_adapter, make_gguf
 from pydantic import ValidationError
 from scripting import scripted, write
 
@@ -28,6 +28,7 @@ GRAMMAR = "root ::= [a-z]+"
 def base(tmp_path: Path) -> Path:
     make_gguf(tmp_path / "expert.gguf", tasks=TASKS)
     make_gguf(tmp_path / "plain.gguf")
+    make_gguf(tmp_path / "chat.gguf", chat_template=CHATML)
     make_adapter(tmp_path / "lora.gguf")
     make_adapter(tmp_path / "wide.gguf", width=128)
     factors = {f"blk.7.attn_q.weight.lora_{side}": np.zeros((64, 64), np.float32) for side in "ab"}
@@ -69,6 +70,7 @@ def problems(base: Path, model: dict[str, Any], confidence: dict[str, Any] | Non
         {"examples": {"a": ["x"], "b": ["y", "z"]}},
         {"labels": LABELS, "label_scoring": "top1"},
         {"prefix_dir": "made/when/needed"},
+        {"path": "chat.gguf", "system": "Be brief."},
         {"path": "hf:someone/something/m.gguf", "lora": "wide.gguf"},
     ],
 )
@@ -100,6 +102,9 @@ def test_good_settings_have_no_problems(base: Path, model: dict[str, Any]) -> No
             {"labels": LABELS} | EXAMPLES,
             "'examples' and 'labels' exclude each other",
         ),
+        ({"examples": {"a": ["x"], "b": ["y", " "]}}, "examples.b.1: example ' ' is blank; give a text"),
+        ({"system": "Be brief."}, "system: 'plain.gguf' has no chat template for a system message; put that"),
+        ({"system": "Be brief."} | EXAMPLES, "'system' has no effect beside 'examples'"),
         ({"examples": {"a": ["x"]}}, "1 labels; give at least two answers"),
         (
             {"lora": "lora.gguf"} | EXAMPLES,
@@ -107,7 +112,7 @@ def test_good_settings_have_no_problems(base: Path, model: dict[str, Any]) -> No
         ),
         (
             {"lora": "none.gguf"},
-            "lora: adapter 'none.gguf' does not exist; files there: cut",
+            "lora: adapter 'none.gguf' does not exist; files there: chat",
         ),
         ({"lora": "plain.gguf"}, "plain.gguf: general.type is None; expected 'adapter'; give a LoRA of this"),
         ({"lora": "text.gguf"}, "text.gguf: not a GGUF file that can be read: it starts with b'hell' where"),
