@@ -27,7 +27,8 @@ def list_(graphs: Graphs) -> None:
     """List the local models of graph files: which file, and how large."""
     for graph in map(load_graph, graphs):
         for name, config in _local(graph).items():
-            typer.echo(f"{graph.graph.name}: {name}: {config.path}, {_size(config, graph.base)}")
+            adapter = "" if config.lora is None else f", adapter {config.lora}"
+            typer.echo(f"{graph.graph.name}: {name}: {config.path}, {_size(config, graph.base)}{adapter}")
 
 
 @app.command()

@@ -19,6 +19,7 @@ from cascade.errors import ConfigError
 T = TypeVar("T")
 
 TASKS_KEY = "cascade.tasks"
+TEMPLATE_KEY = "tokenizer.chat_template"
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_NESTING = 4
@@ -123,7 +124,7 @@ def _opened(path: Path, read: Callable[[_Reader], T]) -> T:
 def _counts(reader: _Reader) -> tuple[int, int]:
     """Return the numbers of tensors and of metadata pairs."""
     if (magic := reader.take(4)) != b"GGUF":
-        raise _BrokenError(f"it starts with {magic!r} where GGUF files start with b'GGUF'")
+        raise _BrokenError(f"it starts with {magic!r} where GGUF files start with b'GGUF'; give another")
     if (version := reader.number("I")) not in (2, 3):
         raise _BrokenError(f"version is {version}; known: 2, 3 (little-endian)")
     return reader.number("Q"), reader.number("Q")

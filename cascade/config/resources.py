@@ -8,10 +8,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cascade.config.adapter import check_adapter_of
 from cascade.config.gates import ClassifierGate
+from cascade.config.gguf import TEMPLATE_KEY, read_metadata
 from cascade.config.output import resolve_grammar
 from cascade.config.prices import lookup
-from cascade.config.references import existing_file, model_tasks, pick_task, resolve_labels
+from cascade.config.references import (
+    existing_file,
+    local_model_path,
+    model_tasks,
+    pick_task,
+    resolve_labels,
+)
 from cascade.config.schema import (
     CascadeModel,
     Graph,
@@ -130,23 +138,63 @@ def _decoding(model: ModelConfig, base: Path, *, scores: bool) -> Iterator[Probl
     """Check what only local models have: a grammar or schema of their answers, and an adapter."""
     if not isinstance(model, LlamaCppModel):
         return
-    if model.examples is not None and model.labels is not None:
-        yield Problem(("examples",), "'examples' and 'labels' exclude each other; examples name the labels")
-    if model.examples is not None and model.lora is not None:
-        yield Problem(("lora",), "'lora' cannot stand beside 'examples'; merge it into the embedding model")
+    if model.system is not None and (text := _no_system(model, base)):
+        yield Problem(("system",), text)
+    yield from _examples(model)
     key = "grammar" if model.grammar is not None else "output_schema"
     if getattr(model, key) is not None and scores:
         yield Problem((key,), f"{key!r} cannot stand here: the model only chooses among its labels; drop one")
-    for what, load in ((key, resolve_grammar), ("lora", _adapter)):
+    for what, load in ((key, resolve_grammar), ("lora", _adapter), ("prefix_dir", _prefix_dir)):
         try:
             load(model, base)
         except ConfigError as error:
             yield Problem((what,), str(error))
 
 
-def _adapter(model: LlamaCppModel, base: Path) -> None:
+def _examples(model: LlamaCppModel) -> Iterator[Problem]:
+    if model.examples is None:
+        return
+    if model.labels is not None:
+        yield Problem(("examples",), "'examples' and 'labels' exclude each other; examples name the labels")
+    for label, texts in model.examples.items():
+        for index, text in enumerate(texts):
+            if not text.strip():
+                yield Problem(("examples", label, index), f"example {text!r} is blank; give a text")
     if model.lora is not None:
-        existing_file(model.lora, base, "adapter")
+        yield Problem(("lora",), "'lora' cannot stand beside 'examples'; merge it into the embedding model")
+
+
+def _no_system(model: LlamaCppModel, base: Path) -> str:
+    """Return why the model would never see its system message; nothing if it does, or nobody knows."""
+    if model.examples is not None:
+        return (
+            "'system' has no effect beside 'examples', which are compared with the text; put it into 'prompt'"
+        )
+    path = local_model_path(model.path, base)
+    if path is None or read_metadata(path, {TEMPLATE_KEY}):
+        return ""
+    return f"{model.path!r} has no chat template for a system message; put that text into 'prompt'"
+
+
+def _prefix_dir(model: LlamaCppModel, base: Path) -> None:
+    if model.prefix_dir is None:
+        return
+    for key in ("task", "examples", "reproducible", "prompt_statistics"):
+        if getattr(model, key):
+            raise ConfigError(
+                f"'prefix_dir' has no effect beside {key!r}, which takes nothing over; drop one"
+            )
+    folder = base / model.prefix_dir
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{model.prefix_dir!r} is not a folder; give one, which is made if it is missing")
+
+
+def _adapter(model: LlamaCppModel, base: Path) -> None:
+    if model.lora is None:
+        return
+    path, whole = existing_file(model.lora, base, "adapter"), local_model_path(model.path, base)
+    if whole is not None:  # else it is not downloaded yet
+        check_adapter_of(path, whole)
 
 
 def _endpoint(model: ModelConfig) -> Iterator[Problem]:

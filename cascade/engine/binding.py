@@ -13,9 +13,10 @@ import os
 # ggml starts a debugger and prints to stdout when it aborts; nobody wants that in a server.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
+from llama_cpp import __version__ as version
 from llama_cpp import llama_cpp as api
 
-__all__ = ["api", "first_error", "forget_errors", "logits_address"]
+__all__ = ["api", "first_error", "forget_errors", "logits_address", "version"]
 
 _WARN, _ERROR = 3, 4  # ggml_log_level
 _log = logging.getLogger("cascade.llama_cpp")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cascade.engine.binding import version
 from cascade.engine.generate import decode
 from cascade.engine.scheduler import Scheduler
 from cascade.engine.sequence import Sequence
@@ -36,7 +37,8 @@ class PrefixFiles:
     def __init__(self, folder: Path, model: Path, kind: str) -> None:
         about = model.stat()
         self._folder = folder
-        self._owner = f"1 {model.resolve()} {about.st_size} {about.st_mtime_ns} {kind}".encode()
+        # Another llama.cpp may lay a state out in another way.
+        self._owner = f"1 {version} {model.resolve()} {about.st_size} {about.st_mtime_ns} {kind}".encode()
 
     def load(self, tokens: IntArray) -> ByteArray | None:
         """Return the state of `tokens`; None if there is none, or it is damaged."""
@@ -57,7 +59,12 @@ class PrefixFiles:
         try:
             replace_file(path, self._digest(tokens, data) + data)
         except OSError as error:
-            _log.warning("%s cannot be written: %s", path, error.strerror)
+            _log.warning(
+                "%s cannot be written: %s; the next process evaluates it again; make 'prefix_dir' a folder "
+                "with room that can be written",
+                path,
+                error.strerror,
+            )
 
     def _path(self, tokens: IntArray) -> Path:
         name = hashlib.sha256(self._owner + b"\0" + tokens.tobytes()).hexdigest()[:32]

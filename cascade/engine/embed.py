@@ -74,9 +74,8 @@ class Embedder:
         """
         for index, tokens in enumerate(texts):
             if not 0 < len(tokens) <= self.limit:
-                raise ModelError(
-                    f"text {index} has {len(tokens)} tokens; expected 1 to {self.limit}; shorten it"
-                )
+                fix = "shorten it" if len(tokens) else "give a text"
+                raise ModelError(f"text {index} has {len(tokens)} tokens; expected 1 to {self.limit}; {fix}")
         found = np.empty((len(texts), self.size), np.float32)
         start = 0
         while start < len(texts):

@@ -248,9 +248,11 @@ class Session:
 
     def _fetch(self, files: PrefixFiles, question: Question) -> Generator[Ticket | None, None, None]:
         """Have what comes before every request's text in memory, from disk if it is there."""
-        scheduler = self.weights.scheduler(self._shape())
+        if question.messages or question.message.count(question.text) != 1:
+            return  # the next request may tell what comes before its text
         self._files = None  # once
-        if scheduler.prefixes is None or question.messages or not question.text:
+        scheduler = self.weights.scheduler(self._shape())
+        if scheduler.prefixes is None:
             return
         # What two other texts have in common holds nothing of this one.
         first, second = (
@@ -258,9 +260,8 @@ class Session:
             for other in ("0", "~")
         )
         shared = first[: common(first, second)]
-        if len(shared) <= scheduler.prefixes.shortest or question.text not in question.message:
-            return
-        yield from fetch(files, scheduler, shared)
+        if len(shared) > scheduler.prefixes.shortest:
+            yield from fetch(files, scheduler, shared)
 
     def _watch(self, prompt: IntArray, read: Running) -> Watch:
         measure = self.weights.measure

@@ -52,7 +52,10 @@ class Similar:
     def _embed_examples(self) -> Generator[None, None, npt.NDArray[np.float64]]:
         centres = []
         for label, texts in self._examples.items():
-            vectors = yield from self._embedder.embed([self.tokens(text) for text in texts])
+            try:
+                vectors = yield from self._embedder.embed([self.tokens(text) for text in texts])
+            except ModelError as error:
+                raise ModelError(f"examples of label {label!r}: {error}") from error
             centre = vectors.astype(np.float64).mean(axis=0)
             length = float(np.linalg.norm(centre))
             if length < 1e-6:

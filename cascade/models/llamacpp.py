@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cascade.config.gguf import read_metadata
+from cascade.config.gguf import TEMPLATE_KEY, read_metadata
 from cascade.config.output import resolve_grammar
 from cascade.config.references import existing_file, resolve_labels, resolve_model_path
 from cascade.config.schema import LlamaCppModel, Price
@@ -36,7 +36,6 @@ PROMPT_OVERHEAD = 4096
 # Calls of one file that have their prompt ready; the others wait in the queue.
 MOST_AT_WORK = 64
 TOOL_FACTOR = 4
-TEMPLATE_KEY = "tokenizer.chat_template"
 
 
 class LlamaCpp:

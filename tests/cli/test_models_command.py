@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from gguf_maker import make_gguf
+from gguf_maker import make_adapter, make_gguf
 from typer.testing import CliRunner
 
 from cascade.cli.main import app
@@ -43,6 +43,14 @@ def test_list_names_the_local_models_with_their_files(graph: Path) -> None:
     assert len(lines) == 2
     assert lines[0].startswith("tiny: expert: expert.gguf, 0.")
     assert lines[0].endswith(" MiB")
+
+
+def test_list_names_adapters(graph: Path) -> None:
+    make_adapter(graph.parent / "tone.gguf")
+    graph.write_text(graph.read_text().replace("path: writer.gguf", "path: writer.gguf\n    lora: tone.gguf"))
+    done = CliRunner().invoke(app, ["models", "list", str(graph)])
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[1].endswith(" MiB, adapter tone.gguf")
 
 
 def test_warm_loads_and_asks_every_local_model(graph: Path) -> None:

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from gguf_maker import make_adapter, make_gguf
+from gguf_maker import CHATML, make_adapter, make_gguf
 from pydantic import ValidationError
 from scripting import scripted, write
 
@@ -27,7 +28,13 @@ GRAMMAR = "root ::= [a-z]+"
 def base(tmp_path: Path) -> Path:
     make_gguf(tmp_path / "expert.gguf", tasks=TASKS)
     make_gguf(tmp_path / "plain.gguf")
+    make_gguf(tmp_path / "chat.gguf", chat_template=CHATML)
     make_adapter(tmp_path / "lora.gguf")
+    make_adapter(tmp_path / "wide.gguf", width=128)
+    factors = {f"blk.7.attn_q.weight.lora_{side}": np.zeros((64, 64), np.float32) for side in "ab"}
+    make_adapter(tmp_path / "deep.gguf", tensors=factors)
+    (tmp_path / "text.gguf").write_text("hello")
+    (tmp_path / "cut.gguf").write_bytes((tmp_path / "lora.gguf").read_bytes()[:50])
     (tmp_path / "good.gbnf").write_text(GRAMMAR)
     (tmp_path / "bad.gbnf").write_text("root ::= root")
     (tmp_path / "good.json").write_text('{"type": "integer"}')
@@ -62,6 +69,9 @@ def problems(base: Path, model: dict[str, Any], confidence: dict[str, Any] | Non
         {"output_schema": {"type": "object", "properties": {"a": {"type": "string"}}}},
         {"examples": {"a": ["x"], "b": ["y", "z"]}},
         {"labels": LABELS, "label_scoring": "top1"},
+        {"prefix_dir": "made/when/needed"},
+        {"path": "chat.gguf", "system": "Be brief."},
+        {"path": "hf:someone/something/m.gguf", "lora": "wide.gguf"},
     ],
 )
 def test_good_settings_have_no_problems(base: Path, model: dict[str, Any]) -> None:
@@ -92,6 +102,9 @@ def test_good_settings_have_no_problems(base: Path, model: dict[str, Any]) -> No
             {"labels": LABELS} | EXAMPLES,
             "'examples' and 'labels' exclude each other",
         ),
+        ({"examples": {"a": ["x"], "b": ["y", " "]}}, "examples.b.1: example ' ' is blank; give a text"),
+        ({"system": "Be brief."}, "system: 'plain.gguf' has no chat template for a system message; put that"),
+        ({"system": "Be brief."} | EXAMPLES, "'system' has no effect beside 'examples'"),
         ({"examples": {"a": ["x"]}}, "1 labels; give at least two answers"),
         (
             {"lora": "lora.gguf"} | EXAMPLES,
@@ -99,8 +112,21 @@ def test_good_settings_have_no_problems(base: Path, model: dict[str, Any]) -> No
         ),
         (
             {"lora": "none.gguf"},
-            "lora: adapter 'none.gguf' does not exist; files there: expert",
+            "lora: adapter 'none.gguf' does not exist; files there: chat",
         ),
+        ({"lora": "plain.gguf"}, "plain.gguf: general.type is None; expected 'adapter'; give a LoRA of this"),
+        ({"lora": "text.gguf"}, "text.gguf: not a GGUF file that can be read: it starts with b'hell' where"),
+        ({"lora": "cut.gguf"}, "cut.gguf: not a GGUF file that can be read: it ends too early; copy or"),
+        (
+            {"lora": "wide.gguf"},
+            "'blk.0.attn_q.weight' of sizes (128, 128); plain.gguf has (64, 64); give an",
+        ),
+        ({"lora": "deep.gguf"}, "it changes 'blk.7.attn_q.weight', which plain.gguf does not have; give an"),
+        ({"prefix_dir": "good.json"}, "prefix_dir: 'good.json' is not a folder; give one"),
+        ({"prefix_dir": "x", "reproducible": True}, "'prefix_dir' has no effect beside 'reproducible'"),
+        ({"prefix_dir": "x", "prompt_statistics": True}, "has no effect beside 'prompt_statistics'"),
+        ({"path": "expert.gguf", "task": "pets", "prefix_dir": "x"}, "has no effect beside 'task'"),
+        ({"prefix_dir": "x"} | EXAMPLES, "has no effect beside 'examples'"),
     ],
 )
 def test_bad_settings_are_named_with_a_fix(base: Path, model: dict[str, Any], problem: str) -> None:

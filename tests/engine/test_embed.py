@@ -77,7 +77,7 @@ def test_many_texts_take_several_decodes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("texts", "settings", "message"),
     [
-        (["hello", ""], {}, "text 1 has 0 tokens; expected 1 to 32"),
+        (["hello", ""], {}, "text 1 has 0 tokens; expected 1 to 32; give a text"),
         (["x" * 100], {}, "text 0 has 100 tokens; expected 1 to 32; shorten it"),
         (["a"], {"pooling": 4}, "its pooling type is 4, which gives no embeddings"),
         (["a"], {"weights": {"output_norm.weight": 0.0}}, "its embedding has length 0.0"),

@@ -143,6 +143,16 @@ async def test_models_of_one_file_share_a_process_and_many_calls_are_in_it(
     assert (await colours.ask(Prompt("hi"))).meta["restarts"] == 0
 
 
+async def test_models_of_one_file_are_closed_together(expert: Path, build: Build) -> None:
+    """As a graph closes them: the last one ends the process while the others' notices are under way."""
+    models = [build(expert, task=task) for task in ("colours", "sizes", "colours")]
+    await asyncio.gather(*(model.ask(Prompt("hi")) for model in models))
+    first = pid(expert)
+    await asyncio.gather(*(model.aclose() for model in models))
+    assert supervisor.supervisor().processes() == {}
+    assert gone(first)
+
+
 async def test_a_cancelled_call_ends_in_the_process_too(endless: Path, build: Build) -> None:
     task, begun, spoken = speaking(build(endless, n_ctx=8192, max_tokens=8000))
     await begun.wait()

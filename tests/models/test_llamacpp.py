@@ -28,6 +28,7 @@ from cascade.errors import ConfigError, ModelError
 from cascade.models import build_model
 from cascade.models.base import Prompt, Reply
 from cascade.models.llamacpp import LlamaCpp
+from cascade.records import Message
 
 TASKS = {"colours": ["red", "green", "blue"], "sizes": ["small", "large"]}
 
@@ -474,6 +475,37 @@ async def test_a_system_prompt_is_kept_on_disk_without_the_request(writer: Path)
         await check()
         assert file.read_bytes() == whole  # written anew
     assert list(folder.iterdir()) == [file]
+
+
+async def test_a_first_request_that_hides_the_beginning_does_not_switch_prefix_dir_off(writer: Path) -> None:
+    nano = model(writer, max_tokens=2, prompt="Be brief. " * 20 + "{text}", prefix_dir="later")
+    await nano.ask(Prompt("hi", messages=(Message(role="user", content="hi"),)))
+    await nano.ask(Prompt("brief"))
+    assert not (writer.parent / "later").exists()
+    await nano.ask(Prompt("hello card"))
+    assert len(list((writer.parent / "later").iterdir())) == 1
+    await nano.aclose()
+
+
+async def test_a_state_of_another_llama_cpp_is_not_read(
+    writer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for made in ("0.0.1", "0.0.2"):
+        monkeypatch.setattr("cascade.engine.disk.version", made)
+        nano = model(writer, max_tokens=2, prompt="Be brief. " * 20 + "{text}", prefix_dir="versions")
+        await nano.ask(Prompt("hello card"))
+        await nano.aclose()
+    assert len(list((writer.parent / "versions").iterdir())) == 2
+
+
+async def test_a_prefix_that_cannot_be_written_costs_a_warning_with_a_fix(
+    writer: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nano = model(writer, max_tokens=2, prompt="Be brief. " * 20 + "{text}", prefix_dir=f"{writer.name}/in")
+    assert (await nano.ask(Prompt("hello card"))).tokens_out == 2
+    assert "cannot be written: Not a directory" in caplog.text
+    assert "make 'prefix_dir' a folder with room" in caplog.text
+    await nano.aclose()
 
 
 @pytest.mark.slow
