@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -231,36 +230,6 @@ async def test_many_runs_at_once_never_overspend_a_budget(tmp_path: Path) -> Non
     assert spent()["account:big"] == (pytest.approx(total), 0.0)
     assert 0 < total <= 0.0005
     assert all(result.status == "accepted" for result in results)
-
-
-async def test_a_cancelled_run_is_stored_with_its_calls_and_paid_for(tmp_path: Path) -> None:
-    async with paid(tmp_path, delay=30) as cascade:
-        task = asyncio.create_task(cascade.ainvoke("hello"))
-        await asyncio.sleep(0.1)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    with TraceStore(default_url(), create=False) as store:
-        (summary,) = store.runs(status="cancelled")
-        run = store.get(summary.run)
-    assert (run.status, run.rule, run.text) == ("cancelled", "cancelled", None)
-    call = run.trace[0].calls[0]
-    assert (call.error, call.cost_usd) == ("cancelled", pytest.approx(0.000101))
-    assert spent()["graph:test"] == (pytest.approx(0.000101), 0.0)
-
-
-async def test_a_run_whose_stream_is_left_is_cancelled_and_stored(tmp_path: Path) -> None:
-    models = {"small": scripted("no", confidence=0.1), "large": scripted("late", delay=30)}
-    async with load(tmp_path, models, [checked("first", "small"), LAST]) as cascade:
-        events = cascade.astream("hello")
-        async with contextlib.aclosing(events):  # type: ignore[type-var]
-            async for _ in events:
-                break
-    with TraceStore(default_url(), create=False) as store:
-        (summary,) = store.runs()
-        run = store.get(summary.run)
-    assert (run.status, run.draft) == ("cancelled", "no")
-    assert rules(run)[0] == "below_threshold"
 
 
 def test_budgets_need_a_database(tmp_path: Path) -> None:

@@ -302,11 +302,16 @@ def test_a_client_that_goes_away_ends_its_run(tmp_path: Path, stream: bool) -> N
 
         with serving(gated(tmp_path, far.url), "--in-flight", "1", "--queue", "0") as (_, url):
             asyncio.run(leave(url))
+            counted = 'cascade_runs_total{graph="test",rule="cancelled",status="cancelled",tier=""} 1.0'
             deadline = time.monotonic() + 60
-            while 'cascade_runs_active{graph="test"} 0.0' not in (text := httpx2.get(f"{url}/metrics").text):
+            while counted not in (text := httpx2.get(f"{url}/metrics").text):
                 assert time.monotonic() < deadline, text
                 time.sleep(0.05)
+            assert 'cascade_runs_active{graph="test"} 0.0' in text
             gate.open.set()
+    with TraceStore(str(tmp_path / "traces.db"), create=False) as store:
+        [row] = store.runs()
+        assert (row.status, store.get(row.run).trace[0].calls[0].error) == ("cancelled", "cancelled")
 
 
 def test_a_server_for_others_needs_keys(tmp_path: Path) -> None:
@@ -339,6 +344,14 @@ def test_a_keys_day_budget_is_kept(tmp_path: Path) -> None:
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
         assert "insufficient_quota" in ask(poor, stream=True).text
         assert ask(rich).status_code == 200
+        with TraceStore(str(tmp_path / "traces.db"), create=False) as store:
+            before = len(store.runs())
+            with (
+                openai.OpenAI(base_url=f"{url}/v1", api_key=poor) as client,  # it repeats other 429s twice
+                pytest.raises(openai.RateLimitError, match="account:poor"),
+            ):
+                client.chat.completions.create(model="test", messages=[{"role": "user", "content": "Is it?"}])
+            assert len(store.runs()) == before + 1
 
 
 def test_a_tool_is_called_and_its_result_answered(tmp_path: Path) -> None:
