@@ -208,14 +208,17 @@ async def test_calls_wait_for_a_slot_and_a_full_queue_is_busy(tmp_path: Path) ->
 
 
 async def test_slots_are_shared_by_event_loops_and_given_back_by_cancelled_calls(tmp_path: Path) -> None:
-    slow = scripted("yes", delay=0.05, concurrency=1)
-    async with load(tmp_path, {"m": slow}, [{"name": "s", "ask": ["m"]}]) as cascade:
-        tasks = [asyncio.create_task(cascade.ainvoke("hello")) for _ in range(6)]
-        await asyncio.sleep(0.02)
-        for task in tasks[::2]:  # one at work, two that wait
-            task.cancel()
-        found = await asyncio.gather(*tasks, return_exceptions=True)
-        other = await asyncio.to_thread(cascade.invoke, "hello")
+    with Loopback() as server:
+        gate = Gate(server, chat("yes", logprobs=[("yes", -0.01)]))
+        far = remote(server.url, timeout=120, concurrency=1)
+        async with load(tmp_path, {"m": far}, [checked("s", "m")]) as cascade:
+            tasks = [asyncio.create_task(cascade.ainvoke("hello")) for _ in range(6)]
+            assert await asyncio.to_thread(gate.asked.wait, 60)
+            for task in tasks[::2]:  # one at work, or waiting, and two more
+                task.cancel()
+            gate.open.set()
+            found = await asyncio.gather(*tasks, return_exceptions=True)
+            other = await asyncio.to_thread(cascade.invoke, "hello")
     assert [isinstance(item, Result) for item in found] == [False, True] * 3
     assert other.text == "yes"
 
