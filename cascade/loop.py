@@ -1,4 +1,4 @@
-"""An event loop in a thread, so that synchronous callers share one loop and its connections."""
+"""Event loops: one in a thread, which synchronous callers share; tasks that are waited for to their end."""
 
 from __future__ import annotations
 
@@ -68,6 +68,27 @@ class BackgroundLoop:
                 self._thread = threading.Thread(target=run, name="cascade-loop", daemon=True)
                 self._thread.start()
             return self._loop
+
+
+async def to_its_end(task: asyncio.Task[T], *, cancel: bool = False) -> T:
+    """Return what `task` returns; who is cancelled meanwhile waits for its end all the same.
+
+    With `cancel` the task is then cancelled too, but once, so that it can tidy up. anyio, under the server,
+    cancels whoever waits again and again, which would cut that off.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            if cancel and cancelled is None:
+                task.cancel(*error.args)
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # nobody is there to hear of it
+    raise cancelled
 
 
 async def _wind_up() -> None:

@@ -6,11 +6,13 @@ import asyncio
 import contextvars
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from cascade.errors import CascadeError, RequestError, UnknownRunError
+from cascade.loop import to_its_end
 from cascade.models.base import Prompt
 from cascade.policy.baseline import price_baseline
 from cascade.policy.budget import spent
@@ -132,47 +134,51 @@ def check_version(run: str, begun: str, version: str) -> None:
         raise RequestError(f"run {run!r} was begun by {begun}; this is {version}; bring that file back")
 
 
-async def detached(stream: AsyncIterator[T]) -> AsyncGenerator[T]:
-    """Yield from `stream`, apart from a LangGraph or LangChain run that the caller may be part of.
+async def detached(stream: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """Yield from `stream` in tasks of its own; who leaves or is cancelled waits until it has ended.
 
-    A graph that starts within a node would else become a subgraph: the outer graph's checkpoints, streams and
-    interrupts would be its own.
+    So it is cancelled once, and can record the calls under way (`to_its_end`). It is also apart from a
+    LangGraph or LangChain run that the caller may be part of: a graph that starts within a node would else
+    become a subgraph, and the outer graph's checkpoints, streams and interrupts would be its own.
     """
     from langchain_core.runnables.config import var_child_runnable_config
 
-    if var_child_runnable_config.get() is None:
-        async for item in stream:
-            yield item
-        return
     apart = contextvars.copy_context()
-    apart.run(var_child_runnable_config.set, None)
-    while True:
-        try:
-            yield await asyncio.create_task(_next(stream), context=apart)
-        except StopAsyncIteration:
-            return
+    if var_child_runnable_config.get() is not None:
+        apart.run(var_child_runnable_config.set, None)
+    try:
+        while True:
+            try:
+                item = await to_its_end(asyncio.create_task(_next(stream), context=apart), cancel=True)
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        await to_its_end(asyncio.create_task(_close(stream), context=apart))
 
 
 async def _next(stream: AsyncIterator[T]) -> T:
     return await anext(stream)
 
 
-async def private(stream: AsyncIterator[T], *, langsmith: bool) -> AsyncGenerator[T]:
+async def _close(stream: AsyncGenerator[Any]) -> None:
+    await stream.aclose()
+
+
+async def private(stream: AsyncGenerator[T], *, langsmith: bool) -> AsyncGenerator[T]:
     """Yield from `stream`; LangSmith's environment variables send nothing unless the graph allows it."""
     from langsmith import tracing_context
     from langsmith.utils import tracing_is_enabled
 
-    if langsmith or not tracing_is_enabled():
-        async for item in stream:
+    free = langsmith or not tracing_is_enabled()
+    async with aclosing(stream):
+        while True:
+            with nullcontext() if free else tracing_context(enabled=False):
+                try:
+                    item = await anext(stream)
+                except StopAsyncIteration:
+                    return
             yield item
-        return
-    while True:
-        with tracing_context(enabled=False):
-            try:
-                item = await anext(stream)
-            except StopAsyncIteration:
-                return
-        yield item
 
 
 async def last(events: AsyncIterator[Event]) -> Result:

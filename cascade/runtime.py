@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from cascade.errors import RequestError, TraceError
 from cascade.interfaces import Interfaces
+from cascade.loop import to_its_end
 from cascade.observe import Observer, Observers
 from cascade.records import Request, Result, Step, new_run_id
 from cascade.requests import Asked, Options, build_each, build_request, check_request
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from cascade.graph.compile import Compiled, State
     from cascade.graph.stage import Plan
     from cascade.models.base import Model
-
-T = TypeVar("T")
 
 
 class Cascade(Interfaces):
@@ -133,24 +132,22 @@ class Cascade(Interfaces):
         """
         return await last(self.astream(asked, **options))
 
-    async def astream(self, asked: Asked, **options: Unpack[Options]) -> AsyncIterator[Event]:
+    def astream(self, asked: Asked, **options: Unpack[Options]) -> AsyncGenerator[Event]:
         """Answer as `ainvoke` does, yielding each `Step` when it is decided, and the `Result` last.
 
         Drafts of stages that check confidence never stream: their text comes with the result. A stage without
         a check streams its answer live as `TextPiece` events, unless the request asks for JSON or offers
-        tools: such an answer may still prove invalid.
+        tools: such an answer may still prove invalid. Closing the generator (`aclose`) ends the run.
         """
-        async for event in self._stream(build_request(asked, options)):
-            yield event
+        return self._stream(build_request(asked, options))
 
     async def answer(self, request: Request) -> Result:
         """Answer a ready request; see `ainvoke`."""
         return await last(self.astream_request(request))
 
-    async def astream_request(self, request: Request) -> AsyncIterator[Event]:
+    def astream_request(self, request: Request) -> AsyncGenerator[Event]:
         """Answer a ready request step by step; see `astream`."""
-        async for event in self._stream(check_request(request)):
-            yield event
+        return self._stream(check_request(request))
 
     async def abatch(
         self, asked: Iterable[Asked], *, concurrency: int = 8, **options: Unpack[Options]
@@ -218,11 +215,11 @@ class Cascade(Interfaces):
         await self.aclose()
         self._loop.close()
 
-    def _stream(self, request: Request) -> AsyncIterator[Event]:
+    def _stream(self, request: Request) -> AsyncGenerator[Event]:
         run = Run(new_run_id(), request)
         return self._answer(run, run.state())
 
-    async def _answer(self, run: Run, start: State | Command[Any]) -> AsyncIterator[Event]:
+    async def _answer(self, run: Run, start: State | Command[Any]) -> AsyncGenerator[Event]:
         """Run the compiled graph from `start`, keep the result, and yield it last."""
         from langgraph.runtime import RunControl
 
@@ -239,29 +236,26 @@ class Cascade(Interfaces):
         # A run that may wait is stored where it stops, and not at each step.
         durability: Durability | None = "exit" if self._compiled.checkpointer else None
         control = self._at_work[run.id] = RunControl()
-        stream: AsyncIterator[Any] = self._compiled.astream(
+        stream: Any = self._compiled.astream(
             start, config, stream_mode=["updates", "custom"], durability=durability, control=control
         )
         self._observers.began(run.id, self._version, run.request)
-        ended = False
+        result: Result | None = None
         try:
             async with aclosing(self._events(run, stream)) as events:
                 async for event in events:
                     yield event
             result = run.finish(self._plan, self._version)
-            await self._keep(result, run.waiting)
-            ended = True
-            self._observers.ended(result)
+            await to_its_end(asyncio.create_task(self._end(result, run.waiting)))
         except (asyncio.CancelledError, GeneratorExit):
-            with suppress(TraceError):  # the caller does not listen any more
-                result = run.finish(self._plan, self._version, cancelled=True)
-                await self._keep(result)
-                ended = True
-                self._observers.ended(result)
+            if result is None:
+                with suppress(TraceError):  # the caller does not listen any more
+                    result = run.finish(self._plan, self._version, cancelled=True)
+                    await to_its_end(asyncio.create_task(self._end(result)))
             raise
         finally:
             self._at_work.pop(run.id, None)
-            if not ended:
+            if result is None:
                 self._observers.dropped(run.id)
         yield result
 
@@ -273,13 +267,18 @@ class Cascade(Interfaces):
             "metadata": {"graph": self._version, "graph_file": str(self._path.absolute())},
         }
 
-    async def _keep(self, result: Result, waiting: bool = False) -> None:
-        if self._store is not None:
-            await asyncio.shield(asyncio.wrap_future(self._store.submit(result)))
-        if self._stores.checkpoints is not None and not waiting:
-            await self._stores.checkpoints.adelete_thread(result.run)
+    async def _end(self, result: Result, waiting: bool = False) -> None:
+        try:
+            if self._store is not None:
+                await asyncio.shield(asyncio.wrap_future(self._store.submit(result)))
+            if self._stores.checkpoints is not None and not waiting:
+                await self._stores.checkpoints.adelete_thread(result.run)
+        except BaseException:
+            self._observers.dropped(result.run)
+            raise
+        self._observers.ended(result)
 
-    async def _events(self, run: Run, stream: AsyncIterator[Any]) -> AsyncGenerator[Event]:
+    async def _events(self, run: Run, stream: AsyncGenerator[Any]) -> AsyncGenerator[Event]:
         """Take what LangGraph says of `run` and yield what the caller is told of it."""
         from langgraph.errors import GraphDrained
 

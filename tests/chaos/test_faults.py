@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import random
 import resource
 import socket
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any
 
 import pytest
 from chaos.faulty import FAULTS, USAGE, Faulty
+from loopback import Answer, Loopback, Seen, chat
 from scripting import checked, load, scripted
 
 from cascade import Cascade, Result
@@ -21,6 +25,7 @@ from cascade.trace.store import TraceStore, default_url
 PRICE = {"input": 1.0, "output": 2.0}
 PAID = (USAGE[0] * PRICE["input"] + USAGE[1] * PRICE["output"]) / 1e6
 BROKEN = sorted(set(FAULTS) - {"ok"})
+ENDLESS = {"endless_stream", "slow_loris", "slow_head", "silence"}  # only a time-out ends these
 COMMON = [name for name in BROKEN if name not in ("huge_body", "deep_json")]
 
 
@@ -106,34 +111,37 @@ async def test_an_endless_answer_does_not_fill_the_memory(tmp_path: Path, server
 
 
 async def flood(folder: Path, server: Faulty, requests: int) -> tuple[list[str], list[Result]]:
-    """Ask `requests` at 64 in flight, half of them with a fault."""
+    """Ask `requests` at 64 in flight, half of them with a fault; time-outs end only what never answers."""
     draw = random.Random(7)
     kinds = [draw.choice(["ok", draw.choice(COMMON)]) for _ in range(requests)]
-    async with graph(folder, server.url, timeout=1.0) as cascade:
-        texts = [f"{kind} number {number}" for number, kind in enumerate(kinds)]
-        return kinds, await cascade.abatch(texts, concurrency=64)
+    texts = [f"{kind} number {number}" for number, kind in enumerate(kinds)]
+    endless = [text for text, kind in zip(texts, kinds, strict=True) if kind in ENDLESS]
+    ending = [text for text, kind in zip(texts, kinds, strict=True) if kind not in ENDLESS]
+    async with graph(folder, server.url) as hasty, graph(folder, server.url, timeout=600) as patient:
+        both = (hasty.abatch(endless, concurrency=32), patient.abatch(ending, concurrency=32))
+        found = {result.request.text: result for results in await asyncio.gather(*both) for result in results}
+    return kinds, [found[text] for text in texts]
 
 
 def check(kinds: list[str], results: list[Result], asked: Counter[str]) -> None:
     """Nothing lost, nothing paid twice, every request answered with a reason for how."""
     assert len({result.run for result in results}) == len(kinds)
-    for number, (kind, result) in enumerate(zip(kinds, results, strict=True)):
-        assert result.request.text == f"{kind} number {number}"
+    for kind, result in zip(kinds, results, strict=True):
         assert result.status == "accepted"
-        calls = [call for step in result.trace for call in step.calls if call.model == "far"]
-        assert len(calls) == 1
-        if result.text == "fine":
-            assert kind == "ok"
+        (call,) = (call for step in result.trace for call in step.calls if call.model == "far")
+        late = " within 0.4 s" in (call.error or "")
+        assert (result.text == "fine", late) == (kind == "ok", kind in ENDLESS), (kind, call.error)
+        if kind == "ok":
             assert result.cost_usd == pytest.approx(PAID)
         else:
             assert result.text == "local"
-            assert calls[0].error or result.trace[0].decision.rule == "below_threshold"
-            # A machine that is too busy may cut off a call that would have worked, and nothing else may.
-            assert kind != "ok" or " within " in (calls[0].error or ""), calls[0].error
-    # What the server saw is what was recorded. A connection that broke before its request got through, or a
-    # request cut off by the time-out under load, is recorded and may not have been seen.
-    assert sum(asked.values()) <= len(kinds)
-    assert any(result.text == "fine" for result in results)
+            assert call.error or result.trace[0].decision.rule == "below_threshold"
+    # What the server saw is what was recorded; what was cut off under load may not have reached it.
+    wanted = Counter(kinds)
+    assert {kind: asked[kind] for kind in wanted if kind not in ENDLESS} == {
+        kind: count for kind, count in wanted.items() if kind not in ENDLESS
+    }
+    assert all(asked[kind] <= wanted[kind] for kind in ENDLESS)
     total = sum(result.cost_usd for result in results)
     assert spent() == (pytest.approx(total, rel=1e-9), 0.0)
     with TraceStore(default_url(), create=False) as store:
@@ -142,21 +150,46 @@ def check(kinds: list[str], results: list[Result], asked: Counter[str]) -> None:
     assert sum(run.cost_usd for run in kept) == pytest.approx(total)
 
 
-# Once in 10,000 requests a client's socket was closed by the garbage collector, with a warning; the likely
-# cause is a call cut off at the moment when its connection opens. In the soak the open files stay flat.
-UNCLOSED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@UNCLOSED
 async def test_five_hundred_requests_through_a_server_that_breaks_half_of_them(tmp_path: Path) -> None:
     with Faulty() as server:
         kinds, results = await flood(tmp_path, server, 500)
         check(kinds, results, server.asked)
 
 
-@UNCLOSED
 @pytest.mark.slow
 async def test_ten_thousand_requests_through_a_server_that_breaks_half_of_them(tmp_path: Path) -> None:
     with Faulty() as server:
         kinds, results = await flood(tmp_path, server, 10_000)
         check(kinds, results, server.asked)
+
+
+async def test_calls_that_hang_hold_up_no_others(tmp_path: Path) -> None:
+    hanging, release = threading.Semaphore(0), threading.Event()
+
+    def play(seen: Seen) -> Answer:
+        if seen.json["messages"][-1]["content"].startswith("hang"):
+            hanging.release()
+            assert release.wait(300)
+        return chat("fine", usage=USAGE, logprobs=[("fine", -0.01)])
+
+    with Loopback() as server:
+        server.answers = [play]
+        async with graph(tmp_path, server.url, timeout=300) as cascade:
+            hung = [asyncio.create_task(cascade.ainvoke(f"hang {number}")) for number in range(48)]
+            for _ in hung:
+                assert await asyncio.to_thread(hanging.acquire, timeout=120)
+            others = await cascade.abatch(["hello"] * 100, concurrency=16)
+            assert not any(task.done() for task in hung)
+            release.set()
+            results = await asyncio.gather(*hung)
+    assert {result.text for result in (*others, *results)} == {"fine"}
+
+
+def test_the_faulty_server_leaves_no_socket_open() -> None:
+    """Not even one that it accepted when it was told to stop: a warning is an error here."""
+    with Faulty() as server:
+        port = int(server.url.rpartition(":")[2].partition("/")[0])
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(30)]
+    for client in clients:
+        client.close()
+    gc.collect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from scripting import REMOTE, checked, load, scripted, write
 from cascade import Cascade, ConfigError, Result, Step, TextPiece
 from cascade.config.load import load_graph
 from cascade.engine.stats import Running, TokenStats
+from cascade.models.base import OnText, Prompt, Reply
+from cascade.models.scripted import Scripted
 from cascade.observe import Observer
 from cascade.policy.early import Hopeless
 from cascade.serve.board import Board
@@ -123,43 +126,65 @@ def hedged(
     return models, stages
 
 
-SLOW, QUICK = {"delay": 30}, {"delay": 0.5}
-CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[tuple[str, str, str | None]], str]] = {
+SLOW = {"delay": 600}
+Holds = dict[
+    str, str
+]  # model → until when its call is held: "never", or another model is "asked" or "answered"
+HEDGED, AFTER = {"small": "large asked"}, {"large": "small answered"}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Holds, list[tuple[str, str, str | None]], str]] = {
     "the first is quick enough": (
-        scripted("a"), scripted("b"), [("first", "confident", None)], "a",
+        scripted("a"), scripted("b"), {}, [("first", "confident", None)], "a",
     ),
     "the second answers first": (
-        scripted("a", **SLOW), scripted("b"),
+        scripted("a"), scripted("b"), {"small": "never"},
         [("first", "hedged", "second"), ("second", "confident", None)], "b",
     ),
     "the first answers while the second works": (
-        scripted("a", **QUICK), scripted("b", **SLOW),
+        scripted("a"), scripted("b"), HEDGED | {"large": "never"},
         [("second", "hedged", "first"), ("first", "confident", None)], "a",
     ),
     "the second is not sure, the first is": (
-        scripted("a", **QUICK), scripted("b", confidence=0.1),
+        scripted("a"), scripted("b", confidence=0.1), {"small": "large answered"},
         [("second", "below_threshold", "first"), ("first", "confident", None)], "a",
     ),
     "the first is not sure, the second is": (
-        scripted("a", confidence=0.1, delay=0.2), scripted("b", delay=1.0),
+        scripted("a", confidence=0.1), scripted("b"), HEDGED | AFTER,
         [("first", "below_threshold", "second"), ("second", "confident", None)], "b",
     ),
     "neither is sure": (
-        scripted("a", confidence=0.1, **QUICK), scripted("b", confidence=0.2),
+        scripted("a", confidence=0.1), scripted("b", confidence=0.2), HEDGED,
         [("first", "below_threshold", "second"), ("second", "below_threshold", "last"),
          ("last", "unchecked", None)], "third",
     ),
     "the first fails": (
-        scripted(fail="down", **QUICK), scripted("b"),
-        [("first", "hedged", "second"), ("second", "confident", None)], "b",
+        scripted(fail="down"), scripted("b"), HEDGED | AFTER,
+        [("first", "no_draft", "second"), ("second", "confident", None)], "b",
     ),
 }  # fmt: skip
 
 
+def hold(monkeypatch: pytest.MonkeyPatch, holds: Holds) -> None:
+    """Let the calls of scripted models wait for each other, so that no clock decides who is first."""
+    happened: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+    ask = Scripted.ask
+
+    async def held(self: Scripted, prompt: Prompt, on_text: OnText | None = None) -> Reply:
+        happened[f"{self.name} asked"].set()
+        if self.name in holds:
+            await happened[holds[self.name]].wait()
+        try:
+            return await ask(self, prompt, on_text)
+        finally:
+            happened[f"{self.name} answered"].set()
+
+    monkeypatch.setattr(Scripted, "ask", held)
+
+
 @pytest.mark.parametrize("case", CASES)
-async def test_a_slow_stage_is_hedged(tmp_path: Path, case: str) -> None:
-    small, large, expected, text = CASES[case]
-    models, stages = hedged(small, large, 30 if "delay" not in small else 0.05)
+async def test_a_slow_stage_is_hedged(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large, holds, expected, text = CASES[case]
+    hold(monkeypatch, holds)
+    models, stages = hedged(small, large, 0.05 if holds else 600)
     async with load(tmp_path, models, stages, budgets={"day_usd": 1}) as cascade:
         result = await cascade.ainvoke("hello")
     assert (path(result), result.text, result.status) == (expected, text, "accepted")
@@ -175,12 +200,15 @@ async def test_a_slow_stage_is_hedged(tmp_path: Path, case: str) -> None:
     assert explain(result, load_graph(tmp_path / "graph.yaml").graph)
 
 
-async def test_both_stages_are_priced_before_the_second_starts(tmp_path: Path) -> None:
+async def test_both_stages_are_priced_before_the_second_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     models, stages = hedged(scripted("a", delay=0.1), scripted("b"))
     for limits, first in (({"cost_usd": 0.0002}, "first"), ({"calls": 1}, "first"), ({"calls": 2}, "first")):
+        hedges = limits.get("calls") == 2
+        hold(monkeypatch, {"small": "never"} if hedges else {})
         async with load(tmp_path, models, stages, limits=limits) as cascade:
             result = await cascade.ainvoke("hello")
-        hedges = limits.get("calls") == 2
         assert [step.stage for step in result.trace] == (["first", "second"] if hedges else [first])
         assert result.cost_usd <= limits.get("cost_usd", 1)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import Answer, Loopback, Seen, chat, status, stream
+from loopback import Answer, Gate, Loopback, Seen, chat, status, stream
 
 from cascade.config.schema import OpenAIModel, Price
 from cascade.errors import ModelError
@@ -319,13 +319,14 @@ async def test_the_time_left_to_the_run_cuts_a_call_off_too(server: Loopback, ma
 
 
 async def test_cancellation_passes_through(server: Loopback, make: Make) -> None:
-    server.answers = [chat("late", pause=5)]
+    gate = Gate(server, chat("late"))
     model = make()
     task = asyncio.create_task(model.ask(Prompt("hello")))
-    await asyncio.sleep(0.1)
+    assert await asyncio.to_thread(gate.asked.wait, 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    gate.open.set()
     await model.aclose()
 
 

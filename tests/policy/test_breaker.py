@@ -45,9 +45,16 @@ def opened(clock: Clock) -> Breaker:
     return breaker
 
 
-def test_failures_in_a_row_open_it_and_a_success_between_them_does_not(clock: Clock) -> None:
+@pytest.mark.parametrize(
+    "outcomes",
+    [
+        pytest.param((False, False, True, False, False), id="a success between them"),
+        pytest.param((False, False, None, None, None), id="calls that say nothing about the model"),
+    ],
+)
+def test_failures_in_a_row_open_it(clock: Clock, outcomes: tuple[bool | None, ...]) -> None:
     breaker = made(clock)
-    for good in (False, False, True, False, False):
+    for good in outcomes:
         call(breaker, good)
     assert breaker.state == "closed"
     call(breaker, False)
@@ -64,15 +71,6 @@ def test_a_share_of_failures_opens_it_once_the_window_is_full(clock: Clock) -> N
     for good in (True, False, True, False):
         call(breaker, good)
     assert breaker.refusal() == "open after 2 failures in 4 calls, next try in 10.0 s"
-
-
-def test_calls_that_say_nothing_about_the_model_count_for_nothing(clock: Clock) -> None:
-    breaker = made(clock)
-    for good in (False, False, None, None, None):
-        call(breaker, good)
-    assert breaker.state == "closed"
-    call(breaker, False)
-    assert breaker.state == "open"
 
 
 def test_half_open_lets_one_probe_through_and_its_success_closes(clock: Clock) -> None:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from cascade.cli.main import app
 from cascade.errors import ConfigError
+from cascade.serve.openai.errors import ApiError
 from cascade.serve.openai.keys import Keyring, Rate, add_key, read_keys, remove_key
 
 
@@ -46,6 +47,25 @@ def test_names_are_unique_and_unknown_ones_are_named(tmp_path: Path) -> None:
         add_key(path, name="one")
     with pytest.raises(ConfigError, match="no key 'two'; known: one"):
         remove_key(path, "two")
+
+
+@pytest.mark.parametrize("name", ["", "two words", "9lives", "a" * 65, "naïve", "a\n"])
+def test_what_is_no_name_is_refused_in_words(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "keys.json"
+    with pytest.raises(ConfigError, match=r"is no name of an account; expected a letter"):
+        add_key(path, name=name)
+    assert not path.exists()
+
+
+def test_who_waits_as_long_as_told_is_let_in() -> None:
+    now = [0.0]
+    rate = Rate(lambda: now[0])
+    for per_minute in (7, 45, 100):  # 8.57, 1.33 and 0.6 s between two
+        account = str(per_minute)
+        while not (wait := rate.take(account, per_minute)):
+            continue
+        now[0] += int(ApiError(429, "", retry_after=wait).response().headers["retry-after"])
+        assert rate.take(account, per_minute) == 0.0
 
 
 @pytest.mark.parametrize("text", ["", "{}x", '{"keys": [{"name": "a"}]}', '{"keys": [], "more": 1}', "[]"])

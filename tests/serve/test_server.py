@@ -213,22 +213,6 @@ def test_keys_decide_who_asks_what(tmp_path: Path) -> None:
         assert store.get(run).request.account == "shop"
 
 
-def test_too_many_requests_are_told_to_wait(tmp_path: Path) -> None:
-    slow = {"small": scripted("yes", confidence=0.99, delay=1.0)}
-    graph = write(tmp_path, slow, [checked("only", "small")])
-    with serving(graph, "--in-flight", "1", "--queue", "1") as (_, url):
-
-        async def flood() -> list[int]:
-            body = {"model": "test", "messages": [{"role": "user", "content": "Is it?"}]}
-            async with httpx2.AsyncClient(timeout=30) as http:
-                answers = await asyncio.gather(
-                    *(http.post(f"{url}/v1/chat/completions", json=body) for _ in range(4))
-                )
-            return sorted(answer.status_code for answer in answers)
-
-        assert asyncio.run(flood()) == [200, 200, 429, 429]
-
-
 BODY = {"model": "test", "messages": [{"role": "user", "content": "Is it?"}]}
 
 
@@ -237,6 +221,24 @@ def gated(folder: Path, url: str) -> Path:
     far = {"kind": "openai", "model": "m", "url": url, "key_env": None, "local": True, "timeout": 120}
     stages = [checked("first", "far"), {"name": "last", "ask": ["small"]}]
     return write(folder, {"far": far, "small": scripted("done")}, stages)
+
+
+def test_too_many_requests_are_told_to_wait(tmp_path: Path) -> None:
+    with Loopback() as far:
+        gate = Gate(far, chat("yes", logprobs=[("yes", -0.01)]))
+        with serving(gated(tmp_path, far.url), "--in-flight", "1", "--queue", "1") as (_, url):
+
+            async def flood() -> list[int]:
+                async with httpx2.AsyncClient(timeout=120) as http:
+                    asking = [http.post(f"{url}/v1/chat/completions", json=BODY) for _ in range(4)]
+                    answers = []
+                    for each in asyncio.as_completed(asking):
+                        answers.append((await each).status_code)
+                        if answers == [429, 429]:
+                            gate.open.set()
+                    return answers
+
+            assert asyncio.run(flood()) == [429, 429, 200, 200]
 
 
 def terminated(process: subprocess.Popen[str], url: str, gate: Gate, stops: bool) -> httpx2.Response:
@@ -302,11 +304,16 @@ def test_a_client_that_goes_away_ends_its_run(tmp_path: Path, stream: bool) -> N
 
         with serving(gated(tmp_path, far.url), "--in-flight", "1", "--queue", "0") as (_, url):
             asyncio.run(leave(url))
+            counted = 'cascade_runs_total{graph="test",rule="cancelled",status="cancelled",tier=""} 1.0'
             deadline = time.monotonic() + 60
-            while 'cascade_runs_active{graph="test"} 0.0' not in (text := httpx2.get(f"{url}/metrics").text):
+            while counted not in (text := httpx2.get(f"{url}/metrics").text):
                 assert time.monotonic() < deadline, text
                 time.sleep(0.05)
+            assert 'cascade_runs_active{graph="test"} 0.0' in text
             gate.open.set()
+    with TraceStore(str(tmp_path / "traces.db"), create=False) as store:
+        [row] = store.runs()
+        assert (row.status, store.get(row.run).trace[0].calls[0].error) == ("cancelled", "cancelled")
 
 
 def test_a_server_for_others_needs_keys(tmp_path: Path) -> None:
@@ -339,6 +346,14 @@ def test_a_keys_day_budget_is_kept(tmp_path: Path) -> None:
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
         assert "insufficient_quota" in ask(poor, stream=True).text
         assert ask(rich).status_code == 200
+        with TraceStore(str(tmp_path / "traces.db"), create=False) as store:
+            before = len(store.runs())
+            with (
+                openai.OpenAI(base_url=f"{url}/v1", api_key=poor) as client,  # it repeats other 429s twice
+                pytest.raises(openai.RateLimitError, match="account:poor"),
+            ):
+                client.chat.completions.create(model="test", messages=[{"role": "user", "content": "Is it?"}])
+            assert len(store.runs()) == before + 1
 
 
 def test_a_tool_is_called_and_its_result_answered(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 from pydantic import BaseModel
@@ -68,7 +69,9 @@ class ApiError(Exception):
 
     def response(self) -> JSONResponse:
         """Return the error as an answer."""
-        headers = {} if self.retry_after is None else {"Retry-After": f"{max(1, round(self.retry_after))}"}
+        headers = {} if self.retry_after is None else {"Retry-After": f"{max(1, ceil(self.retry_after))}"}
+        if self.code == "insufficient_quota":
+            headers["X-Should-Retry"] = "false"  # OpenAI's clients repeat a 429 else; each would be a run
         if self.status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="cascade", Basic realm="cascade"'
         return JSONResponse(self.body(), self.status, headers)

@@ -7,6 +7,7 @@ itself is shown once, when it is made.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from cascade.policy.files import read_record, write_whole
 from cascade.records import Record
 
 _PREFIX = "csk_"
+MOST_NAME = 64  # characters of an account's name
 _REDO = "make keys with `cascade keys add`"
 
 
@@ -31,7 +33,7 @@ class ApiKey(Record):
     None means no limit. `admin` keys may read and grade runs, and see the viewer.
     """
 
-    name: str = Field(pattern=NAME, max_length=64)
+    name: str = Field(pattern=NAME, max_length=MOST_NAME)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     graphs: tuple[str, ...] | None = None
     per_minute: int | None = Field(None, ge=1)
@@ -59,11 +61,14 @@ def add_key(path: Path, **fields: object) -> tuple[ApiKey, str]:
     """Add a key to the file at `path`, which is made if it is missing; return it with the key itself.
 
     Raises:
-        ConfigError: the name is taken, or the file cannot be read or written.
+        ConfigError: the name is taken or none, or the file cannot be read or written.
     """
+    if not re.fullmatch(NAME, name := str(fields.get("name"))) or len(name) > MOST_NAME:
+        text = f"a letter, then letters, digits, _ and -, at most {MOST_NAME} in all"
+        raise ConfigError(f"{name!r} is no name of an account; expected {text}")
     known = read_keys(path) if path.exists() else KeyFile()
-    if any(key.name == fields.get("name") for key in known.keys):
-        raise ConfigError(f"{path}: a key {fields.get('name')!r} exists; remove it first, or choose another")
+    if any(key.name == name for key in known.keys):
+        raise ConfigError(f"{path}: a key {name!r} exists; remove it first, or choose another")
     secret = _PREFIX + secrets.token_urlsafe(32)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     key = ApiKey.model_validate({**fields, "sha256": digest(secret), "created": now})
