@@ -11,6 +11,7 @@ from llama_cpp import llama_cpp as api
 
 Rows = npt.NDArray[np.float32]
 _N_BATCH = 2048
+_ROWS = 256  # logits rows of one decode
 
 
 @api.llama_log_callback  # type: ignore[untyped-decorator]  # the binding has no types here
@@ -35,7 +36,7 @@ class Bare:
         params = api.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch = _N_BATCH
-        params.n_outputs_max = 16
+        params.n_outputs_max = _ROWS
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
         self._context = api.llama_init_from_model(self._model, params)

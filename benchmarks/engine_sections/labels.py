@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cascade.config.schema import LlamaCppModel
+from cascade.engine.labels import LabelTree
 from engine_sections.asking import Settings, close, log, model, seed, timed, words
 from engine_sections.figures import Round, Row, at_least, at_most, judge, skipped, verdict_row
 from engine_sections.load import Watch
@@ -64,7 +65,9 @@ async def measure(settings: Settings) -> list[Row]:
     rows: list[Row] = []
     for name in settings.models:
         async with reference() as other:
-            await other.do("open_bare", path=str(settings.file(name)), threads=settings.threads, n_ctx=N_CTX)
+            await other.do(
+                "open_bare", path=str(settings.file(name)), threads=settings.threads, n_ctx=2 * N_CTX
+            )
             rows += await _tree(settings, name, other)
             rows += [await _single(settings, name, other), await _best(settings, name, other)]
         rows.append(await _alike(settings, name))
@@ -80,7 +83,8 @@ async def _tree(settings: Settings, name: str, other: Reference) -> list[Row]:
     alone = model(settings.file(name), settings.threads, max_tokens=1, n_ctx=N_CTX)
     await timed(tree, source.text(source.draw(rng, 16)))
     await timed(alone, source.text(source.draw(rng, 16)))
-    per_label, scratch, whole, apart, noise = [], [], [], 0.0, 0.0
+    inner = len(LabelTree(named, tokens).inner)
+    per_label, bound, scratch, whole, apart, noise = [], [], [], [], 0.0, 0.0
     for turn in range(settings.rounds(5)):
         log(f"{SECTION} {name} tree, round {turn + 1}")
         watch = Watch()
@@ -89,12 +93,15 @@ async def _tree(settings: Settings, name: str, other: Reference) -> list[Row]:
         read, _ = await timed(alone, source.text(source.draw(rng, PROMPT)))
         took, reply = await timed(tree, source.text(prompt))
         theirs = await other.do("labels", prompt=source.tokens(prompt), labels=tokens)
+        chain = source.tokens(source.draw(rng, inner))
+        once = await other.do("nodes", prompt=source.tokens(prompt), tokens=chain)
         naive = await other.do(
             "naive", prompt=source.tokens(prompt), labels=tokens[:: LABELS // NAIVE_SAMPLE]
         )
         load = watch.others()
         score = max(took - read, 1e-6)
         per_label.append(Round(score, theirs["score"], load))
+        bound.append(Round(once["seconds"], theirs["score"], load))
         scratch.append(Round(took, naive["seconds"] * LABELS, load))
         whole.append(Round(took, theirs["prompt"] + theirs["score"], load))
         mine = np.array([(reply.labels or {})[label] for label in named])
@@ -105,6 +112,7 @@ async def _tree(settings: Settings, name: str, other: Reference) -> list[Row]:
     rows = []
     for what, rounds, wanted in (
         ("one decode a label over tree, without the prompt", per_label, TREE),
+        (f"one decode a label over one bare decode of {inner} tokens, as the tree has", bound, None),
         ("one decode a label over tree, with the prompt", whole, None),
         (f"each label from scratch (by {NAIVE_SAMPLE}) over tree", scratch, None),
     ):

@@ -144,6 +144,16 @@ def labels(state: Json, task: Json) -> Json:
     return {"prompt": read - started, "score": time.perf_counter() - read, "logprobs": scores}
 
 
+def nodes(state: Json, task: Json) -> Json:
+    """Time one decode of `tokens` after a prompt, with a logits row for each, without the prompt's time."""
+    bare, prompt = state["bare"], task["prompt"]
+    bare.clear()
+    bare.feed(prompt, 0, rows=1)
+    started = time.perf_counter()
+    bare.feed(task["tokens"], len(prompt), rows=len(task["tokens"]))
+    return {"seconds": time.perf_counter() - started}
+
+
 def naive(state: Json, task: Json) -> Json:
     """Time one label's scoring with nothing kept: prompt and label in one pass, the mean over `labels`."""
     bare = state["bare"]
@@ -171,7 +181,7 @@ def python_sort(_state: Json, task: Json) -> Json:
 
 _TASKS: dict[str, Callable[[Json, Json], Json]] = {
     found.__name__: found
-    for found in (open_locked, mixed, open_bare, prompt, reuse, labels, naive, python_sort)
+    for found in (open_locked, mixed, open_bare, prompt, reuse, labels, nodes, naive, python_sort)
 }
 
 

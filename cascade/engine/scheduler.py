@@ -25,7 +25,7 @@ from cascade.errors import CascadeError, ModelError
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
 
-# Prompt tokens of one decode. Fewer make the pauses of those that write shorter, and all answers later.
+# Prompt tokens of one decode. Fewer make the pauses of those that write shorter, and more of them.
 CHUNK = 256
 _GROWTH = 4  # a context that becomes too small gets at least so many times its slots
 

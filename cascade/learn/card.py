@@ -129,13 +129,26 @@ def write_all(shop: Workshop, out: Path) -> None:
     cards, kept = [], {}
     for name, recipe in RECIPES.items():
         found, kept[name] = measure(paths[name], shop)
-        cards.append(_rounded(card(paths[name], recipe, found, agreement(shop, name, kept[name]))))
+        made = card(paths[name], recipe, found, agreement(shop, name, kept[name]))
+        cards.append(_rounded(with_agreement(made, out / f"{name}.json")))
         _dump(cards[-1], out / f"{name}.json")
     pairs = {task: cascade_on_test(kept["haiku"][task], kept["sonnet"][task]) for task in ASSISTANTS}
     pairs["tram"] = cascade_on_test(kept["hunter"]["tram"], kept["sonnet"]["tram"])
     pairs = _rounded(pairs)
     _dump(pairs, out / "pairs.json")
     (out / "README.md").write_text(page(cards, pairs), encoding="utf-8")
+
+
+def with_agreement(made: dict[str, Any], before: Path) -> dict[str, Any]:
+    """Return a card with PyTorch's agreement from the card before it, if that is of the same file.
+
+    Only who has the checkpoint can measure it.
+    """
+    if made["torch_agreement"] is not None or not before.is_file():
+        return made
+    told = json.loads(before.read_text(encoding="utf-8"))
+    same = told["torch_agreement"] if told["sha256"] == made["sha256"] else None
+    return made | {"torch_agreement": same}
 
 
 def _dump(value: Any, path: Path) -> None:

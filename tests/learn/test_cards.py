@@ -73,3 +73,16 @@ def test_second_tier_answers_what_the_first_leaves() -> None:
     assert shown["first_share"] == 0.5
     assert shown["accuracy_answered"] == 1.0
     assert shown["oos_accepted"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("measured", "sha256", "expected"), [(None, "a", 0.9993), (None, "b", None), (0.5, "a", 0.5)]
+)
+def test_without_a_checkpoint_the_agreement_of_the_same_file_stays(
+    tmp_path: Path, measured: float | None, sha256: str, expected: float | None
+) -> None:
+    before = tmp_path / "haiku.json"
+    before.write_text(json.dumps({"sha256": "a", "torch_agreement": 0.9993}), encoding="utf-8")
+    made = {"sha256": sha256, "torch_agreement": measured}
+    assert card.with_agreement(made, before)["torch_agreement"] == expected
+    assert card.with_agreement(made, tmp_path / "none.json") == made
