@@ -19,6 +19,11 @@ from cascade.errors import ModelError
 IntArray = npt.NDArray[np.int32]
 
 
+def even(count: int, most: int) -> int:
+    """Return the size of the fewest equal parts of `count`, none larger than `most`."""
+    return -(-count // -(-count // most))
+
+
 class Limits(NamedTuple):
     """The most tokens, logits rows, sequences and branches of a tree in one decode."""
 

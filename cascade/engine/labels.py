@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from cascade.engine.batch import even
 from cascade.engine.context import Context
 from cascade.engine.finite import NOT_FINITE
 from cascade.engine.shape import MAX_BRANCHES
@@ -130,7 +131,7 @@ class LabelTree:
             wave = self._wave(tips)
             context.fork(len(tips))
             nodes = [node for node in self.inner if node in wave]
-            size = _even(len(nodes), context.max_outputs)
+            size = _rows_each(len(nodes), context.max_outputs)
             for start in range(0, len(nodes), size):
                 yield
                 part = nodes[start : start + size]
@@ -186,11 +187,10 @@ def log_totals(rows: FloatArray) -> npt.NDArray[np.float64]:
     return totals
 
 
-def _even(count: int, most: int) -> int:
-    """Return the size of equal parts of `count` rows, none larger than `most`."""
+def _rows_each(count: int, most: int) -> int:
+    """Return the size of about equal parts of `count` rows, none larger than `most`, in whole kernels."""
     most -= most % _ROWS if most > _ROWS else 0
-    size = -(-count // -(-count // most))
-    return min(most, -(-size // _ROWS) * _ROWS)
+    return min(most, -(-even(count, most) // _ROWS) * _ROWS)
 
 
 def label_tree(weights: Weights, labels: Sequence[str], *, lead: str, limit: int) -> LabelTree:

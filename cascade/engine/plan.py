@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from cascade.engine.batch import even
 from cascade.engine.sequence import Part, Sequence
 
 _PATIENCE = 4  # decodes of prompts in a row that may leave out the one that has waited longest
@@ -47,17 +48,12 @@ def _parts(sequences: list[Sequence], tokens: int, rows: int) -> list[Part]:
     plan: list[Part] = []
     for sequence in sequences:
         if not plan or sequence.left <= tokens:
-            part = _chunk(sequence, _even(sequence.left, tokens), rows)
+            part = _chunk(sequence, even(sequence.left, tokens), rows)
             if part.tokens:
                 plan.append(part)
                 tokens -= part.tokens
                 rows -= part.outputs
     return plan
-
-
-def _even(count: int, most: int) -> int:
-    """Return the size of equal parts of `count` tokens, none larger than `most`."""
-    return -(-count // -(-count // most))
 
 
 def _chunk(sequence: Sequence, size: int, rows: int) -> Part:

@@ -7,14 +7,13 @@ itself is shown once, when it is made.
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from cascade.config.schema import NAME
 from cascade.errors import ConfigError
@@ -22,7 +21,7 @@ from cascade.policy.files import read_record, write_whole
 from cascade.records import Record
 
 _PREFIX = "csk_"
-MOST_NAME = 64  # characters of an account's name
+_MOST_NAME = 64  # characters of an account's name
 _REDO = "make keys with `cascade keys add`"
 
 
@@ -33,7 +32,7 @@ class ApiKey(Record):
     None means no limit. `admin` keys may read and grade runs, and see the viewer.
     """
 
-    name: str = Field(pattern=NAME, max_length=MOST_NAME)
+    name: str = Field(pattern=NAME, max_length=_MOST_NAME)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     graphs: tuple[str, ...] | None = None
     per_minute: int | None = Field(None, ge=1)
@@ -63,17 +62,20 @@ def add_key(path: Path, **fields: object) -> tuple[ApiKey, str]:
     Raises:
         ConfigError: the name is taken or none, or the file cannot be read or written.
     """
-    if not re.fullmatch(NAME, name := str(fields.get("name"))) or len(name) > MOST_NAME:
-        text = f"a letter, then letters, digits, _ and -, at most {MOST_NAME} in all"
-        raise ConfigError(f"{name!r} is no name of an account; expected {text}")
-    known = read_keys(path) if path.exists() else KeyFile()
-    if any(key.name == name for key in known.keys):
-        raise ConfigError(f"{path}: a key {name!r} exists; remove it first, or choose another")
     secret = _PREFIX + secrets.token_urlsafe(32)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    key = ApiKey.model_validate({**fields, "sha256": digest(secret), "created": now})
-    _write(KeyFile(keys=(*known.keys, key)), path)
-    return key, secret
+    try:
+        made = ApiKey.model_validate({**fields, "sha256": digest(secret), "created": now})
+    except ValidationError as error:
+        if all(item["loc"] != ("name",) for item in error.errors()):
+            raise
+        text = f"a letter, then letters, digits, _ and -, at most {_MOST_NAME} in all"
+        raise ConfigError(f"{fields.get('name')!r} is no name of an account; expected {text}") from error
+    known = read_keys(path) if path.exists() else KeyFile()
+    if any(key.name == made.name for key in known.keys):
+        raise ConfigError(f"{path}: a key {made.name!r} exists; remove it first, or choose another")
+    _write(KeyFile(keys=(*known.keys, made)), path)
+    return made, secret
 
 
 def remove_key(path: Path, name: str) -> None:
