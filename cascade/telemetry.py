@@ -20,6 +20,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, Trac
 
 from cascade.config.schema import Graph
 from cascade.errors import CascadeError
+from cascade.extras import missing_package
 from cascade.observe import Observer
 from cascade.records import Call, Request, Result, Step
 
@@ -193,7 +194,7 @@ def export() -> Callable[[], None]:
         from opentelemetry.sdk.trace import TracerProvider as Provider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise CascadeError(f"exporting spans needs {error.name}; pip install 'cascade[otel]'") from error
+        raise CascadeError(missing_package("exporting spans", error, "otel")) from error
     provider = Provider(
         resource=Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "cascade")})
     )

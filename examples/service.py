@@ -1,6 +1,6 @@
 """A FastAPI service around a cascade: one endpoint to ask, one to see why.
 
-Run: uvicorn --app-dir examples service:app    (needs: pip install "cascade[serve]")
+Run: uvicorn --app-dir examples service:app    (needs: pip install "cascade-moe[serve]")
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ PACKAGE = Path(cascade.__file__).parent
 
 # Each file imports only from its own layer or those before it.
 LAYERS = [
-    "errors", "files", "records", "observe", "schemas", "requests", "config", "policy", "trace", "engine",
-    "models", "confidence", "gates", "graph", "telemetry", "loop", "runs", "stores", "messages", "quiet",
-    "chat", "nested", "interfaces", "runtime", "evaluate", "learn", "serve", "experts", "cli",
+    "errors", "extras", "files", "records", "observe", "schemas", "requests", "config", "policy", "trace",
+    "engine", "models", "confidence", "gates", "graph", "telemetry", "loop", "runs", "stores", "messages",
+    "quiet", "chat", "nested", "interfaces", "runtime", "evaluate", "learn", "serve", "experts", "cli",
 ]  # fmt: skip
 # Two contracts are needed by lower layers: a policy's calibration is read by the config's checks.
 EXCEPTIONS = {("config", "policy")}

@@ -17,6 +17,7 @@ import typer
 from cascade.cli.options import TraceDb, trace_url
 from cascade.cli.ui import listen
 from cascade.errors import CascadeError, ConfigError
+from cascade.extras import missing_package
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -51,7 +52,7 @@ def serve(
         from cascade.serve.openai.keys import Keyring
         from cascade.serve.server import create_server
     except ImportError as error:
-        raise CascadeError(f"cascade serve needs {error.name}; pip install 'cascade[serve]'") from error
+        raise CascadeError(missing_package("cascade serve", error, "serve")) from error
     from cascade.config.load import load_graph
     from cascade.runtime import Cascade
     from cascade.telemetry import export

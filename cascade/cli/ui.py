@@ -14,6 +14,7 @@ import typer
 
 from cascade.cli.options import TraceDb, trace_url
 from cascade.errors import CascadeError
+from cascade.extras import missing_package
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -38,7 +39,7 @@ def ui(
     try:
         from cascade.serve.app import create_app
     except ImportError as error:
-        raise CascadeError(f"cascade ui needs {error.name}; pip install 'cascade[serve]'") from error
+        raise CascadeError(missing_package("cascade ui", error, "serve")) from error
     listener = listen(host, port)
     with listener, TraceStore(trace_url(trace_db), create=False) as store:
         shown = f"[{host}]" if ":" in host else host

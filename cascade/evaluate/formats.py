@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.errors import RequestError
+from cascade.extras import missing_package
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 _VALUE = re.compile(r"(.+)\.(correct|quality|cost_usd|seconds|text|confidence|error)", re.DOTALL)
@@ -232,7 +233,6 @@ def _pyarrow(path: Path) -> tuple[Any, Any]:
     try:  # imported by name: it is no dependency, so type checkers cannot see it
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
-        raise RequestError(
-            f"{path}: Parquet needs pyarrow, which is not installed: pip install pyarrow (or use .jsonl)"
-        ) from error
+        text = missing_package("Parquet", error, "parquet")
+        raise RequestError(f"{path}: {text}, or use .jsonl") from error
     return arrow, parquet

@@ -51,7 +51,7 @@ def main() -> int:
     try:
         import torch
     except ModuleNotFoundError:
-        print("error: training needs PyTorch; do: pip install 'cascade[train]'", file=sys.stderr)
+        print("error: training needs PyTorch; do: pip install -e '.[train]'", file=sys.stderr)
         return 1
     torch.set_num_threads(args.threads)
     shop = steps.Workshop(args.data, args.work, Log(args.command))

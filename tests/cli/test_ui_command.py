@@ -87,4 +87,4 @@ def test_without_its_packages_the_command_to_install_them_is_named() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == "error: cascade ui needs fastapi; pip install 'cascade[serve]'\n"
+    assert done.stderr == "error: cascade ui needs fastapi; pip install 'cascade-moe[serve]'\n"

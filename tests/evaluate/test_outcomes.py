@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from importlib.util import find_spec
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +121,14 @@ def test_parquet_may_nest_its_models_as_jsonl_does(tmp_path: Path) -> None:
     assert math.isnan(nested.models["gpt-4.1"].signals["p10"][1])
 
 
-def test_parquet_without_pyarrow_names_the_pip_command(tmp_path: Path) -> None:
-    if find_spec("pyarrow"):
-        pytest.skip("pyarrow is installed here")
+def test_parquet_without_pyarrow_names_the_pip_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     path = tmp_path / "table.parquet"
     path.write_bytes(b"PAR1")
-    with pytest.raises(RequestError, match="pip install pyarrow"):
+    advice = r"Parquet needs pyarrow; pip install 'cascade-moe\[parquet\]', or use \.jsonl"
+    with pytest.raises(RequestError, match=advice):
         read_outcomes(path)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs cascade[train]")
-pytest.importorskip("tokenizers", reason="needs cascade[train]")
+torch = pytest.importorskip("torch", reason="needs the extra train")
+pytest.importorskip("tokenizers", reason="needs the extra train")
 
 from cascade.learn import export, vocab  # noqa: E402
 from cascade.learn.model import Shape, Student  # noqa: E402

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs cascade[train]")
-pytest.importorskip("tokenizers", reason="needs cascade[train]")
+torch = pytest.importorskip("torch", reason="needs the extra train")
+pytest.importorskip("tokenizers", reason="needs the extra train")
 
 from cascade.evaluate.datasets import Row, Split  # noqa: E402
 from cascade.learn import targets, temper, train, vocab  # noqa: E402
