@@ -6,10 +6,8 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cascade.engine.library import Library
-from cascade.engine.ticket import Ticket
-from cascade.engine.weights import Weights
-from cascade.engine.worker import worker
+from cascade.engine.weights import Library, Weights
+from cascade.engine.worker import Ticket, worker
 
 T = TypeVar("T")
 

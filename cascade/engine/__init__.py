@@ -1,27 +1,29 @@
-"""llama.cpp in process: one decode thread owns every model; requests are decoded together.
+"""llama.cpp in process: one decode thread owns every model and decodes requests together.
 
-    binding    the only import of llama_cpp; its log goes to `logging`
-    header     files that llama.cpp would abort on, refused before it sees them
-    worker     the decode thread: its queue, jobs that take turns, and those that wait for a `ticket`
-    library    the loaded files, each once, unloaded by LRU under one bound of memory
-    weights    a loaded GGUF file: vocabulary, metadata, contexts and their schedulers
-    context    one llama.cpp context of a `shape`: batches in, logits rows out; `abort` ends a decode
-    scheduler  continuous batching of the `sequence`s of one context: `slots`, `plan` of the next decode
-    prefix     what prompts have in common, evaluated once; `state` fits it to contexts of any size
-    stats      log-probability, margin and entropy of one logits row, and of a text so far
-    pace       noticing contention; `noise` is how far log-probabilities depend on company
-    render     text or conversation → prompt tokens, through the file's chat template if it has one
-    template   that template, in a sandbox
+A request passes through these files from top to bottom:
+
+    worker     the decode thread: its queue, jobs that take turns, and the tickets that jobs wait for
+    session    one configured model of a graph: request in, answer out
+    render     text or a conversation to prompt tokens, through the file's chat template if it has one
     tasks      the prompt contract of a bundled expert
-    labels     exact distribution over a closed label set
+    labels     the exact distribution over a closed label set, from a tree of their tokens
     search     the best label alone, with proof
+    embed      one vector for a text, and labels by example
+    generate   free text, token by token, up to a stop string
     sampling   the next token, by llama.cpp's samplers
     grammar    which tokens may come next
-    stops      stop strings in a text that arrives in pieces
-    generate   free text, token by token; `writer` puts it together
-    embed      one vector for a text; `similar`: labels by example
-    adapter    LoRA
-    session    one configured model of a graph: prompt → answer
+    stats      log-probability, margin and entropy of one logits row, and of a text so far
+    scheduler  continuous batching: what the next decode of a context holds
+    sequence   one prompt that a scheduler continues
+    slots      which sequence has which slot of a context
+    prefix     what prompts have in common is evaluated once, and kept in memory or on disk
+    threads    how many threads a decode uses: the default, noticing contention, backing off
+    weights    a loaded GGUF file, and the cache of all loaded files under one bound of memory
+    context    one llama.cpp context: batches in, logits rows out, saved states
+    batch      the tokens of one decode in llama.cpp's own layout
+    memory     large pages for weights, and pages of their own for saved states
+    header     files that llama.cpp would abort on, refused before it sees them
+    binding    the only import of llama_cpp; its log goes to `logging`
 
-Importing this package does not import llama.cpp; `worker` and the files above it do so on use.
+Importing this package does not import llama.cpp; the decode thread does so with its first job.
 """

@@ -7,21 +7,109 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cascade.engine.abort import AbortFlag
-from cascade.engine.adapter import attach
 from cascade.engine.batch import Batch, Limits
 from cascade.engine.binding import api, first_error, forget_errors, logits_address
-from cascade.engine.failure import DecodeError
-from cascade.engine.finite import check_finite
-from cascade.engine.pages import large_pages
-from cascade.engine.shape import MAX_BATCH, MAX_BRANCHES, Shape
-from cascade.engine.state import lasting, refit
+from cascade.engine.memory import large_pages, lasting
+from cascade.engine.stats import check_finite
 from cascade.errors import ModelError
+
+MAX_BATCH = 512
+MAX_BRANCHES = 255  # of 256 sequence ids; more make llama.cpp abort
+_OUTPUT_FLOATS = 2**24  # 64 MiB of logits in one decode
+
+
+class Shape(NamedTuple):
+    """How a context is made.
+
+    `n_ctx` is the tokens that one sequence may have, `n_threads` the threads of a decode. A context is for
+    a prompt with `branches` that share its cells, or for `slots` sequences: each with cells of its own, or
+    `packed` into one pool of `n_ctx` cells, so that prompts of any length make one matrix. `flash` turns
+    flash attention on. `adapter` is the LoRA file that it decodes with.
+    """
+
+    n_ctx: int
+    n_threads: int
+    branches: int = 0
+    slots: int = 1
+    packed: bool = False
+    flash: bool = False
+    adapter: Path | None = None
+
+    @property
+    def cells(self) -> int:
+        """Tokens that the context has room for."""
+        return self.n_ctx if self.packed or self.branches else self.n_ctx * self.slots
+
+    @property
+    def sequences(self) -> int:
+        """Sequence ids that the context has."""
+        return max(self.slots, 1 + self.branches)
+
+    def rows(self, n_vocab: int) -> int:
+        """Logits rows of one decode that memory is spent on; a tree needs one of every token."""
+        return 2 * _OUTPUT_FLOATS // n_vocab if self.branches else max(self.slots, _OUTPUT_FLOATS // n_vocab)
+
+
+def most_branches(n_ctx: int, n_vocab: int) -> int:
+    """Return the most branches of a context: with the prompt, as many as it gives logits rows."""
+    rows = min(n_ctx, MAX_BATCH, Shape(n_ctx, 1, branches=1).rows(n_vocab))
+    return max(1, min(MAX_BRANCHES, rows - 1))
+
+
+ABORTED = 2  # by the flag of `abort`
+_REASONS = {
+    1: "the context is full",
+    ABORTED: "the decode was aborted",
+    -1: "llama.cpp refused the batch",
+    -2: "out of memory",
+    -3: "the computation failed",
+}
+
+
+class DecodeError(ModelError):
+    """llama.cpp returned `code`."""
+
+    def __init__(self, code: int) -> None:
+        reason = _REASONS.get(code, "unknown reason")
+        super().__init__(f"decode failed with code {code}: {reason} ({first_error()})")
+        self.code = code
+
+
+_strlen = ctypes.cast(ctypes.CDLL(None).strlen, api.ggml_abort_callback)
+
+
+class AbortFlag:
+    """The flag that one context's decodes look at. Setting it may happen in any thread."""
+
+    def __init__(self, handle: Any) -> None:
+        self._bytes = (ctypes.c_ubyte * 2)()  # lives as long as the context that points to it
+        api.llama_set_abort_callback(handle, _strlen, ctypes.cast(self._bytes, ctypes.c_void_p))
+
+    def set(self) -> None:
+        """End the decode in flight at its next operation."""
+        self._bytes[0] = 1
+
+    def clear(self) -> None:
+        """Let the next decode run."""
+        self._bytes[0] = 0
+
+
+def attach(context: Any, adapter: Any) -> None:
+    """Have llama.cpp's `context` use `adapter`.
+
+    Raises:
+        ModelError: llama.cpp refuses.
+    """
+    adapters = (api.llama_adapter_lora_p_ctypes * 1)(adapter)
+    if api.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(1.0)):
+        raise ModelError(f"llama.cpp cannot use the adapter: {first_error()}")
+
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
@@ -234,3 +322,30 @@ class Context:
         if self._handle:
             api.llama_free(self._handle)
             self._handle = None
+
+
+_HEADER = 2  # words before all that: a magic number and the sequence
+
+
+def refit(state: ByteArray, slots: int) -> ByteArray | None:
+    """Return `state` for a context of `slots` slots; None if it is not laid out as above."""
+    words = state[: len(state) // 4 * 4].view(np.uint32)
+    if len(words) <= _HEADER:
+        return None
+    before = int(words[_HEADER])
+    if before == slots:
+        return state
+    filled = np.flatnonzero(words[_HEADER + 1 : _HEADER + 1 + before])
+    if not len(filled):
+        return None
+    first = 4 * (_HEADER + 1 + int(filled[0]))
+    end = len(state) - 4 * (before - 1 - int(filled[0]))
+    if state[end:].any():
+        return None
+    return np.concatenate([
+        state[: 4 * _HEADER], _bytes(slots), state[first:end], _bytes(*[0] * (slots - 1)),
+    ])  # fmt: skip
+
+
+def _bytes(*words: int) -> ByteArray:
+    return np.array(words, np.uint32).view(np.uint8)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Generator, Sequence
-from typing import Any
+from collections.abc import Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,11 @@ import numpy.typing as npt
 from cascade.engine.binding import api, first_error, forget_errors
 from cascade.errors import ModelError
 
+if TYPE_CHECKING:
+    from cascade.engine.weights import Weights
+
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
-
 MAX_TEXTS = 64  # in one decode
 BATCH_TOKENS = 512  # aimed at; one longer text is a batch of its own
 _FLOATS = 2**29  # llama.cpp reserves logits for all tokens of a batch: 2 GiB of address space at most
@@ -138,3 +140,49 @@ def pooling_of(metadata: str | None, causal: bool) -> int:
     """Return a file's pooling type; without one, the last token of a causal model, else the mean."""
     named = int(metadata) if metadata is not None and metadata.isdigit() else _NONE
     return named or (_LAST if causal else _MEAN)
+
+
+class Similar:
+    """The examples of one model's labels."""
+
+    def __init__(
+        self, weights: Weights, examples: Mapping[str, Sequence[str]], temperature: float, embedder: Embedder
+    ) -> None:
+        """Keep `examples` (label → texts); they are embedded by the first question."""
+        self._weights, self._embedder = weights, embedder
+        self._examples, self._temperature = examples, temperature
+        self._centres: npt.NDArray[np.float64] | None = None
+
+    def tokens(self, text: str) -> IntArray:
+        """Return the tokens of a text, shape (tokens,), with those that the model expects around it."""
+        return self._weights.tokenize(text, self._embedder.limit, begin=True)
+
+    def distribution(self, tokens: IntArray) -> Generator[None, None, dict[str, float]]:
+        """Return label → probability, best first, for a tokenized text; yields between decodes.
+
+        Raises:
+            ModelError: a text is empty or too long, or a label's examples cancel each other out.
+        """
+        if self._centres is None:
+            self._centres = yield from self._embed_examples()
+        vectors = yield from self._embedder.embed([tokens])
+        scores = self._centres @ vectors[0].astype(np.float64) / self._temperature
+        weight = np.exp(scores - scores.max())
+        probability = weight / weight.sum()
+        names = list(self._examples)
+        order = np.argsort(-probability, kind="stable")
+        return {names[i]: float(probability[i]) for i in order}
+
+    def _embed_examples(self) -> Generator[None, None, npt.NDArray[np.float64]]:
+        centres = []
+        for label, texts in self._examples.items():
+            try:
+                vectors = yield from self._embedder.embed([self.tokens(text) for text in texts])
+            except ModelError as error:
+                raise ModelError(f"examples of label {label!r}: {error}") from error
+            centre = vectors.astype(np.float64).mean(axis=0)
+            length = float(np.linalg.norm(centre))
+            if length < 1e-6:
+                raise ModelError(f"the examples of label {label!r} cancel each other out; change them")
+            centres.append(centre / length)
+        return np.array(centres)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,17 +13,16 @@ import numpy.typing as npt
 from cascade.engine.context import Context
 from cascade.engine.sampling import Sampler, Sampling
 from cascade.engine.scheduler import Scheduler
-from cascade.engine.sequence import Sequence, Watch
-from cascade.engine.stats import Running, best_tokens
-from cascade.engine.ticket import Ticket
+from cascade.engine.sequence import DecodeSequence, Watch
+from cascade.engine.stats import Running, TokenStats, best_tokens
 from cascade.engine.weights import Weights
-from cascade.engine.writer import Writer
+from cascade.engine.worker import Ticket
 from cascade.errors import ModelError
 from cascade.records import Token
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
-Steps = Generator[Ticket | None, None, Sequence]
+Steps = Generator[Ticket | None, None, DecodeSequence]
 StopEarly = Callable[[Running], bool]
 
 
@@ -52,7 +52,7 @@ class Text(NamedTuple):
     tokens: tuple[Token, ...]
     finish: str
     running: Running
-    sequence: Sequence
+    sequence: DecodeSequence
     top: list[list[tuple[str, float]]]
     seconds: float
 
@@ -69,7 +69,7 @@ class Text(NamedTuple):
 def prefill(context: Context, prompt: IntArray, held: int = 0) -> Generator[None, None, FloatArray]:
     """Have `prompt` alone in the context; yields between batches; returns the last token's logits row.
 
-    Sequence 0 holds its first `held` tokens already, and no other sequence holds any; or `held` is 0.
+    DecodeSequence 0 holds its first `held` tokens already, and no other sequence holds any; or `held` is 0.
     """
     if held:
         context.truncate(0, held)
@@ -84,7 +84,7 @@ def prefill(context: Context, prompt: IntArray, held: int = 0) -> Generator[None
     return row
 
 
-def decode(scheduler: Scheduler, sequence: Sequence) -> Steps:
+def decode(scheduler: Scheduler, sequence: DecodeSequence) -> Steps:
     """Have `scheduler` decode `sequence` to its end; closing the generator drops it.
 
     Raises:
@@ -118,7 +118,9 @@ def generate(
     try:
         draft = _Draft(weights, scheduler, sampler, sampling, wishes)
         room = sampling.max_tokens - 1  # the last token needs no cell
-        sequence = Sequence(scheduler, prompt, draft.take, watch=wishes.watch, begin=wishes.begin, room=room)
+        sequence = DecodeSequence(
+            scheduler, prompt, draft.take, watch=wishes.watch, begin=wishes.begin, room=room
+        )
         yield from decode(scheduler, sequence)
     finally:
         sampler.close()
@@ -175,3 +177,98 @@ class _Draft:
             return self._stop_early(self.running)
         except Exception as error:  # a caller's code; its failure is that call's
             raise ModelError(f"stop_early raised {type(error).__name__}: {error}") from error
+
+
+class StopStrings:
+    """Watches a text that arrives in pieces; what could begin a stop string is held back.
+
+    Where the text ends does not depend on how it is cut into pieces: it ends before the stop string that
+    is complete first, the longest of those.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stop for stop in stops if stop)
+        self._held = ""
+
+    def push(self, piece: str) -> tuple[str, bool]:
+        """Return (text that may be shown now, whether a stop string is complete) after `piece`."""
+        text = self._held + piece
+        ends = [(place + len(stop), place) for stop in self._stops if (place := text.find(stop)) >= 0]
+        if ends:
+            self._held = ""
+            return text[: min(ends)[1]], True
+        held = max((_overlap(text, stop) for stop in self._stops), default=0)
+        cut = len(text) - held
+        self._held = text[cut:]
+        return text[:cut], False
+
+    def rest(self) -> str:
+        """Return what is held back: the text is over, so it begins no stop string."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Return the length of the longest end of `text` that begins `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)
+
+
+class Writer:
+    """A text that grows by tokens; `emit` gets what may be shown of it."""
+
+    def __init__(self, stops: Sequence[str], emit: Callable[[str], object] | None) -> None:
+        self._tokens: list[tuple[str, TokenStats]] = []
+        self._emit = emit
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stops = StopStrings(stops) if stops else None
+        self._shown: list[str] = []
+        self._stopped = False
+
+    def add(self, piece: bytes, stats: TokenStats) -> bool:
+        """Append a token; return whether it completes a stop string."""
+        text = self._decoder.decode(piece)
+        self._tokens.append((text, stats))
+        if self._stops is None:
+            self._show(text)
+            return False
+        shown, self._stopped = self._stops.push(text)
+        self._show(shown)
+        return self._stopped
+
+    def close(self) -> tuple[str, tuple[Token, ...]]:
+        """Return the text and its tokens. A character that was cut off becomes a replacement character.
+
+        Raises:
+            ModelError: there is no text.
+        """
+        if self._tokens and not self._stopped:
+            rest = self._decoder.decode(b"", final=True)
+            last, stats = self._tokens[-1]
+            self._tokens[-1] = last + rest, stats
+            if self._stops is not None:
+                # A stop string can only complete here if it holds a replacement character.
+                rest = self._stops.push(rest)[0] + self._stops.rest()
+            self._show(rest)
+        text = "".join(self._shown)
+        if not text:
+            raise ModelError(
+                "it answered nothing: its first token ends the text, or a stop string begins it; change "
+                "'prompt' or 'stop', or use another model"
+            )
+        return text, self._records(len(text))
+
+    def _show(self, text: str) -> None:
+        if text:
+            self._shown.append(text)
+            if self._emit:
+                self._emit(text)
+
+    def _records(self, length: int) -> tuple[Token, ...]:
+        """The tokens, cut off where the text ends; what a stop string is made of stays as evidence."""
+        found = []
+        for text, (logprob, margin, entropy) in self._tokens:
+            kept = text[: max(0, length)]
+            found.append(Token(text=kept, logprob=logprob, margin=margin, entropy=entropy))
+            length -= len(text)
+        return tuple(found)

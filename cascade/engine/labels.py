@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.engine.batch import even
-from cascade.engine.context import Context
-from cascade.engine.finite import NOT_FINITE
-from cascade.engine.shape import MAX_BRANCHES
+from cascade.engine.context import MAX_BRANCHES, Context
+from cascade.engine.stats import NOT_FINITE
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 

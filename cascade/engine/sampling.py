@@ -18,7 +18,6 @@ from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 
 FloatArray = npt.NDArray[np.float32]
-
 # Below this, dividing logits by the temperature overflows; the result is greedy long before.
 _GREEDY = 1e-3
 _SEEDS = 2**32 - 1  # the largest 32-bit seed means "draw one" to llama.cpp

@@ -8,23 +8,91 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cascade.engine.backoff import ThreadBackoff
-from cascade.engine.context import Context
-from cascade.engine.failure import ABORTED, DecodeError
-from cascade.engine.pace import Pace
-from cascade.engine.plan import Room, plan_decode
+from cascade.engine.batch import even
+from cascade.engine.context import ABORTED, Context, DecodeError
 from cascade.engine.prefix import PrefixCache
-from cascade.engine.sequence import Part, Sequence
+from cascade.engine.sequence import DecodeSequence, Part
 from cascade.engine.slots import Slots
+from cascade.engine.threads import Pace, ThreadBackoff
 from cascade.errors import CascadeError, ModelError
+
+_PATIENCE = 4  # decodes of prompts in a row that may leave out the one that has waited longest
+
+
+class Room(NamedTuple):
+    """What a decode may hold: prompt tokens (`chunk`), tokens in all, logits rows."""
+
+    chunk: int
+    tokens: int
+    rows: int
+
+
+def plan_decode(sequences: Iterable[DecodeSequence], room: Room, *, causal: bool) -> list[Part]:
+    """Return the parts of the next decode: those that write first, then prompts.
+
+    Short prompts come first, as many as fit in whole, so that they do not wait for a long one's chunks. Those
+    are of equal size: the few tokens left over would be slower than the others. The oldest prompt is not left
+    out for ever. A model that is not causal reads whole prompts, the oldest in any case.
+
+    Args:
+        sequences: those in slots; one that nobody waits for any more gets nothing.
+        room: what the decode may hold.
+        causal: whether a prompt may be evaluated in chunks.
+    """
+    wanted = [sequence for sequence in sequences if not sequence.abandoned]
+    plan = [Part(sequence, sequence.length + 1, 1) for sequence in wanted if sequence.left <= 0]
+    readers = sorted((s for s in wanted if s.left > 0), key=lambda s: (s.left, s.placed))
+    tokens = min(room.chunk, room.tokens - len(plan))
+    if not readers or tokens < 1:
+        return plan
+    rows = room.rows - len(plan)
+    oldest = min(readers, key=lambda s: s.placed)
+    if oldest.passed >= _PATIENCE or not causal:
+        readers = [oldest, *(s for s in readers if s is not oldest)]
+    return plan + (_parts(readers, tokens, rows) if causal else _whole(readers, tokens, rows))
+
+
+def _parts(sequences: list[DecodeSequence], tokens: int, rows: int) -> list[Part]:
+    plan: list[Part] = []
+    for sequence in sequences:
+        if not plan or sequence.left <= tokens:
+            part = _chunk(sequence, even(sequence.left, tokens), rows)
+            if part.tokens:
+                plan.append(part)
+                tokens -= part.tokens
+                rows -= part.outputs
+    return plan
+
+
+def _chunk(sequence: DecodeSequence, size: int, rows: int) -> Part:
+    """The next `size` tokens of a prompt, fewer where the decode has no `rows` left for them."""
+    if sequence.watch is not None:
+        size = min(size, rows)
+        return Part(sequence, sequence.length + size, size)
+    outputs = int(size == sequence.left)
+    if outputs > rows:  # leave the last token, whose row is needed, for the next decode
+        size, outputs = size - 1, 0
+    return Part(sequence, sequence.length + size, outputs)
+
+
+def _whole(sequences: list[DecodeSequence], tokens: int, rows: int) -> list[Part]:
+    plan: list[Part] = []
+    for sequence in sequences:
+        size = len(sequence.prompt)
+        if not plan or (size <= tokens and len(plan) < rows):
+            plan.append(Part(sequence, size, 1))
+            tokens -= size
+    return plan
+
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
-
 # Prompt tokens of one decode. Fewer make the pauses of those that write shorter, and more of them.
 CHUNK = 256
 _GROWTH = 4  # a context that becomes too small gets at least so many times its slots
@@ -48,7 +116,7 @@ class Scheduler:
         self._most = max(most, context.shape.slots)
         self.steps = self.tokens = 0
         self._causal = causal
-        self._waiting: deque[Sequence] = deque()
+        self._waiting: deque[DecodeSequence] = deque()
         self.prefixes = prefixes
         self._slots = Slots(context, prefixes)
         self._flight: list[Part] = []
@@ -66,11 +134,11 @@ class Scheduler:
         """Whether a step has anything to do."""
         return bool(self._waiting or self._slots.used)
 
-    def add(self, sequence: Sequence) -> None:
+    def add(self, sequence: DecodeSequence) -> None:
         """Queue a sequence; it gets a slot in a later step."""
         self._waiting.append(sequence)
 
-    def drop(self, sequence: Sequence) -> None:
+    def drop(self, sequence: DecodeSequence) -> None:
         """Forget a sequence, wherever it is."""
         if sequence.slot >= 0:
             self._slots.release(sequence)
@@ -87,7 +155,7 @@ class Scheduler:
         if 2 * vain > sum(part.tokens for part in flight):
             self.context.flag.set()
 
-    def step(self) -> list[Sequence]:
+    def step(self) -> list[DecodeSequence]:
         """Place waiting sequences, decode one batch, and return the sequences that are done."""
         self._place()
         plan = plan_decode(self._slots.used, self._room, causal=self._causal)
@@ -105,7 +173,7 @@ class Scheduler:
             self._slots.release(sequence)
         return done
 
-    def fail(self, error: CascadeError) -> list[Sequence]:
+    def fail(self, error: CascadeError) -> list[DecodeSequence]:
         """Give up all sequences; return them."""
         everyone = [*self._slots.used, *self._waiting]
         self._waiting.clear()
@@ -118,7 +186,7 @@ class Scheduler:
     def _place(self) -> None:
         """Give waiting sequences free slots, the first come first; in a pool as long as there are cells."""
         self._grow()
-        held: list[Sequence] = []
+        held: list[DecodeSequence] = []
         while self._waiting and self._slots.free:
             sequence = self._waiting[0]
             if self.context.shape.packed and sequence.cells > self._slots.cells:
@@ -183,12 +251,12 @@ class Scheduler:
         for sequence, _, _ in plan:
             self.context.truncate(sequence.slot, sequence.length)
 
-    def _alone(self, plan: list[Part], error: DecodeError) -> list[Sequence]:
+    def _alone(self, plan: list[Part], error: DecodeError) -> list[DecodeSequence]:
         """Decode every sequence of a failed batch by itself: only those fail that fail alone."""
         if len(plan) == 1:
             plan[0].sequence.error = error
             return [plan[0].sequence]
-        done: list[Sequence] = []
+        done: list[DecodeSequence] = []
         for part in plan:
             try:
                 self._decode([part])
@@ -201,11 +269,11 @@ class Scheduler:
                 done += self._deliver([part])
         return done
 
-    def _deliver(self, plan: list[Part]) -> list[Sequence]:
+    def _deliver(self, plan: list[Part]) -> list[DecodeSequence]:
         """Hand every sequence its logits rows; return those that are done."""
         total = self.context.n_outputs
         rows = self.context.logits(total) if total else np.empty((0, 0), np.float32)
-        done: list[Sequence] = []
+        done: list[DecodeSequence] = []
         first = 0
         for part in plan:
             own = rows[first : first + part.outputs]

@@ -19,7 +19,6 @@ from cascade.engine.context import Context
 from cascade.engine.labels import ROOT, LabelTree
 
 FloatArray = npt.NDArray[np.float32]
-
 # Most tokens of one wave: a decode of a few tokens takes little longer than one of a single token.
 WAVE = 16
 _PROMPT = 0  # the sequence that holds the prompt

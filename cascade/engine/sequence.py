@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cascade.engine.pace import contended
-from cascade.engine.ticket import Stepper, Ticket
+from cascade.engine.threads import contended
+from cascade.engine.worker import Stepper, Ticket
 from cascade.errors import CascadeError
 
 IntArray = npt.NDArray[np.int32]
@@ -18,7 +18,7 @@ Take = Callable[[FloatArray, int], int | None]
 Watch = Callable[[int, FloatArray], object]
 
 
-class Sequence(Ticket):
+class DecodeSequence(Ticket):
     """One prompt to continue.
 
     Attributes:
@@ -77,7 +77,7 @@ class Sequence(Ticket):
 class Part(NamedTuple):
     """What one sequence has in a decode: its tokens up to `end`, the last `outputs` with a logits row."""
 
-    sequence: Sequence
+    sequence: DecodeSequence
     end: int
     outputs: int
 

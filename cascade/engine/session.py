@@ -6,42 +6,69 @@ Lives on the decode thread. `Session.answer` is the job that the worker steps th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cascade.config.gguf import TASKS_KEY
 from cascade.config.schema import LlamaCppModel
-from cascade.engine.disk import PrefixFiles, fetch
-from cascade.engine.finite import check_finite
-from cascade.engine.generate import Wishes, decode, generate, prefill
+from cascade.engine.context import Shape, most_branches
+from cascade.engine.embed import Similar
+from cascade.engine.generate import StopEarly, Wishes, decode, generate, prefill
 from cascade.engine.labels import LabelTree, label_tree, task_tree
-from cascade.engine.noise import noise
-from cascade.engine.prefix import common
-from cascade.engine.question import Answer, Question
+from cascade.engine.prefix import PrefixFiles, common
 from cascade.engine.render import Renderer
 from cascade.engine.sampling import Sampling
 from cascade.engine.scheduler import Scheduler
 from cascade.engine.search import find_best
-from cascade.engine.sequence import Sequence as Decoded
-from cascade.engine.sequence import Watch
-from cascade.engine.shape import Shape, most_branches
-from cascade.engine.similar import Similar
-from cascade.engine.stats import Running
+from cascade.engine.sequence import DecodeSequence, Watch
+from cascade.engine.stats import Running, check_finite, noise
 from cascade.engine.tasks import Task, read_task
 from cascade.engine.threads import default_threads
-from cascade.engine.ticket import Ticket
 from cascade.engine.weights import Weights
+from cascade.engine.worker import Ticket
 from cascade.errors import ModelError
-from cascade.records import Message
+from cascade.records import Message, Token, Tool
+
+
+class Question(NamedTuple):
+    """The request as it came, the user message made of it, and which sample is asked for.
+
+    `messages` is a whole conversation in place of `message`, with `tools` that the model may call.
+    `grammar` (GBNF) and `stop` are this request's own; they replace and add to those of the model.
+    `stop_early` may end the text; `begin` is called when it is the request's turn.
+    """
+
+    text: str
+    message: str
+    sample: int = 0
+    emit: Callable[[str], object] | None = None
+    messages: tuple[Message, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    grammar: str | None = None
+    stop: tuple[str, ...] = ()
+    stop_early: StopEarly | None = None
+    begin: Callable[[], object] = lambda: None
+
+
+class Answer(NamedTuple):
+    """A label with its distribution, or a text with its tokens."""
+
+    text: str
+    tokens_in: int
+    tokens_out: int
+    labels: dict[str, float] | None
+    tokens: tuple[Token, ...]
+    meta: dict[str, Any]
+
 
 IntArray = npt.NDArray[np.int32]
+ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 Steps = Generator[Ticket | None, None, Answer]
-
 SLOTS = 16  # sequences of one context
 SLOTS_BYTES = 2**30  # and the memory of its cells: fewer slots where `n_ctx` is large
 PACKED_SLOTS, PACKED_CELLS = 64, 512  # prompts of experts that share a pool
@@ -183,7 +210,7 @@ class Session:
             check_finite(row)
             found.update(_distribution(tree, scheduler, row))
 
-        sequence = yield from decode(scheduler, Decoded(scheduler, prompt, take, begin=question.begin))
+        sequence = yield from decode(scheduler, DecodeSequence(scheduler, prompt, take, begin=question.begin))
         return self._labelled(prompt, found, sequence.meta())
 
     def _score_tree(self, tree: LabelTree, prompt: IntArray, question: Question) -> Steps:
@@ -289,3 +316,18 @@ def _distribution(tree: LabelTree, scheduler: Scheduler, row: FloatArray) -> dic
         except StopIteration as done:
             found: dict[str, float] = done.value
             return found
+
+
+def fetch(files: PrefixFiles, scheduler: Scheduler, tokens: IntArray) -> Generator[Ticket | None, None, None]:
+    """Have the state of `tokens` in the scheduler's memory: from disk, else evaluated and written there."""
+    prefixes = scheduler.prefixes
+    state = files.load(tokens)
+    if state is not None and prefixes is not None:
+        prefixes.put(tokens, state)
+        return
+    states: list[ByteArray] = []
+    sequence = DecodeSequence(
+        scheduler, tokens, lambda _row, _index: states.append(scheduler.context.save(sequence.slot))
+    )
+    yield from decode(scheduler, sequence)
+    files.save(tokens, states[0])

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from cascade.engine.context import Context
 from cascade.engine.prefix import PrefixCache, common
-from cascade.engine.sequence import Sequence
+from cascade.engine.sequence import DecodeSequence
 from cascade.errors import ModelError
 
 IntArray = npt.NDArray[np.int32]
@@ -24,11 +24,11 @@ class Slots:
     def __init__(self, context: Context, prefixes: PrefixCache | None) -> None:
         self._context = context
         self._prefixes = prefixes
-        self._slots: list[Sequence | None] = [None] * context.shape.slots
+        self._slots: list[DecodeSequence | None] = [None] * context.shape.slots
         self._retired: dict[int, IntArray] = {}  # slot → the prompt that is still in it
 
     @property
-    def used(self) -> list[Sequence]:
+    def used(self) -> list[DecodeSequence]:
         """The sequences that have a slot."""
         return [sequence for sequence in self._slots if sequence is not None]
 
@@ -42,7 +42,7 @@ class Slots:
         """Cells of a shared pool that no sequence may need."""
         return self._context.shape.n_ctx - sum(sequence.cells for sequence in self.used)
 
-    def soon_shared(self, sequence: Sequence) -> bool:
+    def soon_shared(self, sequence: DecodeSequence) -> bool:
         """Whether a prompt that is read now will soon have evaluated more of what this one begins with."""
         if self._prefixes is None or sequence.watch or len(sequence.prompt) <= self._prefixes.shortest:
             return False
@@ -53,7 +53,7 @@ class Slots:
             if other.left > 0
         )
 
-    def occupy(self, sequence: Sequence) -> None:
+    def occupy(self, sequence: DecodeSequence) -> None:
         """Give a sequence a free slot, with what is known of its prompt's beginning in it."""
         slot = self._slots.index(None)
         if self._prefixes is not None:
@@ -69,7 +69,7 @@ class Slots:
         self._slots[slot] = sequence
         sequence.begin()
 
-    def release(self, sequence: Sequence) -> None:
+    def release(self, sequence: DecodeSequence) -> None:
         """Take the slot back."""
         slot, sequence.slot = sequence.slot, -1
         self._slots[slot] = None

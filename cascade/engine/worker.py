@@ -13,19 +13,52 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from cascade.engine.ticket import Stepper, Ticket
 from cascade.errors import CascadeError, ModelError
 
 if TYPE_CHECKING:
-    from cascade.engine.library import Library
+    from cascade.engine.weights import Library
+
+
+class Stepper(Protocol):
+    """What decodes for many jobs at once (`engine.scheduler`)."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step has anything to do."""
+        ...
+
+    def step(self) -> Sequence[Ticket]:
+        """Decode once; return the tickets that are done."""
+        ...
+
+    def fail(self, error: CascadeError) -> Sequence[Ticket]:
+        """Give everything up; return all tickets."""
+        ...
+
+    def interrupt(self) -> None:
+        """End the decode in flight if it is in vain; called from any thread."""
+        ...
+
+
+class Ticket:
+    """What a job waits for, given out by a stepper: the job yields it and goes on when it is done."""
+
+    def __init__(self, stepper: Stepper) -> None:
+        self.stepper = stepper
+        self.done = self.abandoned = False
+
+    def abandon(self) -> None:
+        """Say from any thread that nobody waits for it any more."""
+        self.abandoned = True
+        self.stepper.interrupt()
+
 
 T = TypeVar("T")
 Steps = Callable[["Library", float], Generator[Ticket | None, None, T]]
-
 MAX_WAITING = 1024
 # llama.cpp's pre-tokenizers may recurse per character; only pages that are touched use memory.
 _STACK_BYTES = 512 * 2**20
@@ -220,7 +253,7 @@ class Worker:
     def _loaded(self) -> Library:
         if self._library is None:
             try:
-                from cascade.engine.library import Library
+                from cascade.engine.weights import Library
             # What the binding raises where its library is missing or was built for another machine.
             except (ImportError, OSError, RuntimeError) as error:
                 raise ModelError(f"llama.cpp cannot load: {error}; reinstall llama-cpp-python") from error

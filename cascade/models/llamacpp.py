@@ -25,11 +25,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from cascade.engine.library import Library
-    from cascade.engine.question import Answer
-    from cascade.engine.session import Session
-    from cascade.engine.ticket import Ticket
-    from cascade.engine.weights import Weights
+    from cascade.engine.session import Answer, Session
+    from cascade.engine.weights import Library, Weights
+    from cascade.engine.worker import Ticket
 
 # What a chat template or an expert's contract may add to a prompt, in tokens; `engine.render` enforces it.
 PROMPT_OVERHEAD = 4096
@@ -200,7 +198,7 @@ class LlamaCpp:
         submitted = time.monotonic()
 
         def steps(library: Library, _queued: float) -> Generator[Ticket | None, None, Answer]:
-            from cascade.engine.question import Question
+            from cascade.engine.session import Question
 
             session = self._load(library, path)
             yield None  # loading takes long: a chance to cancel

@@ -13,8 +13,8 @@ from decoding import drain, with_weights
 from gguf_maker import make_adapter, make_gguf
 
 from cascade.config.schema import LlamaCppModel
+from cascade.engine.context import Shape
 from cascade.engine.generate import prefill
-from cascade.engine.shape import Shape
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 from cascade.models.base import Prompt
@@ -175,7 +175,7 @@ def test_a_model_is_no_adapter(tmp_path: Path) -> None:
 FUZZ = """
 import random, sys
 from pathlib import Path
-from cascade.engine.shape import Shape
+from cascade.engine.context import Shape
 from cascade.engine.generate import prefill
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.engine.backoff import ThreadBackoff
+from cascade.engine.threads import ThreadBackoff
 
 STEP = 0.03  # seconds of a decode with all threads and the machine to itself
 

@@ -10,8 +10,7 @@ import pytest
 from decoding import with_weights
 from gguf_maker import make_gguf
 
-from cascade.engine.context import Context
-from cascade.engine.shape import Shape
+from cascade.engine.context import Context, Shape
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 

@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from cascade.config.schema import LlamaCppModel
-from cascade.engine.question import Question
-from cascade.engine.render import Renderer
-from cascade.engine.session import Session
-from cascade.engine.template import ChatTemplate
+from cascade.engine.render import ChatTemplate, Renderer
+from cascade.engine.session import Question, Session
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 from cascade.records import Message, Tool, ToolCall

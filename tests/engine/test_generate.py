@@ -12,9 +12,9 @@ import pytest
 from decoding import drain, with_weights
 from gguf_maker import make_gguf
 
+from cascade.engine.context import Shape
 from cascade.engine.generate import Text, Wishes, generate, prefill
 from cascade.engine.sampling import Sampling
-from cascade.engine.shape import Shape
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 

@@ -10,9 +10,9 @@ import pytest
 from decoding import drain, with_weights
 from gguf_maker import make_gguf
 
+from cascade.engine.context import Shape
 from cascade.engine.generate import prefill
 from cascade.engine.labels import LabelTree, label_tree
-from cascade.engine.shape import Shape
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 

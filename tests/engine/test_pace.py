@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cascade.engine.pace import Pace, contended
+from cascade.engine.threads import Pace, contended
 
 
 def expected(pace: Pace, tokens: int, depth: int, seconds: float, threads: int = 2) -> float:

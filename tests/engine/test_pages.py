@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade.engine.pages import large_pages
+from cascade.engine.memory import large_pages
 
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 SIZE = 32 * 2**20

@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.engine.plan import Room, plan_decode
-from cascade.engine.sequence import Part, Sequence
-from cascade.engine.ticket import Ticket
+from cascade.engine.scheduler import Room, plan_decode
+from cascade.engine.sequence import DecodeSequence, Part
+from cascade.engine.worker import Ticket
 from cascade.errors import CascadeError
 
 
@@ -29,14 +29,16 @@ class Idle:
         """Nothing is in flight."""
 
 
-def sequence(tokens: int, evaluated: int = 0, *, placed: float = 1.0, watched: bool = False) -> Sequence:
+def sequence(
+    tokens: int, evaluated: int = 0, *, placed: float = 1.0, watched: bool = False
+) -> DecodeSequence:
     watch = (lambda _position, _row: None) if watched else None
-    made = Sequence(Idle(), np.arange(tokens, dtype=np.int32), lambda _row, _index: None, watch=watch)
+    made = DecodeSequence(Idle(), np.arange(tokens, dtype=np.int32), lambda _row, _index: None, watch=watch)
     made.length, made.placed = evaluated, placed
     return made
 
 
-def play(sequences: list[Sequence], room: Room, *, causal: bool = True) -> list[Part]:
+def play(sequences: list[DecodeSequence], room: Room, *, causal: bool = True) -> list[Part]:
     """Make the next plan and carry it out, as the scheduler does."""
     plan = plan_decode(sequences, room, causal=causal)
     for one in sequences:
@@ -46,7 +48,7 @@ def play(sequences: list[Sequence], room: Room, *, causal: bool = True) -> list[
     return plan
 
 
-def sizes(sequences: list[Sequence], room: Room) -> list[int]:
+def sizes(sequences: list[DecodeSequence], room: Room) -> list[int]:
     """Return the tokens that each of `sequences` has in the next plan."""
     plan = {part.sequence: part.tokens for part in plan_decode(sequences, room, causal=True)}
     return [plan.get(one, 0) for one in sequences]
@@ -124,7 +126,7 @@ coming = st.lists(
     room=st.builds(Room, st.integers(1, 300), st.integers(12, 512), st.integers(12, 512)),
 )
 def test_every_decode_has_room_and_every_prompt_is_read(coming: list[Coming], room: Room) -> None:
-    sequences: list[Sequence] = []
+    sequences: list[DecodeSequence] = []
     waiting = sorted(coming)
     bound = sum(one.tokens for one in coming) + 31  # a token a decode, at worst
     for step in range(bound):

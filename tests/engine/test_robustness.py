@@ -16,8 +16,8 @@ import pytest
 from decoding import with_weights
 from gguf_maker import make_gguf
 
-from cascade.engine.library import Library, Weights
-from cascade.engine.shape import MAX_BRANCHES, Shape, most_branches
+from cascade.engine.context import MAX_BRANCHES, Shape, most_branches
+from cascade.engine.weights import Library, Weights
 from cascade.errors import ModelError
 
 

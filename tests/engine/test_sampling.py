@@ -17,11 +17,10 @@ from gguf_maker import make_gguf
 
 from cascade.config.json_grammar import schema_grammar
 from cascade.engine.binding import api
-from cascade.engine.context import Context
+from cascade.engine.context import Context, Shape
 from cascade.engine.generate import Text, Wishes, generate, prefill
 from cascade.engine.grammar import CANDIDATE, Grammar, token_array
 from cascade.engine.sampling import Sampler, Sampling
-from cascade.engine.shape import Shape
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 

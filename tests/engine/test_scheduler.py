@@ -14,11 +14,10 @@ from gguf_maker import make_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.engine.context import Context
+from cascade.engine.context import Context, Shape
 from cascade.engine.prefix import PrefixCache
 from cascade.engine.scheduler import CHUNK, Scheduler
-from cascade.engine.sequence import Part, Sequence
-from cascade.engine.shape import Shape
+from cascade.engine.sequence import DecodeSequence, Part
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 
@@ -40,7 +39,7 @@ class Draft:
         self.count = count
         self.rows: list[np.ndarray] = []
         self.tokens: list[int] = []
-        self.sequence = Sequence(scheduler, np.array(prompt, np.int32), self.take, room=count)
+        self.sequence = DecodeSequence(scheduler, np.array(prompt, np.int32), self.take, room=count)
 
     def take(self, row: np.ndarray, _index: int) -> int | None:
         self.rows.append(row.astype(np.float64))
@@ -96,7 +95,7 @@ def play(scheduler: Scheduler, events: list[Event]) -> list[Draft]:
     """Let the events happen; return the drafts that were not cancelled, all of them done."""
     coming = [(sum(e.wait for e in events[: i + 1]), Draft(scheduler, e.prompt, e.count), e)
               for i, e in enumerate(events)]  # fmt: skip
-    finished: list[Sequence] = []
+    finished: list[DecodeSequence] = []
     for now in range(10_000):
         for start, draft, event in coming:
             if start == now:

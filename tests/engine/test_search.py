@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from test_labels import PROMPT, random_labels
 
 from cascade.engine import search
-from cascade.engine.context import Context
+from cascade.engine.context import Context, Shape
 from cascade.engine.generate import prefill
 from cascade.engine.labels import LabelTree
 from cascade.engine.search import Best, find_best
-from cascade.engine.shape import Shape
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 

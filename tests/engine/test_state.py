@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade.engine.state import lasting
+from cascade.engine.memory import lasting
 
 
 def resident() -> int:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.engine.stops import StopStrings
+from cascade.engine.generate import StopStrings
 
 TEXT = st.text("ab<é", max_size=24)
 STOPS = st.lists(st.text("ab<é", min_size=1, max_size=4), max_size=3)

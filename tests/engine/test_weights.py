@@ -11,8 +11,7 @@ import pytest
 from decoding import with_weights
 from gguf_maker import CHATML, make_gguf
 
-from cascade.engine.library import Library
-from cascade.engine.weights import Weights
+from cascade.engine.weights import Library, Weights
 from cascade.errors import ModelError
 
 
@@ -135,7 +134,7 @@ def test_a_library_loads_a_file_once_and_frees_it_with_its_last_user(tmp_path: P
 FUZZ = """
 import random, sys
 from pathlib import Path
-from cascade.engine.question import Question
+from cascade.engine.session import Question
 from cascade.engine.session import Session
 from cascade.engine.weights import Weights
 from cascade.config.schema import LlamaCppModel

@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 
 from cascade.confidence.labels import signals
 from cascade.config.schema import LlamaCppModel
-from cascade.engine.question import Answer, Question
-from cascade.engine.session import Session
+from cascade.engine.session import Answer, Question, Session
 from cascade.engine.stats import Running
 from cascade.engine.weights import Weights
 from cascade.engine.worker import worker
@@ -491,7 +490,7 @@ async def test_a_state_of_another_llama_cpp_is_not_read(
     writer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for made in ("0.0.1", "0.0.2"):
-        monkeypatch.setattr("cascade.engine.disk.version", made)
+        monkeypatch.setattr("cascade.engine.prefix.version", made)
         nano = model(writer, max_tokens=2, prompt="Be brief. " * 20 + "{text}", prefix_dir="versions")
         await nano.ask(Prompt("hello card"))
         await nano.aclose()
