@@ -37,7 +37,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 lock:
-	uv pip compile pyproject.toml --extra dev --extra serve --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements.lock
 
 clean:

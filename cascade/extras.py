@@ -7,6 +7,7 @@ import importlib.util
 from cascade.errors import ConfigError
 
 DISTRIBUTION = "cascade-moe"
+TUNE_PACKAGES = ("numpy", "scipy")  # of the extra `tune`; too many functions need them to check in each
 
 
 def install_command(extra: str) -> str:
@@ -20,10 +21,10 @@ def missing_package(what: str, error: ImportError, extra: str) -> str:
 
 
 def require(module: str, what: str, extra: str) -> None:
-    """Check, without importing it, that `module` is installed.
+    """Check, without importing it, that `module` is installed, which `what` needs and `extra` brings.
 
     Raises:
-        ConfigError: it is not; the message names `what` needs it and the command that installs `extra`.
+        ConfigError: it is not; the message ends with the command to run.
     """
     if importlib.util.find_spec(module) is None:
         raise ConfigError(f"{what} needs {module}; {install_command(extra)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from cascade.errors import RequestError, TraceError
+from cascade.extras import require
 from cascade.interfaces import Interfaces
 from cascade.loop import to_its_end
 from cascade.observe import Observer, Observers
@@ -46,6 +47,8 @@ class Cascade(Interfaces):
 
         loaded, tightened = tightened_graph(loaded)
         self.config, observers = loaded.graph, tuple(observers)
+        if loaded.policy is not None:
+            require("numpy", f"{loaded.path}: policy {self.config.policy!r}", "tune")
         self._stores = stores or Stores()
         models = build_models(loaded, lambda inner: Cascade(inner, stores, observers))
         self._plan: Plan = Plan(
@@ -80,7 +83,8 @@ class Cascade(Interfaces):
             granted: what an account may spend on a UTC day, in USD, beside what the graph says.
 
         Raises:
-            ConfigError: the file, or something it refers to, is wrong; all problems at once.
+            ConfigError: the file, or something it refers to, is wrong; all problems at once. Or an extra that
+                its models or its policy need is not installed.
             TraceError: the trace store cannot be opened.
         """
         from cascade.config.load import load_graph

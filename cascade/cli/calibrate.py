@@ -13,6 +13,7 @@ from cascade.config.gates import ClassifierGate
 from cascade.config.load import LoadedGraph, load_graph
 from cascade.config.schema import ConfidenceConfig, HumanModel, Stage
 from cascade.errors import ConfigError, RequestError
+from cascade.extras import require
 from cascade.policy.calibrate import Calibration, Method, write_calibration
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def calibrate(
     concurrency: Annotated[int, typer.Option(min=1, help="Rows in flight at once.")] = 8,
 ) -> None:
     """Ask STAGE of GRAPH about labelled rows that its model was not trained on, and fit its calibration."""
+    require("scipy", "cascade calibrate", "tune")  # now, and not after all rows were asked and paid for
     loaded = load_graph(graph, calibrated=False)
     chosen, check = _stage(loaded, stage)
     target = _target(loaded, check, out)

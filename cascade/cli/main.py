@@ -32,6 +32,7 @@ from cascade.cli import (
     ui,
 )
 from cascade.errors import CascadeError
+from cascade.extras import TUNE_PACKAGES, missing_package
 
 app = typer.Typer(
     name="cascade",
@@ -85,6 +86,11 @@ def main() -> None:
             sys.stdout.flush()  # here and not at the interpreter's exit, where a failure is a traceback
     except CascadeError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name not in TUNE_PACKAGES:
+            raise
+        print(f"error: {missing_package('this command', error, 'tune')}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -116,8 +116,10 @@ def resolve_model_path(path: str, base: Path) -> Path:
 
 def _in_hub_cache(hub: HubFile) -> Path | None:
     # The hub library's own look-up imports its HTTP client: 0.1 s that `cascade check` does not have.
-    from huggingface_hub.constants import HF_HUB_CACHE
-
+    try:
+        from huggingface_hub.constants import HF_HUB_CACHE
+    except ImportError:  # without the extra `local` nothing was downloaded that could run
+        return None
     folder = Path(HF_HUB_CACHE) / f"models--{hub.repo.replace('/', '--')}"
     try:
         commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cascade.config.schema import CascadeModel, HumanModel, LlamaCppModel, ModelConfig, OpenAIModel
 from cascade.errors import ConfigError
+from cascade.extras import require
 from cascade.models.base import Model
 
 
@@ -18,10 +19,12 @@ def build_model(name: str, config: ModelConfig, base: Path) -> Model:
         base: the graph file's folder; relative paths start there.
 
     Raises:
-        ConfigError: a file or label set that the settings name does not exist or is broken.
+        ConfigError: a file or label set that the settings name does not exist or is broken,
+            or the kind's extra is not installed.
         ModelError: a file on the hub cannot be had.
     """
     if isinstance(config, LlamaCppModel):
+        require("llama_cpp", f"model {name!r} (kind llamacpp)", "local")
         if config.isolate == "process":
             from cascade.models.isolated import Isolated
 
