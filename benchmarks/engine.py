@@ -30,7 +30,7 @@ from engine_sections.load import idle_load
 from engine_sections.models import SPECS
 from engine_sections.tools import build_tools, find_tools
 
-from cascade.engine.threads import cores
+from cascade.engine.threads import available_cores
 from cascade.errors import CascadeError
 
 MODULES = {
@@ -76,13 +76,13 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     made.add_argument("--only", nargs="+", choices=list(MODULES), default=list(MODULES), metavar="SECTION")
     made.add_argument("--models", nargs="+", choices=list(SPECS), default=list(SPECS), metavar="MODEL")
-    made.add_argument("--threads", type=int, default=cores(), help="of a decode, on both sides")
+    made.add_argument("--threads", type=int, default=available_cores(), help="of a decode, on both sides")
     work = platformdirs.user_cache_path("cascade") / "benchmarks"
     made.add_argument("--work", type=Path, default=work, help="where models and programs are kept")
     made.add_argument(
         "--no-build", action="store_true", help="skip rows of llama.cpp's programs if they are missing"
     )
-    made.add_argument("--jobs", type=int, default=cores(), help="compilers at a time")
+    made.add_argument("--jobs", type=int, default=available_cores(), help="compilers at a time")
     made.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     return made
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cascade.engine.weights import Library, Weights
+from cascade.engine.weights import ModelCache, Weights
 from cascade.engine.worker import Ticket, worker
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ def drain(steps: Generator[Ticket | None, None, T]) -> T:
 def with_weights(path: Path, body: Callable[[Weights], T]) -> T:
     """Load `path` on the decode thread, return what `body` makes of it, and free it again."""
 
-    def steps(library: Library, _queued: float) -> Generator[Ticket | None, None, Any]:
+    def steps(library: ModelCache, _queued: float) -> Generator[Ticket | None, None, Any]:
         yield
         weights = library.acquire(path)
         try:

@@ -11,7 +11,7 @@ import math
 import random
 from pathlib import Path
 
-from cascade.engine.prefix import MAX_BYTES
+from cascade.engine.prefix import MAX_PREFIX_BYTES
 from cascade.models.base import Prompt
 from cascade.models.llamacpp import LlamaCpp
 from engine_sections.asking import Settings, ask_all, close, fresh, log, model, seed, words
@@ -70,7 +70,7 @@ async def _fill(texts: LlamaCpp, source: Words, rng: random.Random, file: Path) 
     spec = SPECS[file.stem]
     token_bytes = 2 * 2 * spec.layers * spec.width * spec.kv_heads // spec.heads  # keys, values; 16 bits
     await ask_all(texts, fresh(source, rng, FLIGHT, FILLING))  # makes all slots
-    for _ in range(math.ceil(1.2 * MAX_BYTES / (token_bytes * FILLING) / FLIGHT)):
+    for _ in range(math.ceil(1.2 * MAX_PREFIX_BYTES / (token_bytes * FILLING) / FLIGHT)):
         await ask_all(texts, fresh(source, rng, FLIGHT, FILLING))
 
 

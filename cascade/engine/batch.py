@@ -19,12 +19,12 @@ from cascade.errors import ModelError
 IntArray = npt.NDArray[np.int32]
 
 
-def even(count: int, most: int) -> int:
+def even_part_size(count: int, most: int) -> int:
     """Return the size of the fewest equal parts of `count`, none larger than `most`."""
     return -(-count // -(-count // most))
 
 
-class Limits(NamedTuple):
+class BatchLimits(NamedTuple):
     """The most tokens, logits rows, sequences and branches of a tree in one decode."""
 
     tokens: int
@@ -41,7 +41,7 @@ class Batch:
         rows: logits rows that are asked for.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: BatchLimits) -> None:
         self.limits, self.rows, self._count = limits, 0, 0
         size = limits.tokens
         self._token = np.zeros(size, np.int32)

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cascade.engine.batch import Batch, Limits
+from cascade.engine.batch import Batch, BatchLimits
 from cascade.engine.binding import api, first_error, forget_errors, logits_address
-from cascade.engine.memory import large_pages, lasting
+from cascade.engine.memory import allocate_state, large_pages
 from cascade.engine.stats import check_finite
 from cascade.errors import ModelError
 
@@ -24,7 +24,7 @@ MAX_BRANCHES = 255  # of 256 sequence ids; more make llama.cpp abort
 _OUTPUT_FLOATS = 2**24  # 64 MiB of logits in one decode
 
 
-class Shape(NamedTuple):
+class ContextShape(NamedTuple):
     """How a context is made.
 
     `n_ctx` is the tokens that one sequence may have, `n_threads` the threads of a decode. A context is for
@@ -56,9 +56,9 @@ class Shape(NamedTuple):
         return 2 * _OUTPUT_FLOATS // n_vocab if self.branches else max(self.slots, _OUTPUT_FLOATS // n_vocab)
 
 
-def most_branches(n_ctx: int, n_vocab: int) -> int:
+def max_branches(n_ctx: int, n_vocab: int) -> int:
     """Return the most branches of a context: with the prompt, as many as it gives logits rows."""
-    rows = min(n_ctx, MAX_BATCH, Shape(n_ctx, 1, branches=1).rows(n_vocab))
+    rows = min(n_ctx, MAX_BATCH, ContextShape(n_ctx, 1, branches=1).rows(n_vocab))
     return max(1, min(MAX_BRANCHES, rows - 1))
 
 
@@ -132,7 +132,9 @@ class Context:
         held: the prompt that such a job left in sequence 0, alone in the context; empty after a failed one.
     """
 
-    def __init__(self, model: Any, n_vocab: int, causal: bool, shape: Shape, adapter: Any = None) -> None:
+    def __init__(
+        self, model: Any, n_vocab: int, causal: bool, shape: ContextShape, adapter: Any = None
+    ) -> None:
         """Make a context of `model`, with llama.cpp's pointer to a LoRA `adapter` or None.
 
         Raises:
@@ -160,7 +162,9 @@ class Context:
                 f"llama.cpp cannot make a context of {self.shape.n_ctx} tokens: {first_error()}; lower n_ctx"
             )
         self._memory, self._threads = api.llama_get_memory(self._handle), self.shape.n_threads
-        self.batch = Batch(Limits(self.n_batch, self.max_outputs, self.shape.sequences, self.shape.branches))
+        self.batch = Batch(
+            BatchLimits(self.n_batch, self.max_outputs, self.shape.sequences, self.shape.branches)
+        )
         self.flag = AbortFlag(self._handle)
         if self._adapter is not None:
             attach(self._handle, self._adapter)
@@ -274,7 +278,7 @@ class Context:
         """
         self.batch.check_slots((slot,))
         size = int(api.llama_state_seq_get_size(self._handle, slot))
-        state = lasting(size) if keep else np.empty(size, np.uint8)
+        state = allocate_state(size) if keep else np.empty(size, np.uint8)
         address = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         if api.llama_state_seq_get_data(self._handle, address, size, slot) != size:
             raise ModelError(f"llama.cpp cannot copy the {size} bytes of sequence {slot}")
@@ -283,7 +287,7 @@ class Context:
     def restore(self, slot: int, state: ByteArray) -> bool:
         """Replace the tokens of `slot` by a saved state; False leaves the slot empty: it does not fit."""
         self.truncate(slot, 0)
-        fitting = refit(state, 1 if self.shape.packed or self.shape.branches else self.shape.slots)
+        fitting = refit_state(state, 1 if self.shape.packed or self.shape.branches else self.shape.slots)
         if fitting is None:
             return False
         state = fitting
@@ -327,7 +331,7 @@ class Context:
 _HEADER = 2  # words before all that: a magic number and the sequence
 
 
-def refit(state: ByteArray, slots: int) -> ByteArray | None:
+def refit_state(state: ByteArray, slots: int) -> ByteArray | None:
     """Return `state` for a context of `slots` slots; None if it is not laid out as above."""
     words = state[: len(state) // 4 * 4].view(np.uint32)
     if len(words) <= _HEADER:

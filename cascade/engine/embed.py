@@ -136,13 +136,13 @@ class Embedder:
         return unit
 
 
-def pooling_of(metadata: str | None, causal: bool) -> int:
+def pooling_type(metadata: str | None, causal: bool) -> int:
     """Return a file's pooling type; without one, the last token of a causal model, else the mean."""
     named = int(metadata) if metadata is not None and metadata.isdigit() else _NONE
     return named or (_LAST if causal else _MEAN)
 
 
-class Similar:
+class ExampleClassifier:
     """The examples of one model's labels."""
 
     def __init__(

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from cascade.engine.context import Context
 from cascade.engine.sampling import Sampler, Sampling
 from cascade.engine.scheduler import Scheduler
-from cascade.engine.sequence import DecodeSequence, Watch
-from cascade.engine.stats import Running, TokenStats, best_tokens
+from cascade.engine.sequence import DecodeSequence, OnPromptLogits
+from cascade.engine.stats import RunningStats, TokenStats, best_tokens
 from cascade.engine.weights import Weights
 from cascade.engine.worker import Ticket
 from cascade.errors import ModelError
@@ -23,10 +23,10 @@ from cascade.records import Token
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
 Steps = Generator[Ticket | None, None, DecodeSequence]
-StopEarly = Callable[[Running], bool]
+StopEarly = Callable[[RunningStats], bool]
 
 
-class Wishes(NamedTuple):
+class GenerateOptions(NamedTuple):
     """What a caller wants while a text is written: pieces of whole characters, and a say in its end.
 
     `watch` gets the logits row after each prompt token but the last. `begin` is called when it is the
@@ -36,11 +36,11 @@ class Wishes(NamedTuple):
     emit: Callable[[str], object] | None = None
     begin: Callable[[], object] = lambda: None
     stop_early: StopEarly | None = None
-    watch: Watch | None = None
+    watch: OnPromptLogits | None = None
     top: int = 0
 
 
-class Text(NamedTuple):
+class GeneratedText(NamedTuple):
     """A generated text.
 
     `finish` is `stop` (by the model or a stop string), `length` (it was cut off) or `early_exit` (the
@@ -51,7 +51,7 @@ class Text(NamedTuple):
     text: str
     tokens: tuple[Token, ...]
     finish: str
-    running: Running
+    running: RunningStats
     sequence: DecodeSequence
     top: list[list[tuple[str, float]]]
     seconds: float
@@ -107,8 +107,8 @@ def generate(
     scheduler: Scheduler,
     prompt: IntArray,
     sampling: Sampling,
-    wishes: Wishes = Wishes(),  # noqa: B008 - a constant
-) -> Generator[Ticket | None, None, Text]:
+    wishes: GenerateOptions = GenerateOptions(),  # noqa: B008 - a constant
+) -> Generator[Ticket | None, None, GeneratedText]:
     """Continue `prompt` together with whatever else `scheduler` has.
 
     Raises:
@@ -116,7 +116,7 @@ def generate(
     """
     sampler = Sampler(weights, sampling)
     try:
-        draft = _Draft(weights, scheduler, sampler, sampling, wishes)
+        draft = _TextInProgress(weights, scheduler, sampler, sampling, wishes)
         room = sampling.max_tokens - 1  # the last token needs no cell
         sequence = DecodeSequence(
             scheduler, prompt, draft.take, watch=wishes.watch, begin=wishes.begin, room=room
@@ -126,18 +126,23 @@ def generate(
         sampler.close()
     text, tokens = draft.writer.close()
     seconds = draft.last - draft.first
-    return Text(text, tokens, draft.finish, draft.running, sequence, draft.top, seconds)
+    return GeneratedText(text, tokens, draft.finish, draft.running, sequence, draft.top, seconds)
 
 
-class _Draft:
+class _TextInProgress:
     """A text while it is written."""
 
     def __init__(
-        self, weights: Weights, scheduler: Scheduler, sampler: Sampler, sampling: Sampling, wishes: Wishes
+        self,
+        weights: Weights,
+        scheduler: Scheduler,
+        sampler: Sampler,
+        sampling: Sampling,
+        wishes: GenerateOptions,
     ) -> None:
         self.finish = "length"
-        self.running = Running()
-        self.writer = Writer(sampling.stop, wishes.emit)
+        self.running = RunningStats()
+        self.writer = TextWriter(sampling.stop, wishes.emit)
         self._weights, self._sampler = weights, sampler
         self._context, self._measure = scheduler.context, weights.measure
         self._room = sampling.max_tokens
@@ -214,7 +219,7 @@ def _overlap(text: str, stop: str) -> int:
     return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)
 
 
-class Writer:
+class TextWriter:
     """A text that grows by tokens; `emit` gets what may be shown of it."""
 
     def __init__(self, stops: Sequence[str], emit: Callable[[str], object] | None) -> None:

@@ -22,7 +22,7 @@ from cascade.errors import ConfigError, ModelError
 
 # A grammar can be read in several ways at once; llama.cpp follows them all. Normally a token takes
 # microseconds; where the readings double with every token, time and memory would run out.
-MOST_SECONDS = 0.5
+MAX_SECONDS = 0.5
 CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 
 
@@ -83,7 +83,7 @@ class Grammar:
         self._begun = _unfinished(self._begun + self._weights.piece(token)) or b""
         before = time.thread_time()
         api.llama_sampler_accept(self._handle, token)
-        if time.thread_time() - before > MOST_SECONDS:
+        if time.thread_time() - before > MAX_SECONDS:
             raise ModelError(
                 "the grammar can be read in too many ways at once; make its alternatives differ in their "
                 "first characters"

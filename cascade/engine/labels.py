@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from cascade.engine.batch import even
+from cascade.engine.batch import even_part_size
 from cascade.engine.context import MAX_BRANCHES, Context
 from cascade.engine.stats import NOT_FINITE
 from cascade.engine.weights import Weights
@@ -92,7 +92,7 @@ class LabelTree:
         after = np.concatenate([own for own, _ in kids])
         row = np.repeat(np.arange(len(kids)), [len(own) for own, _ in kids])
         chosen = rows[row, np.concatenate([tokens for _, tokens in kids])]
-        return after, chosen.astype(np.float64) - log_totals(rows)[row]
+        return after, chosen.astype(np.float64) - log_sum_exp(rows)[row]
 
     def only_kid(self, node: int) -> int | None:
         """Return the one node after `node`; None if there are several."""
@@ -130,7 +130,7 @@ class LabelTree:
             wave = self._wave(tips)
             context.fork(len(tips))
             nodes = [node for node in self.inner if node in wave]
-            size = _rows_each(len(nodes), context.max_outputs)
+            size = _rows_per_decode(len(nodes), context.max_outputs)
             for start in range(0, len(nodes), size):
                 yield
                 part = nodes[start : start + size]
@@ -167,7 +167,7 @@ class LabelTree:
         return path[::-1]
 
 
-def log_totals(rows: FloatArray) -> npt.NDArray[np.float64]:
+def log_sum_exp(rows: FloatArray) -> npt.NDArray[np.float64]:
     """Return the logarithm of the sum of exponentials of each logits row, shape (rows,).
 
     Raises:
@@ -186,10 +186,10 @@ def log_totals(rows: FloatArray) -> npt.NDArray[np.float64]:
     return totals
 
 
-def _rows_each(count: int, most: int) -> int:
+def _rows_per_decode(count: int, most: int) -> int:
     """Return the size of about equal parts of `count` rows, none larger than `most`, in whole kernels."""
     most -= most % _ROWS if most > _ROWS else 0
-    return min(most, -(-even(count, most) // _ROWS) * _ROWS)
+    return min(most, -(-even_part_size(count, most) // _ROWS) * _ROWS)
 
 
 def label_tree(weights: Weights, labels: Sequence[str], *, lead: str, limit: int) -> LabelTree:
@@ -204,13 +204,13 @@ def label_tree(weights: Weights, labels: Sequence[str], *, lead: str, limit: int
     empty = [label for label, tokens in zip(labels, sequences, strict=True) if not tokens]
     if empty or not labels:
         raise ModelError(f"labels without tokens: {empty!r}; give labels with visible characters")
-    if _prefixed(sequences):
+    if _any_prefix(sequences):
         end = _end_token(weights)
         sequences = [[*tokens, end] for tokens in sequences]
     return LabelTree(labels, sequences)
 
 
-def _prefixed(sequences: Sequence[Sequence[int]]) -> bool:
+def _any_prefix(sequences: Sequence[Sequence[int]]) -> bool:
     ordered = sorted(map(tuple, sequences))  # a prefix sorts right before what it begins
     return any(b[: len(a)] == a for a, b in pairwise(ordered))
 
@@ -223,6 +223,6 @@ def _end_token(weights: Weights) -> int:
     raise ModelError("one label begins another and the vocabulary has no end token; rename the labels")
 
 
-def task_tree(labels: Sequence[str], tokens: Sequence[int]) -> LabelTree:
+def single_token_tree(labels: Sequence[str], tokens: Sequence[int]) -> LabelTree:
     """Return the tree of labels that are one token each."""
     return LabelTree(labels, [[token] for token in tokens])

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 _MAPS = Path("/proc/self/maps")
 
-_LEAST = 4 * 2**20  # bytes of a mapping that is worth it
+_MIN_MAPPING_BYTES = 4 * 2**20  # bytes of a mapping that is worth it
 
 _HUGEPAGE, _COLLAPSE = 14, 25  # Linux's MADV_HUGEPAGE, and MADV_COLLAPSE from 6.1 on
 
@@ -48,7 +48,7 @@ def _allocated() -> set[_Range]:
         bounds, access, *rest = line.split()
         first, last = (int(part, 16) for part in bounds.split("-"))
         anonymous = len(rest) == 3 and rest[2] == "0"
-        if access == "rw-p" and anonymous and last - first >= _LEAST and first != guarded:
+        if access == "rw-p" and anonymous and last - first >= _MIN_MAPPING_BYTES and first != guarded:
             found.add((first, last))
         if access == "---p":
             guarded = last
@@ -60,7 +60,7 @@ def _advise(first: int, last: int, advice: int) -> None:
     ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), advice)
 
 
-def lasting(size: int) -> _ByteArray:
+def allocate_state(size: int) -> _ByteArray:
     """Return memory for a state that is kept, shape (size,), which goes back to the system when it is freed.
 
     glibc's arenas of threads do not fill the holes that such large pieces leave: they grow without end.

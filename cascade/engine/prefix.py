@@ -21,8 +21,8 @@ from cascade.files import replace_file
 
 IntArray = npt.NDArray[np.int32]
 ByteArray = npt.NDArray[np.uint8]
-SHORTEST = 32  # tokens; copying fewer saves nothing worth having
-MAX_BYTES = 256 * 2**20
+MIN_PREFIX_TOKENS = 32  # tokens; copying fewer saves nothing worth having
+MAX_PREFIX_BYTES = 256 * 2**20
 
 
 class _Saved(NamedTuple):
@@ -38,7 +38,7 @@ class PrefixCache:
         bytes: memory that the saved states use.
     """
 
-    def __init__(self, max_bytes: int = MAX_BYTES, shortest: int = SHORTEST) -> None:
+    def __init__(self, max_bytes: int = MAX_PREFIX_BYTES, shortest: int = MIN_PREFIX_TOKENS) -> None:
         self.shortest = shortest
         self.bytes = 0
         self._max_bytes = max_bytes
@@ -60,17 +60,22 @@ class PrefixCache:
         """
         wanted = prompt[:-1]
         length, _, source = max(
-            ((common(wanted, tokens), other == slot, other) for other, tokens in others.items()),
+            (
+                (common_prefix_length(wanted, tokens), other == slot, other)
+                for other, tokens in others.items()
+            ),
             default=(0, False, -1),
         )
-        saved = max(self._saved.values(), key=lambda entry: common(wanted, entry.tokens), default=None)
-        better = saved is not None and common(wanted, saved.tokens) > length
+        saved = max(
+            self._saved.values(), key=lambda entry: common_prefix_length(wanted, entry.tokens), default=None
+        )
+        better = saved is not None and common_prefix_length(wanted, saved.tokens) > length
         if source == slot and length >= self.shortest and not better:
             context.truncate(slot, length)
             return length
         if slot in others:
             self.keep(context, slot, others[slot])
-        if saved is not None and better and common(wanted, saved.tokens) >= self.shortest:
+        if saved is not None and better and common_prefix_length(wanted, saved.tokens) >= self.shortest:
             return self._restore(context, slot, wanted, saved)
         if length < self.shortest or not context.restore(slot, context.save(source)):
             context.truncate(slot, 0)
@@ -109,7 +114,7 @@ class PrefixCache:
             return 0
         if key in self._saved:  # making room may have dropped it
             self._saved.move_to_end(key)
-        length = common(wanted, saved.tokens)
+        length = common_prefix_length(wanted, saved.tokens)
         context.truncate(slot, length)
         return length
 
@@ -119,7 +124,7 @@ class PrefixCache:
             self.bytes -= len(entry.state)
 
 
-def common(first: IntArray, second: IntArray) -> int:
+def common_prefix_length(first: IntArray, second: IntArray) -> int:
     """Return how many tokens `first` and `second` have in common at their beginning."""
     size = min(len(first), len(second))
     different = first[:size] != second[:size]

@@ -82,10 +82,10 @@ class Renderer:
         if self._template is None:
             return self._weights.tokenize(_only_text(messages, tools), limit, begin=True)
         _check_size(messages, limit)
-        rendered = self._render(_Leaves(mark=False), messages, tools)
+        rendered = self._render(_TemplateInput(mark=False), messages, tools)
         begin = not (self._begin and rendered.startswith(self._begin))
         tokens = self._weights.tokenize(rendered, limit, begin=begin, special=True)
-        marked = _Leaves(mark=True)
+        marked = _TemplateInput(mark=True)
         skeleton = self._render(marked, messages, tools)
         marked.check_shown(skeleton)
         own = self._weights.tokenize(_MARKS.sub(" ", skeleton), limit, begin=begin, special=True)
@@ -98,7 +98,7 @@ class Renderer:
             raise ModelError("text holds a control token and its chat template cannot be split; remove it")
         return tokens
 
-    def _render(self, leaves: _Leaves, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
+    def _render(self, leaves: _TemplateInput, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
         assert self._template is not None
         shown, offered = leaves.messages(messages), [leaves.tool(tool) for tool in tools]
         given = len(json.dumps(offered).encode()) if offered else 0
@@ -127,7 +127,7 @@ class Renderer:
         return np.concatenate(tokens)
 
 
-class _Leaves:
+class _TemplateInput:
     """Brings messages and tools into the form that templates read, with marks in place of texts if asked.
 
     Attributes:
@@ -254,7 +254,7 @@ def _check_size(messages: Sequence[Message], limit: int) -> None:
         )
 
 
-_LONGEST = 2**20  # of a text or list that a template makes by multiplication
+_MAX_REPETITION = 2**20  # of a text or list that a template makes by multiplication
 
 
 class ChatTemplate:
@@ -316,11 +316,11 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Refuse `'x' * 10**9`, which fills the memory before any output can be counted."""
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
-        if operator == "**" and not (numbers and abs(left) <= _LONGEST and abs(right) <= 8):
+        if operator == "**" and not (numbers and abs(left) <= _MAX_REPETITION and abs(right) <= 8):
             raise ValueError(f"{left!r:.40} ** {right!r:.40} is too large for a template")
         if operator == "*" and not numbers:
             sizes = [side if isinstance(side, int) else len(side) for side in (left, right)]
-            if sizes[0] * sizes[1] > _LONGEST:
+            if sizes[0] * sizes[1] > _MAX_REPETITION:
                 raise ValueError(f"a repetition to {sizes[0] * sizes[1]} items is too large for a template")
         return super().call_binop(context, operator, left, right)
 

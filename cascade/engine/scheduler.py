@@ -14,18 +14,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cascade.engine.batch import even
+from cascade.engine.batch import even_part_size
 from cascade.engine.context import ABORTED, Context, DecodeError
 from cascade.engine.prefix import PrefixCache
-from cascade.engine.sequence import DecodeSequence, Part
-from cascade.engine.slots import Slots
-from cascade.engine.threads import Pace, ThreadBackoff
+from cascade.engine.sequence import DecodePart, DecodeSequence
+from cascade.engine.slots import SequenceSlots
+from cascade.engine.threads import DecodeTimes, ThreadBackoff
 from cascade.errors import CascadeError, ModelError
 
 _PATIENCE = 4  # decodes of prompts in a row that may leave out the one that has waited longest
 
 
-class Room(NamedTuple):
+class DecodeCapacity(NamedTuple):
     """What a decode may hold: prompt tokens (`chunk`), tokens in all, logits rows."""
 
     chunk: int
@@ -33,7 +33,9 @@ class Room(NamedTuple):
     rows: int
 
 
-def plan_decode(sequences: Iterable[DecodeSequence], room: Room, *, causal: bool) -> list[Part]:
+def plan_decode(
+    sequences: Iterable[DecodeSequence], room: DecodeCapacity, *, causal: bool
+) -> list[DecodePart]:
     """Return the parts of the next decode: those that write first, then prompts.
 
     Short prompts come first, as many as fit in whole, so that they do not wait for a long one's chunks. Those
@@ -46,7 +48,7 @@ def plan_decode(sequences: Iterable[DecodeSequence], room: Room, *, causal: bool
         causal: whether a prompt may be evaluated in chunks.
     """
     wanted = [sequence for sequence in sequences if not sequence.abandoned]
-    plan = [Part(sequence, sequence.length + 1, 1) for sequence in wanted if sequence.left <= 0]
+    plan = [DecodePart(sequence, sequence.length + 1, 1) for sequence in wanted if sequence.left <= 0]
     readers = sorted((s for s in wanted if s.left > 0), key=lambda s: (s.left, s.placed))
     tokens = min(room.chunk, room.tokens - len(plan))
     if not readers or tokens < 1:
@@ -58,11 +60,11 @@ def plan_decode(sequences: Iterable[DecodeSequence], room: Room, *, causal: bool
     return plan + (_parts(readers, tokens, rows) if causal else _whole(readers, tokens, rows))
 
 
-def _parts(sequences: list[DecodeSequence], tokens: int, rows: int) -> list[Part]:
-    plan: list[Part] = []
+def _parts(sequences: list[DecodeSequence], tokens: int, rows: int) -> list[DecodePart]:
+    plan: list[DecodePart] = []
     for sequence in sequences:
         if not plan or sequence.left <= tokens:
-            part = _chunk(sequence, even(sequence.left, tokens), rows)
+            part = _chunk(sequence, even_part_size(sequence.left, tokens), rows)
             if part.tokens:
                 plan.append(part)
                 tokens -= part.tokens
@@ -70,23 +72,23 @@ def _parts(sequences: list[DecodeSequence], tokens: int, rows: int) -> list[Part
     return plan
 
 
-def _chunk(sequence: DecodeSequence, size: int, rows: int) -> Part:
+def _chunk(sequence: DecodeSequence, size: int, rows: int) -> DecodePart:
     """The next `size` tokens of a prompt, fewer where the decode has no `rows` left for them."""
     if sequence.watch is not None:
         size = min(size, rows)
-        return Part(sequence, sequence.length + size, size)
+        return DecodePart(sequence, sequence.length + size, size)
     outputs = int(size == sequence.left)
     if outputs > rows:  # leave the last token, whose row is needed, for the next decode
         size, outputs = size - 1, 0
-    return Part(sequence, sequence.length + size, outputs)
+    return DecodePart(sequence, sequence.length + size, outputs)
 
 
-def _whole(sequences: list[DecodeSequence], tokens: int, rows: int) -> list[Part]:
-    plan: list[Part] = []
+def _whole(sequences: list[DecodeSequence], tokens: int, rows: int) -> list[DecodePart]:
+    plan: list[DecodePart] = []
     for sequence in sequences:
         size = len(sequence.prompt)
         if not plan or (size <= tokens and len(plan) < rows):
-            plan.append(Part(sequence, size, 1))
+            plan.append(DecodePart(sequence, size, 1))
             tokens -= size
     return plan
 
@@ -118,11 +120,11 @@ class Scheduler:
         self._causal = causal
         self._waiting: deque[DecodeSequence] = deque()
         self.prefixes = prefixes
-        self._slots = Slots(context, prefixes)
-        self._flight: list[Part] = []
-        self._pace = Pace(context.shape.n_threads)
+        self._slots = SequenceSlots(context, prefixes)
+        self._flight: list[DecodePart] = []
+        self._pace = DecodeTimes(context.shape.n_threads)
         self._backoff = ThreadBackoff(context.shape.n_threads)
-        self._room = Room(CHUNK, context.n_batch, context.max_outputs)
+        self._room = DecodeCapacity(CHUNK, context.n_batch, context.max_outputs)
 
     @property
     def saved_bytes(self) -> int:
@@ -209,7 +211,7 @@ class Scheduler:
         except ModelError:  # no memory for more: go on with these
             self._most = slots
 
-    def _decode(self, plan: list[Part]) -> None:
+    def _decode(self, plan: list[DecodePart]) -> None:
         context = self.context
         context.batch.clear()
         # llama.cpp evaluates slots together that follow each other in the batch.
@@ -231,7 +233,7 @@ class Scheduler:
             self._flight = []
         self._account(plan, time.perf_counter() - wall, time.thread_time() - cpu)
 
-    def _account(self, plan: list[Part], wall: float, cpu: float) -> None:
+    def _account(self, plan: list[DecodePart], wall: float, cpu: float) -> None:
         tokens = sum(part.tokens for part in plan)
         threads = self._backoff.threads
         expected = self._pace.expected(tokens, max(part.end for part in plan), wall, cpu, threads)
@@ -247,11 +249,11 @@ class Scheduler:
             sequence.batch = max(sequence.batch, len(plan))
             sequence.threads = min(sequence.threads or threads, threads)
 
-    def _roll_back(self, plan: list[Part]) -> None:
+    def _roll_back(self, plan: list[DecodePart]) -> None:
         for sequence, _, _ in plan:
             self.context.truncate(sequence.slot, sequence.length)
 
-    def _alone(self, plan: list[Part], error: DecodeError) -> list[DecodeSequence]:
+    def _alone(self, plan: list[DecodePart], error: DecodeError) -> list[DecodeSequence]:
         """Decode every sequence of a failed batch by itself: only those fail that fail alone."""
         if len(plan) == 1:
             plan[0].sequence.error = error
@@ -269,7 +271,7 @@ class Scheduler:
                 done += self._deliver([part])
         return done
 
-    def _deliver(self, plan: list[Part]) -> list[DecodeSequence]:
+    def _deliver(self, plan: list[DecodePart]) -> list[DecodeSequence]:
         """Hand every sequence its logits rows; return those that are done."""
         total = self.context.n_outputs
         rows = self.context.logits(total) if total else np.empty((0, 0), np.float32)
@@ -287,14 +289,14 @@ class Scheduler:
         return done
 
 
-def _tokens(part: Part) -> IntArray:
+def _tokens(part: DecodePart) -> IntArray:
     sequence = part.sequence
     if sequence.next is not None:
         return np.array([sequence.next], np.int32)
     return sequence.prompt[sequence.length : part.end]
 
 
-def _read(part: Part, rows: FloatArray, index: int) -> bool:
+def _read(part: DecodePart, rows: FloatArray, index: int) -> bool:
     """Count a decoded part in; return whether its sequence is done. `index` is that of its last row."""
     sequence, begin = part.sequence, part.sequence.length
     sequence.length = part.end

@@ -24,7 +24,7 @@ WAVE = 16
 _PROMPT = 0  # the sequence that holds the prompt
 
 
-class Best(NamedTuple):
+class BestLabel(NamedTuple):
     """The most probable label.
 
     `logprob` is its exact log-probability in nats, not divided by the sum over the labels; `low` and `high`
@@ -39,9 +39,9 @@ class Best(NamedTuple):
     evaluated: int
 
 
-def find_best(
+def find_best_label(
     tree: LabelTree, context: Context, n_prompt: int, row: FloatArray
-) -> Generator[None, None, Best]:
+) -> Generator[None, None, BestLabel]:
     """Return the most probable label; yields between decodes.
 
     Args:
@@ -51,7 +51,7 @@ def find_best(
         row: logits after the prompt's last token, shape (vocabulary,).
 
     """
-    search = _Search(tree, context, n_prompt)
+    search = _LabelSearch(tree, context, n_prompt)
     root = row.copy()
     search.read([ROOT], root[None])
     try:
@@ -65,10 +65,10 @@ def find_best(
     logprob = yield from tree.logprobs(context, n_prompt, root)
     index = int(logprob.argmax())
     share = 1.0 / float(np.exp(logprob - logprob[index]).sum())
-    return Best(tree.labels[index], float(logprob[index]), share, share, len(tree.inner))
+    return BestLabel(tree.labels[index], float(logprob[index]), share, share, len(tree.inner))
 
 
-class _Search:
+class _LabelSearch:
     """What is known so far. The total of a node is the log-probability of the path to it, with its token.
 
     Attributes:
@@ -152,13 +152,13 @@ class _Search:
         for branch in self._used:
             self._context.drop(branch)
 
-    def best(self) -> Best:
+    def best(self) -> BestLabel:
         """Return the best label; all open branches are proven to be below it."""
         logprob, index = max((value, -index) for index, value in self._complete.items())
         complete = sum(math.exp(value - logprob) for value in self._complete.values())
         # What was pruned, open nodes below it included, has at most the probability of its topmost nodes.
         pruned = sum(math.exp(self._total[node] - logprob) for node in self._pruned())
-        return Best(
+        return BestLabel(
             self._tree.labels[-index], logprob, 1.0 / (complete + pruned), 1.0 / complete, self._evaluated
         )
 

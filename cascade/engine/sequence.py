@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cascade.engine.threads import contended
+from cascade.engine.threads import is_contended
 from cascade.engine.worker import Stepper, Ticket
 from cascade.errors import CascadeError
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
-Take = Callable[[FloatArray, int], int | None]
-Watch = Callable[[int, FloatArray], object]
+ChooseToken = Callable[[FloatArray, int], int | None]
+OnPromptLogits = Callable[[int, FloatArray], object]
 
 
 class DecodeSequence(Ticket):
@@ -44,9 +44,9 @@ class DecodeSequence(Ticket):
         self,
         stepper: Stepper,
         prompt: IntArray,
-        take: Take,
+        take: ChooseToken,
         *,
-        watch: Watch | None = None,
+        watch: OnPromptLogits | None = None,
         begin: Callable[[], object] = lambda: None,
         room: int = 0,
     ) -> None:
@@ -64,7 +64,7 @@ class DecodeSequence(Ticket):
         found: dict[str, Any] = {"batch": self.batch, "n_threads": self.threads}
         if self.reused:
             found["prefix_tokens"] = self.reused
-        if contended(self.wall, self.expected):
+        if is_contended(self.wall, self.expected):
             found["contention"] = round(self.wall / self.expected, 2)
         return found
 
@@ -74,7 +74,7 @@ class DecodeSequence(Ticket):
         return len(self.prompt) - self.length
 
 
-class Part(NamedTuple):
+class DecodePart(NamedTuple):
     """What one sequence has in a decode: its tokens up to `end`, the last `outputs` with a logits row."""
 
     sequence: DecodeSequence

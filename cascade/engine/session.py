@@ -15,18 +15,18 @@ import numpy.typing as npt
 
 from cascade.config.gguf import TASKS_KEY
 from cascade.config.schema import LlamaCppModel
-from cascade.engine.context import Shape, most_branches
-from cascade.engine.embed import Similar
-from cascade.engine.generate import StopEarly, Wishes, decode, generate, prefill
-from cascade.engine.labels import LabelTree, label_tree, task_tree
-from cascade.engine.prefix import PrefixFiles, common
+from cascade.engine.context import ContextShape, max_branches
+from cascade.engine.embed import ExampleClassifier
+from cascade.engine.generate import GenerateOptions, StopEarly, decode, generate, prefill
+from cascade.engine.labels import LabelTree, label_tree, single_token_tree
+from cascade.engine.prefix import PrefixFiles, common_prefix_length
 from cascade.engine.render import Renderer
 from cascade.engine.sampling import Sampling
 from cascade.engine.scheduler import Scheduler
-from cascade.engine.search import find_best
-from cascade.engine.sequence import DecodeSequence, Watch
-from cascade.engine.stats import Running, check_finite, noise
-from cascade.engine.tasks import Task, read_task
+from cascade.engine.search import find_best_label
+from cascade.engine.sequence import DecodeSequence, OnPromptLogits
+from cascade.engine.stats import RunningStats, check_finite, numerical_noise
+from cascade.engine.tasks import ExpertTask, read_task
 from cascade.engine.threads import default_threads
 from cascade.engine.weights import Weights
 from cascade.engine.worker import Ticket
@@ -34,7 +34,7 @@ from cascade.errors import ModelError
 from cascade.records import Message, Token, Tool
 
 
-class Question(NamedTuple):
+class EngineRequest(NamedTuple):
     """The request as it came, the user message made of it, and which sample is asked for.
 
     `messages` is a whole conversation in place of `message`, with `tools` that the model may call.
@@ -54,7 +54,7 @@ class Question(NamedTuple):
     begin: Callable[[], object] = lambda: None
 
 
-class Answer(NamedTuple):
+class EngineAnswer(NamedTuple):
     """A label with its distribution, or a text with its tokens."""
 
     text: str
@@ -68,7 +68,7 @@ class Answer(NamedTuple):
 IntArray = npt.NDArray[np.int32]
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
-Steps = Generator[Ticket | None, None, Answer]
+Steps = Generator[Ticket | None, None, EngineAnswer]
 SLOTS = 16  # sequences of one context
 SLOTS_BYTES = 2**30  # and the memory of its cells: fewer slots where `n_ctx` is large
 PACKED_SLOTS, PACKED_CELLS = 64, 512  # prompts of experts that share a pool
@@ -104,16 +104,16 @@ class Session:
         self._config, self._grammar, self._adapter = config, grammar, adapter
         self._limit = min(config.n_ctx, weights.n_ctx_train)
         self._threads = config.n_threads or default_threads(weights.size)
-        self._task: tuple[str, Task] | None = None
+        self._task: tuple[str, ExpertTask] | None = None
         self._tree: LabelTree | None = None
-        self._similar: Similar | None = None
+        self._similar: ExampleClassifier | None = None
         if config.examples is not None:
             embedder = weights.embedder(self._limit, self._threads)
-            self._similar = Similar(weights, config.examples, config.example_temperature, embedder)
+            self._similar = ExampleClassifier(weights, config.examples, config.example_temperature, embedder)
             return
         if config.task is not None or (config.labels is None and weights.metadata(TASKS_KEY) is not None):
             self._task = read_task(weights, config.task)
-            self._tree = task_tree(self._task[1].labels, self._task[1].tokens)
+            self._tree = single_token_tree(self._task[1].labels, self._task[1].tokens)
         else:
             self._renderer = Renderer(weights)
             # A tokenizer that puts no space before a text itself expects one between prompt and label.
@@ -127,7 +127,7 @@ class Session:
             lora = "" if adapter is None else hashlib.sha256(adapter.read_bytes()).hexdigest()
             self._files = PrefixFiles(prefix_dir, weights.path, f"flash{lora}")
 
-    def answer(self, question: Question) -> Steps:
+    def answer(self, question: EngineRequest) -> Steps:
         """Answer `question`; yields between decodes.
 
         Raises:
@@ -149,11 +149,11 @@ class Session:
             self.users -= 1
             self.weights.at_work -= 1
 
-    def _compare(self, similar: Similar, question: Question) -> Steps:
+    def _compare(self, similar: ExampleClassifier, question: EngineRequest) -> Steps:
         question.begin()
         tokens = similar.tokens(question.message)
         labels = yield from similar.distribution(tokens)
-        return Answer(next(iter(labels)), len(tokens), 0, labels, (), self._meta("embedding", "label"))
+        return EngineAnswer(next(iter(labels)), len(tokens), 0, labels, (), self._meta("embedding", "label"))
 
     def _check(self) -> None:
         long = self._tree is not None and self._tree.inner
@@ -162,7 +162,7 @@ class Session:
         if long and not self.weights.branching:
             raise ModelError("it is a recurrent model: it can only score labels of one token")
 
-    def _prompt(self, question: Question) -> IntArray:
+    def _prompt(self, question: EngineRequest) -> IntArray:
         if self._task is not None:
             prompt = self._task[1].prompt(self.weights, self._task[0], question.text)
         else:
@@ -176,32 +176,34 @@ class Session:
             )
         return prompt
 
-    def _messages(self, question: Question) -> tuple[Message, ...]:
+    def _messages(self, question: EngineRequest) -> tuple[Message, ...]:
         messages = question.messages or (Message(role="user", content=question.message),)
         if self._config.system is None or any(message.role == "system" for message in messages):
             return messages
         return (Message(role="system", content=self._config.system), *messages)
 
-    def _shape(self) -> Shape:
+    def _shape(self) -> ContextShape:
         config, tree, lora = self._config, self._tree, self._adapter
         flash = not config.reproducible
         if tree is not None and tree.inner:
             # The cells of all inner nodes come on top: the prompt may use the whole limit.
             cells = self._limit + len(tree.inner)
-            branches = min(tree.branches, most_branches(cells, self.weights.n_vocab))
-            return Shape(cells, self._threads, branches, flash=flash, adapter=lora)
+            branches = min(tree.branches, max_branches(cells, self.weights.n_vocab))
+            return ContextShape(cells, self._threads, branches, flash=flash, adapter=lora)
         if config.reproducible:
-            return Shape(self._limit, self._threads, adapter=lora)
+            return ContextShape(self._limit, self._threads, adapter=lora)
         if self._task is not None or not self.weights.causal:
             cells = max(self._limit, PACKED_CELLS)
             # The experts' calibrations were fitted without flash attention, which moves their probabilities.
             flash = self._task is None
-            return Shape(cells, self._threads, slots=PACKED_SLOTS, packed=True, flash=flash, adapter=lora)
+            return ContextShape(
+                cells, self._threads, slots=PACKED_SLOTS, packed=True, flash=flash, adapter=lora
+            )
         affordable = SLOTS_BYTES // max(1, self._limit * self.weights.cell_bytes)
         slots = min(SLOTS, max(1, affordable))
-        return Shape(self._limit, self._threads, slots=slots, flash=True, adapter=lora)
+        return ContextShape(self._limit, self._threads, slots=slots, flash=True, adapter=lora)
 
-    def _score_row(self, tree: LabelTree, prompt: IntArray, question: Question) -> Steps:
+    def _score_row(self, tree: LabelTree, prompt: IntArray, question: EngineRequest) -> Steps:
         """Score labels of one token: the prompt is decoded together with others."""
         scheduler = self.weights.scheduler(self._shape())
         found: dict[str, float] = {}
@@ -213,7 +215,7 @@ class Session:
         sequence = yield from decode(scheduler, DecodeSequence(scheduler, prompt, take, begin=question.begin))
         return self._labelled(prompt, found, sequence.meta())
 
-    def _score_tree(self, tree: LabelTree, prompt: IntArray, question: Question) -> Steps:
+    def _score_tree(self, tree: LabelTree, prompt: IntArray, question: EngineRequest) -> Steps:
         """Score labels of several tokens in a context of its own, one request after another."""
         context = self.weights.context(self._shape())
         while context.lent:
@@ -221,27 +223,27 @@ class Session:
         context.lent = True
         question.begin()
         again = self.weights.rewinds and not self._config.reproducible
-        reused = common(prompt[:-1], context.held) if again else 0
+        reused = common_prefix_length(prompt[:-1], context.held) if again else 0
         decoded = {"batch": 1} | ({"prefix_tokens": reused} if reused else {})
         context.held = prompt[:0]
         try:
             row = yield from prefill(context, prompt, reused)
             if self._config.label_scoring == "top1":
-                found = yield from find_best(tree, context, len(prompt), row)
+                found = yield from find_best_label(tree, context, len(prompt), row)
                 context.held = prompt
                 meta = self._meta("top1", "label") | decoded | {"top1": found._asdict()}
-                return Answer(found.label, len(prompt), 1, None, (), meta)
+                return EngineAnswer(found.label, len(prompt), 1, None, (), meta)
             distribution = yield from tree.score(context, len(prompt), row)
             context.held = prompt
         finally:
             context.lent = False
         return self._labelled(prompt, distribution, decoded)
 
-    def _labelled(self, prompt: IntArray, labels: dict[str, float], decoded: dict[str, Any]) -> Answer:
+    def _labelled(self, prompt: IntArray, labels: dict[str, float], decoded: dict[str, Any]) -> EngineAnswer:
         meta = self._meta("labels", "label") | decoded
-        return Answer(next(iter(labels)), len(prompt), 1, labels, (), meta)
+        return EngineAnswer(next(iter(labels)), len(prompt), 1, labels, (), meta)
 
-    def _write(self, prompt: IntArray, question: Question) -> Steps:
+    def _write(self, prompt: IntArray, question: EngineRequest) -> Steps:
         config = self._config
         room = self._limit - len(prompt) + 1  # the last token needs no cell
         sampling = Sampling(
@@ -254,8 +256,8 @@ class Session:
             stop=(*config.stop, *question.stop),
         )
         scheduler = self.weights.scheduler(self._shape())
-        read = Running()
-        wishes = Wishes(
+        read = RunningStats()
+        wishes = GenerateOptions(
             question.emit,
             question.begin,
             question.stop_early,
@@ -271,9 +273,9 @@ class Session:
             meta["top_logprobs"] = text.top
         if text.finish == "early_exit":
             meta |= text.spared(sampling.max_tokens)
-        return Answer(text.text, len(prompt), len(text.tokens), None, text.tokens, meta)
+        return EngineAnswer(text.text, len(prompt), len(text.tokens), None, text.tokens, meta)
 
-    def _fetch(self, files: PrefixFiles, question: Question) -> Generator[Ticket | None, None, None]:
+    def _fetch(self, files: PrefixFiles, question: EngineRequest) -> Generator[Ticket | None, None, None]:
         """Have what comes before every request's text in memory, from disk if it is there."""
         if question.messages or question.message.count(question.text) != 1:
             return  # the next request may tell what comes before its text
@@ -286,11 +288,11 @@ class Session:
             self._prompt(question._replace(message=question.message.replace(question.text, other)))
             for other in ("0", "~")
         )
-        shared = first[: common(first, second)]
+        shared = first[: common_prefix_length(first, second)]
         if len(shared) > scheduler.prefixes.shortest:
-            yield from fetch(files, scheduler, shared)
+            yield from _load_prefix(files, scheduler, shared)
 
-    def _watch(self, prompt: IntArray, read: Running) -> Watch:
+    def _watch(self, prompt: IntArray, read: RunningStats) -> OnPromptLogits:
         measure = self.weights.measure
         return lambda position, row: read.add(measure(row, int(prompt[position + 1])))
 
@@ -299,7 +301,7 @@ class Session:
             "n_threads": self._threads,
             "decode": decode,
             "mode": "reproducible" if self._config.reproducible else "fast",
-            "noise": noise(
+            "noise": numerical_noise(
                 reproducible=self._config.reproducible, tokens=1 + (self._tree.depth if self._tree else 0)
             ),
             "finish_reason": finish,
@@ -318,7 +320,9 @@ def _distribution(tree: LabelTree, scheduler: Scheduler, row: FloatArray) -> dic
             return found
 
 
-def fetch(files: PrefixFiles, scheduler: Scheduler, tokens: IntArray) -> Generator[Ticket | None, None, None]:
+def _load_prefix(
+    files: PrefixFiles, scheduler: Scheduler, tokens: IntArray
+) -> Generator[Ticket | None, None, None]:
     """Have the state of `tokens` in the scheduler's memory: from disk, else evaluated and written there."""
     prefixes = scheduler.prefixes
     state = files.load(tokens)

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.engine.context import Context
-from cascade.engine.prefix import PrefixCache, common
+from cascade.engine.prefix import PrefixCache, common_prefix_length
 from cascade.engine.sequence import DecodeSequence
 from cascade.errors import ModelError
 
 IntArray = npt.NDArray[np.int32]
 
 
-class Slots:
+class SequenceSlots:
     """The slots of one context.
 
     A slot keeps the prompt of its last sequence until the next one comes, for prompts that begin alike.
@@ -48,7 +48,7 @@ class Slots:
             return False
         wanted = sequence.prompt[:-1]
         return any(
-            common(wanted, other.prompt) >= max(self._prefixes.shortest, other.length + 1)
+            common_prefix_length(wanted, other.prompt) >= max(self._prefixes.shortest, other.length + 1)
             for other in self.used
             if other.left > 0
         )
@@ -125,4 +125,6 @@ class Slots:
         """Return the free slot with most of the prompt's beginning in it, else the first one."""
         free = [slot for slot, sequence in enumerate(self._slots) if sequence is None]
         none = prompt[:0]
-        return max(free, key=lambda slot: (common(prompt, self._retired.get(slot, none)), -slot))
+        return max(
+            free, key=lambda slot: (common_prefix_length(prompt, self._retired.get(slot, none)), -slot)
+        )

@@ -105,7 +105,7 @@ def best_tokens(row: FloatArray, count: int) -> list[tuple[int, float]]:
     return [(int(tokens[i]), float(values[i]) - log_total) for i in order]
 
 
-class Running:
+class RunningStats:
     """Statistics of the tokens generated so far: exact, from sorted lists, not an approximation.
 
     Attributes:
@@ -148,10 +148,10 @@ class Running:
         }
 
 
-FAST = 0.07  # nats; 0.065 was the largest difference
-REPRODUCIBLE = 0.0  # every request is decoded by itself, in the same way each time
+_FAST_NOISE = 0.07  # nats; 0.065 was the largest difference
+_REPRODUCIBLE_NOISE = 0.0  # every request is decoded by itself, in the same way each time
 
 
-def noise(*, reproducible: bool, tokens: int) -> float:
+def numerical_noise(*, reproducible: bool, tokens: int) -> float:
     """Return the nats by which numerical noise may move the log-probability of `tokens` tokens together."""
-    return (REPRODUCIBLE if reproducible else FAST) * tokens
+    return (_REPRODUCIBLE_NOISE if reproducible else _FAST_NOISE) * tokens

@@ -17,7 +17,7 @@ IntArray = npt.NDArray[np.int32]
 _TokenId = Annotated[int, Field(ge=0)]
 
 
-class Task(BaseModel):
+class ExpertTask(BaseModel):
     """How to ask one task: prefix + text + suffix, and the one token of each label.
 
     `max_tokens` is the longest text in tokens that the expert was trained on.
@@ -34,7 +34,7 @@ class Task(BaseModel):
     tokens: tuple[_TokenId, ...]
 
     @model_validator(mode="after")
-    def _one_token_each(self) -> Task:
+    def _one_token_each(self) -> ExpertTask:
         if len(set(self.labels)) != len(self.labels) or len(set(self.tokens)) != len(self.labels):
             raise ValueError(
                 f"{len(self.labels)} labels need as many different tokens; got {len(self.tokens)}"
@@ -60,7 +60,7 @@ class Task(BaseModel):
         ])  # fmt: skip
 
 
-def read_task(weights: Weights, name: str | None) -> tuple[str, Task]:
+def read_task(weights: Weights, name: str | None) -> tuple[str, ExpertTask]:
     """Return (name, task) of a bundled expert; `name` may be None where the file has a single task.
 
     Raises:
@@ -82,7 +82,7 @@ def read_task(weights: Weights, name: str | None) -> tuple[str, Task]:
     if name is None or name not in tasks:
         raise ModelError(f"task is {name!r}; this expert knows: {', '.join(tasks)}")
     try:
-        task = Task.model_validate(tasks[name])
+        task = ExpertTask.model_validate(tasks[name])
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, (name, *first["loc"])))

@@ -16,10 +16,10 @@ def default_threads(model_bytes: int) -> int:
 
     With all cores, one busy neighbour slows every decode four times (OpenMP threads spin on each other).
     """
-    return 1 if model_bytes < SMALL_BYTES else max(1, cores() - 1)
+    return 1 if model_bytes < SMALL_BYTES else max(1, available_cores() - 1)
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Return the cores that this process may use: its affinity, further limited by a container's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
@@ -37,7 +37,7 @@ _FORGET = 1.01  # the fastest time known grows by this much a decode, so that an
 _SMALL, _STEP, _DEPTH = 16, 16, 512  # decodes are alike that have as many tokens and are as deep
 
 
-class Pace:
+class DecodeTimes:
     """The fastest time per decode size so far."""
 
     def __init__(self, n_threads: int) -> None:
@@ -68,7 +68,7 @@ class Pace:
         return best
 
 
-def contended(wall: float, expected: float) -> bool:
+def is_contended(wall: float, expected: float) -> bool:
     """Whether decodes that took `wall` seconds in place of `expected` are worth reporting."""
     return wall >= CONTENTION * expected and wall - expected >= _CONTENTION_SECONDS
 
@@ -77,7 +77,7 @@ _SLOW = 2.0  # times longer than it should: far more than decodes of one size di
 _FEW = 8  # decodes that tell a neighbour from a single pause
 _LOST_SECONDS = 0.15  # seconds that they must have cost
 _WINDOW = 1.0  # seconds of decoding after which they are judged anew
-_FIRST, _LONGEST = 2.0, 60.0  # seconds of decoding until all threads are tried again
+_FIRST_PAUSE, _MAX_PAUSE = 2.0, 60.0  # seconds of decoding until all threads are tried again
 
 
 class ThreadBackoff:
@@ -93,7 +93,7 @@ class ThreadBackoff:
     def __init__(self, most: int) -> None:
         """Begin with all of `most` threads."""
         self.threads = self._most = most
-        self._pause = _FIRST
+        self._pause = _FIRST_PAUSE
         self._slow_down = math.inf  # with all threads, when fewer were tried
         self._use(most, 0.0)
 
@@ -109,7 +109,7 @@ class ThreadBackoff:
         slow_down = self._wall / self._expected
         if self.threads < self._most:
             if slow_down >= self._slow_down:
-                self._use(self._most, _LONGEST)
+                self._use(self._most, _MAX_PAUSE)
             elif self._left <= 0:
                 self._use(self._most, 0.0)
         elif (
@@ -119,10 +119,10 @@ class ThreadBackoff:
         ):
             self._slow_down = slow_down
             self._use(self._most // 2, self._pause)
-            self._pause = min(2 * self._pause, _LONGEST)
+            self._pause = min(2 * self._pause, _MAX_PAUSE)
         elif self._wall >= _WINDOW:
             if 2 * self._slow < self._decodes:
-                self._pause = _FIRST
+                self._pause = _FIRST_PAUSE
             self._use(self._most, self._left)
 
     def _use(self, threads: int, seconds: float) -> None:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from cascade.config.adapter import check_adapter
 from cascade.engine.binding import api, first_error, forget_errors
-from cascade.engine.context import Context, Shape
-from cascade.engine.embed import Embedder, pooling_of
+from cascade.engine.context import Context, ContextShape
+from cascade.engine.embed import Embedder, pooling_type
 from cascade.engine.header import check_file
 from cascade.engine.memory import large_pages
 from cascade.engine.prefix import PrefixCache
@@ -64,8 +64,8 @@ class Weights:
             self._model = api.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise ModelError(f"llama.cpp cannot load it: {first_error()}; download or export it again")
-        self._contexts: dict[Shape, Context] = {}
-        self._schedulers: dict[Shape, Scheduler] = {}
+        self._contexts: dict[ContextShape, Context] = {}
+        self._schedulers: dict[ContextShape, Scheduler] = {}
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
         self.at_work = 0
@@ -179,14 +179,14 @@ class Weights:
         """Whether `token` is a control token, such as `<|im_end|>`."""
         return bool(api.llama_vocab_is_control(self._vocab, token))
 
-    def context(self, shape: Shape) -> Context:
+    def context(self, shape: ContextShape) -> Context:
         """Return this file's context of that shape; it is made once and reused."""
         if shape not in self._contexts:
             adapter = self._adapter(shape.adapter)
             self._contexts[shape] = Context(self._model, self.n_vocab, self.causal, shape, adapter)
         return self._contexts[shape]
 
-    def scheduler(self, shape: Shape) -> Scheduler:
+    def scheduler(self, shape: ContextShape) -> Scheduler:
         """Return the scheduler of this file's context of that shape; it is made once.
 
         It begins with one slot and grows up to those of `shape`: their cells are memory.
@@ -205,7 +205,7 @@ class Weights:
         key = (limit, n_threads)
         if key not in self._embedders:
             architecture = self.metadata("general.architecture")
-            pooling = pooling_of(self.metadata(f"{architecture}.pooling_type"), self.causal)
+            pooling = pooling_type(self.metadata(f"{architecture}.pooling_type"), self.causal)
             self._embedders[key] = Embedder(self._model, self.n_vocab, pooling, limit, n_threads)
         return self._embedders[key]
 
@@ -267,26 +267,26 @@ def load_adapter(model: Any, architecture: str | None, path: Path) -> Any:
     return adapter
 
 
-MEMORY = "CASCADE_ENGINE_MEMORY"
+MEMORY_VARIABLE = "CASCADE_ENGINE_MEMORY"
 _MIB = 2**20
 _log = logging.getLogger("cascade.engine")
 
 
-def memory_bound() -> int:
+def max_memory_bytes() -> int:
     """Return the bytes that all local models together may use: CASCADE_ENGINE_MEMORY MiB, else half the RAM.
 
     Raises:
         ModelError: the variable is no positive number.
     """
-    text = os.environ.get(MEMORY)
+    text = os.environ.get(MEMORY_VARIABLE)
     if text is None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     if not text.isdecimal() or int(text) < 1:
-        raise ModelError(f"{MEMORY} is {text!r}; expected a number of MiB, 4096 for instance")
+        raise ModelError(f"{MEMORY_VARIABLE} is {text!r}; expected a number of MiB, 4096 for instance")
     return int(text) * _MIB
 
 
-class Library:
+class ModelCache:
     """Files by path, least recently used first, counted by users.
 
     A file stays loaded while it has users. Above the bound the one that was used least recently is freed,
@@ -300,7 +300,7 @@ class Library:
     def acquire(self, path: Path) -> Weights:
         """Return the weights of `path`, loading them for the first user."""
         if path not in self._loaded:
-            memory_bound()  # a wrong setting is told before a long load
+            max_memory_bytes()  # a wrong setting is told before a long load
             self._loaded[path] = Weights(path)
         self._users[path] += 1
         weights = self._loaded[path]
@@ -310,7 +310,7 @@ class Library:
     def touch(self, weights: Weights) -> None:
         """Note that `weights` are used now, and free others where memory is over its bound."""
         self._loaded[weights.path] = self._loaded.pop(weights.path)
-        bound = memory_bound()
+        bound = max_memory_bytes()
         for other in list(self._loaded.values())[:-1]:
             if self.memory <= bound:
                 return

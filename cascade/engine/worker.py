@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from cascade.errors import CascadeError, ModelError
 
 if TYPE_CHECKING:
-    from cascade.engine.weights import Library
+    from cascade.engine.weights import ModelCache
 
 
 class Stepper(Protocol):
@@ -58,7 +58,7 @@ class Ticket:
 
 
 T = TypeVar("T")
-Steps = Callable[["Library", float], Generator[Ticket | None, None, T]]
+Steps = Callable[["ModelCache", float], Generator[Ticket | None, None, T]]
 MAX_WAITING = 1024
 # llama.cpp's pre-tokenizers may recurse per character; only pages that are touched use memory.
 _STACK_BYTES = 512 * 2**20
@@ -94,7 +94,7 @@ class Worker:
         self._cancelled: deque[_Job] = deque()
         self._deferred: dict[Hashable, Callable[[], object]] = {}
         self._stop = False
-        self._library: Library | None = None
+        self._library: ModelCache | None = None
         self._thread = threading.Thread(target=self._run, name="cascade-decode", daemon=True)
 
     def start(self) -> None:
@@ -250,14 +250,14 @@ class Worker:
         if not stepper.busy:
             self._steppers.pop(stepper, None)
 
-    def _loaded(self) -> Library:
+    def _loaded(self) -> ModelCache:
         if self._library is None:
             try:
-                from cascade.engine.weights import Library
+                from cascade.engine.weights import ModelCache
             # What the binding raises where its library is missing or was built for another machine.
             except (ImportError, OSError, RuntimeError) as error:
                 raise ModelError(f"llama.cpp cannot load: {error}; reinstall llama-cpp-python") from error
-            self._library = Library()
+            self._library = ModelCache()
         return self._library
 
     def _fail(self, job: _Job, error: CascadeError) -> None:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from cascade.engine.session import Answer, Session
-    from cascade.engine.weights import Library, Weights
+    from cascade.engine.session import EngineAnswer, Session
+    from cascade.engine.weights import ModelCache, Weights
     from cascade.engine.worker import Ticket
 
 # What a chat template or an expert's contract may add to a prompt, in tokens; `engine.render` enforces it.
@@ -123,7 +123,7 @@ class LlamaCpp:
             ModelError: a text is empty or too long, the file gives no embeddings, or the time is up.
         """
 
-        def steps(library: Library, _queued: float) -> Generator[None, None, npt.NDArray[np.float32]]:
+        def steps(library: ModelCache, _queued: float) -> Generator[None, None, npt.NDArray[np.float32]]:
             from cascade.engine.threads import default_threads
 
             if self._embedding is not None and self._embedding.closed:  # unloaded to make room
@@ -166,7 +166,7 @@ class LlamaCpp:
         if self._path is None:
             return
 
-        def release(library: Library, _queued: float) -> Generator[None, None, None]:
+        def release(library: ModelCache, _queued: float) -> Generator[None, None, None]:
             session, self._session = self._session, None
             while session is not None and session.users:
                 yield  # calls in flight end first
@@ -181,12 +181,12 @@ class LlamaCpp:
 
     async def _decode(
         self, path: Path, prompt: Prompt, on_text: OnText | None, started: list[float]
-    ) -> Answer:
+    ) -> EngineAnswer:
         form = self._form(path, prompt)
         message = render(self._config, prompt.text, self._labels)
         # Nothing more is handed over after a cancel.
         mail = Mail()
-        future: asyncio.Future[Answer]
+        future: asyncio.Future[EngineAnswer]
 
         context = contextvars.copy_context()  # LangGraph's stream writer is found in it
 
@@ -197,12 +197,12 @@ class LlamaCpp:
         emit = None if on_text is None else mail.to(show)
         submitted = time.monotonic()
 
-        def steps(library: Library, _queued: float) -> Generator[Ticket | None, None, Answer]:
-            from cascade.engine.session import Question
+        def steps(library: ModelCache, _queued: float) -> Generator[Ticket | None, None, EngineAnswer]:
+            from cascade.engine.session import EngineRequest
 
             session = self._load(library, path)
             yield None  # loading takes long: a chance to cancel
-            question = Question(
+            question = EngineRequest(
                 prompt.text,
                 message,
                 prompt.sample,
@@ -227,7 +227,7 @@ class LlamaCpp:
             self._native = isinstance(template, str) and "tools" in template
         return form_of(self._config, prompt, native=self._native)
 
-    def _load(self, library: Library, path: Path) -> Session:
+    def _load(self, library: ModelCache, path: Path) -> Session:
         if self._session is not None and self._session.weights.closed:  # unloaded to make room
             library.release(self._session.weights)
             self._session = None

@@ -13,7 +13,7 @@ from decoding import drain, with_weights
 from gguf_maker import make_adapter, make_gguf
 
 from cascade.config.schema import LlamaCppModel
-from cascade.engine.context import Shape
+from cascade.engine.context import ContextShape
 from cascade.engine.generate import prefill
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
@@ -25,7 +25,7 @@ PROMPT = np.array([72, 101, 257, 111, 32, 99], np.int32)
 
 
 def row(weights: Weights, adapter: Path | None = None) -> np.ndarray:
-    return drain(prefill(weights.context(Shape(64, 1, adapter=adapter)), PROMPT)).copy()
+    return drain(prefill(weights.context(ContextShape(64, 1, adapter=adapter)), PROMPT)).copy()
 
 
 def test_an_adapter_changes_its_own_context_only(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_model_is_no_adapter(tmp_path: Path) -> None:
 FUZZ = """
 import random, sys
 from pathlib import Path
-from cascade.engine.context import Shape
+from cascade.engine.context import ContextShape
 from cascade.engine.generate import prefill
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
@@ -192,7 +192,7 @@ for seed in range(300):
     path = Path(f"{sys.argv[2]}.{seed}")
     path.write_bytes(data)
     try:
-        for _ in prefill(weights.context(Shape(32, 1, adapter=path)), np.array([5, 6, 7], np.int32)):
+        for _ in prefill(weights.context(ContextShape(32, 1, adapter=path)), np.array([5, 6, 7], np.int32)):
             pass
     except ModelError:
         refused += 1

@@ -10,7 +10,7 @@ import pytest
 from decoding import with_weights
 from gguf_maker import make_gguf
 
-from cascade.engine.context import Context, Shape
+from cascade.engine.context import Context, ContextShape
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 
@@ -23,7 +23,7 @@ def test_a_row_depends_on_the_whole_prompt_and_not_on_its_batches(tmp_path: Path
     path = make_gguf(tmp_path / "m.gguf", n_ctx=1024)
 
     def rows(weights: Weights) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        context = weights.context(Shape(1024, 1))
+        context = weights.context(ContextShape(1024, 1))
         found = []
         for parts in ([tokens(40)], [tokens(40)[:7], tokens(40)[7:]], [tokens(40)[1:]]):
             context.clear()
@@ -62,7 +62,7 @@ def test_a_row_depends_on_the_whole_prompt_and_not_on_its_batches(tmp_path: Path
 def test_a_context_refuses(tmp_path: Path, call: Callable[[Context], object], message: str) -> None:
     path = make_gguf(tmp_path / "m.gguf", n_ctx=64)
     with pytest.raises(ModelError, match=message):
-        with_weights(path, lambda weights: call(weights.context(Shape(64, 1, 2))))
+        with_weights(path, lambda weights: call(weights.context(ContextShape(64, 1, 2))))
 
 
 @pytest.mark.parametrize("flash", [True, False])
@@ -72,7 +72,7 @@ def test_the_number_of_threads_changes_no_logit(tmp_path: Path, flash: bool) -> 
     def read(weights: Weights) -> list[np.ndarray]:
         found = []
         for pattern in ((1, 1, 1), (2, 2, 2), (2, 1, 2)):
-            context = weights.context(Shape(512, 2, slots=4, flash=flash))
+            context = weights.context(ContextShape(512, 2, slots=4, flash=flash))
             context.clear()
             rows = []
             for start, threads in zip((0, 150, 151), pattern, strict=True):
@@ -92,7 +92,7 @@ def test_more_outputs_than_the_context_has_room_for_are_refused(tmp_path: Path) 
     path = make_gguf(tmp_path / "m.gguf", n_ctx=64)
 
     def ask(weights: Weights) -> None:
-        context = weights.context(Shape(64, 1, 2))
+        context = weights.context(ContextShape(64, 1, 2))
         context.batch.limits = context.batch.limits._replace(
             rows=1
         )  # what a vocabulary of millions of tokens would leave
@@ -105,14 +105,14 @@ def test_more_outputs_than_the_context_has_room_for_are_refused(tmp_path: Path) 
 def test_too_many_branches_are_refused(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf", n_ctx=64)
     with pytest.raises(ModelError, match="300 branches; a context has at most 255"):
-        with_weights(path, lambda weights: weights.context(Shape(64, 1, 300)))
+        with_weights(path, lambda weights: weights.context(ContextShape(64, 1, 300)))
 
 
 def test_logits_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf", weights={"output.weight": 3e38})
 
     def read(weights: Weights) -> None:
-        context = weights.context(Shape(64, 1))
+        context = weights.context(ContextShape(64, 1))
         context.feed(tokens(3), 0, output=True)
         context.rows()
 
@@ -124,7 +124,7 @@ def test_a_non_causal_model_takes_its_whole_context_in_one_batch(tmp_path: Path)
     path = make_gguf(tmp_path / "m.gguf", n_ctx=1024, causal=False)
 
     def read(weights: Weights) -> int:
-        context = weights.context(Shape(1024, 1))
+        context = weights.context(ContextShape(1024, 1))
         context.feed(tokens(1000), 0, output=True)
         return len(context.rows()[0])
 

@@ -15,7 +15,7 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from cascade.config.schema import LlamaCppModel
 from cascade.engine.render import ChatTemplate, Renderer
-from cascade.engine.session import Question, Session
+from cascade.engine.session import EngineRequest, Session
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 from cascade.records import Message, Tool, ToolCall
@@ -193,9 +193,9 @@ def test_arguments_that_are_no_object_are_shown_as_they_are(chat: Path) -> None:
 def test_a_template_renders_as_llama_cpp_pythons_formatter_does(
     messages: Talk, tools: tuple[Tool, ...]
 ) -> None:
-    from cascade.engine.render import _Leaves
+    from cascade.engine.render import _TemplateInput
 
-    leaves = _Leaves(mark=False)
+    leaves = _TemplateInput(mark=False)
     shown: Any = leaves.messages(messages)
     offered: Any = [leaves.tool(tool) for tool in tools]
     theirs = Jinja2ChatFormatter(TOOLS, eos_token="</s>", bos_token="<s>")
@@ -230,10 +230,10 @@ def test_a_sessions_system_message_comes_first_unless_the_conversation_has_one(c
     def prompts(weights: Weights) -> list[int]:
         session = Session(weights, config, None)
         questions = [
-            Question("x", "Sure?"),
-            Question("x", "x", messages=TALK[5:]),
-            Question("x", "x", messages=TALK[:2]),
-            Question("x", "x", messages=TALK[:2], tools=(WEATHER,)),
+            EngineRequest("x", "Sure?"),
+            EngineRequest("x", "x", messages=TALK[5:]),
+            EngineRequest("x", "x", messages=TALK[:2]),
+            EngineRequest("x", "x", messages=TALK[:2], tools=(WEATHER,)),
         ]
         return [len(session._prompt(question)) for question in questions]
 

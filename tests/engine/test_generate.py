@@ -12,8 +12,8 @@ import pytest
 from decoding import drain, with_weights
 from gguf_maker import make_gguf
 
-from cascade.engine.context import Shape
-from cascade.engine.generate import Text, Wishes, generate, prefill
+from cascade.engine.context import ContextShape
+from cascade.engine.generate import GeneratedText, GenerateOptions, generate, prefill
 from cascade.engine.sampling import Sampling
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
@@ -27,9 +27,13 @@ def write(
     sampling: Sampling = GREEDY,
     emit: Callable[[str], None] | None = None,
     prompt: np.ndarray = PROMPT,
-) -> Text:
-    def run(weights: Weights) -> Text:
-        return drain(generate(weights, weights.scheduler(Shape(512, 1)), prompt, sampling, Wishes(emit)))
+) -> GeneratedText:
+    def run(weights: Weights) -> GeneratedText:
+        return drain(
+            generate(
+                weights, weights.scheduler(ContextShape(512, 1)), prompt, sampling, GenerateOptions(emit)
+            )
+        )
 
     return with_weights(path, run)
 
@@ -59,7 +63,7 @@ def test_token_statistics_are_those_of_the_model_before_the_sampler(tmp_path: Pa
     path = make_gguf(tmp_path / "m.gguf", seed=4)
 
     def first_row(weights: Weights) -> np.ndarray:
-        return drain(prefill(weights.context(Shape(512, 1)), PROMPT)).astype(np.float64)
+        return drain(prefill(weights.context(ContextShape(512, 1)), PROMPT)).astype(np.float64)
 
     row = with_weights(path, first_row)
     logprob = row - row.max() - np.log(np.exp(row - row.max()).sum())
@@ -81,8 +85,8 @@ def test_sampling_follows_the_distribution_at_its_temperature(tmp_path: Path) ->
     temperature, draws = 1.5, 1500
 
     def run(weights: Weights) -> tuple[np.ndarray, Counter[float]]:
-        row = drain(prefill(weights.context(Shape(512, 1)), PROMPT)).astype(np.float64)
-        scheduler = weights.scheduler(Shape(512, 1))
+        row = drain(prefill(weights.context(ContextShape(512, 1)), PROMPT)).astype(np.float64)
+        scheduler = weights.scheduler(ContextShape(512, 1))
         assert not any(weights.ends(int(token)) for token in np.argsort(-row)[:3])
         found: Counter[float] = Counter()
         for seed in range(draws):

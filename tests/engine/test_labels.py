@@ -10,7 +10,7 @@ import pytest
 from decoding import drain, with_weights
 from gguf_maker import make_gguf
 
-from cascade.engine.context import Shape
+from cascade.engine.context import ContextShape
 from cascade.engine.generate import prefill
 from cascade.engine.labels import LabelTree, label_tree
 from cascade.engine.weights import Weights
@@ -25,7 +25,7 @@ def log_softmax(row: np.ndarray) -> np.ndarray:
 
 
 def naive(weights: Weights, sequences: Sequence[Sequence[int]]) -> np.ndarray:
-    context = weights.context(Shape(512, 1))
+    context = weights.context(ContextShape(512, 1))
     scores = []
     for sequence in sequences:
         total = 0.0
@@ -38,7 +38,7 @@ def naive(weights: Weights, sequences: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def exact(weights: Weights, tree: LabelTree) -> dict[str, float]:
-    shape = Shape(512 + len(tree.inner), 1, tree.branches) if tree.inner else Shape(512, 1)
+    shape = ContextShape(512 + len(tree.inner), 1, tree.branches) if tree.inner else ContextShape(512, 1)
     context = weights.context(shape)
     row = drain(prefill(context, PROMPT))
     return drain(tree.score(context, len(PROMPT), row))
@@ -92,7 +92,7 @@ def test_labels_of_one_token_are_the_softmax_restricted_to_them(tmp_path: Path) 
     chosen = [65, 66, 67, 90]
 
     def both(weights: Weights) -> tuple[dict[str, float], np.ndarray]:
-        row = drain(prefill(weights.context(Shape(512, 1)), PROMPT)).astype(np.float64)
+        row = drain(prefill(weights.context(ContextShape(512, 1)), PROMPT)).astype(np.float64)
         expected = np.exp(row[chosen] - row[chosen].max())
         return exact(weights, LabelTree(["a", "b", "c", "z"], [[t] for t in chosen])), expected
 

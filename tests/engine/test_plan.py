@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.engine.scheduler import Room, plan_decode
-from cascade.engine.sequence import DecodeSequence, Part
+from cascade.engine.scheduler import DecodeCapacity, plan_decode
+from cascade.engine.sequence import DecodePart, DecodeSequence
 from cascade.engine.worker import Ticket
 from cascade.errors import CascadeError
 
@@ -38,7 +38,7 @@ def sequence(
     return made
 
 
-def play(sequences: list[DecodeSequence], room: Room, *, causal: bool = True) -> list[Part]:
+def play(sequences: list[DecodeSequence], room: DecodeCapacity, *, causal: bool = True) -> list[DecodePart]:
     """Make the next plan and carry it out, as the scheduler does."""
     plan = plan_decode(sequences, room, causal=causal)
     for one in sequences:
@@ -48,13 +48,13 @@ def play(sequences: list[DecodeSequence], room: Room, *, causal: bool = True) ->
     return plan
 
 
-def sizes(sequences: list[DecodeSequence], room: Room) -> list[int]:
+def sizes(sequences: list[DecodeSequence], room: DecodeCapacity) -> list[int]:
     """Return the tokens that each of `sequences` has in the next plan."""
     plan = {part.sequence: part.tokens for part in plan_decode(sequences, room, causal=True)}
     return [plan.get(one, 0) for one in sequences]
 
 
-ROOM = Room(chunk=256, tokens=512, rows=512)
+ROOM = DecodeCapacity(chunk=256, tokens=512, rows=512)
 
 
 def test_short_prompts_share_a_decode_and_a_long_one_waits() -> None:
@@ -90,21 +90,21 @@ def test_endless_short_prompts_do_not_starve_a_long_one() -> None:
 
 def test_a_prompt_whose_rows_are_watched_gets_no_more_tokens_than_rows() -> None:
     watched = sequence(400, watched=True)
-    (part,) = plan_decode([watched], Room(chunk=256, tokens=512, rows=100), causal=True)
+    (part,) = plan_decode([watched], DecodeCapacity(chunk=256, tokens=512, rows=100), causal=True)
     assert (part.tokens, part.outputs) == (100, 100)
 
 
 def test_where_writers_fill_a_decode_prompts_wait() -> None:
     writers = [sequence(2, 3) for _ in range(8)]
-    plan = plan_decode([*writers, sequence(10)], Room(chunk=256, tokens=8, rows=8), causal=True)
+    plan = plan_decode([*writers, sequence(10)], DecodeCapacity(chunk=256, tokens=8, rows=8), causal=True)
     assert [part.tokens for part in plan] == [1] * 8
 
 
 def test_a_model_that_is_not_causal_reads_whole_prompts() -> None:
     long, short, other = sequence(300, placed=0.5), sequence(100), sequence(200)
-    plan = plan_decode([short, long, other], Room(chunk=256, tokens=512, rows=16), causal=False)
+    plan = plan_decode([short, long, other], DecodeCapacity(chunk=256, tokens=512, rows=16), causal=False)
     assert [part.tokens for part in plan] == [300]
-    plan = plan_decode([short, other], Room(chunk=256, tokens=512, rows=16), causal=False)
+    plan = plan_decode([short, other], DecodeCapacity(chunk=256, tokens=512, rows=16), causal=False)
     assert [part.tokens for part in plan] == [100]
 
 
@@ -123,9 +123,9 @@ coming = st.lists(
 
 @given(
     coming=coming,
-    room=st.builds(Room, st.integers(1, 300), st.integers(12, 512), st.integers(12, 512)),
+    room=st.builds(DecodeCapacity, st.integers(1, 300), st.integers(12, 512), st.integers(12, 512)),
 )
-def test_every_decode_has_room_and_every_prompt_is_read(coming: list[Coming], room: Room) -> None:
+def test_every_decode_has_room_and_every_prompt_is_read(coming: list[Coming], room: DecodeCapacity) -> None:
     sequences: list[DecodeSequence] = []
     waiting = sorted(coming)
     bound = sum(one.tokens for one in coming) + 31  # a token a decode, at worst

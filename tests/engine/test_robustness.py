@@ -16,8 +16,8 @@ import pytest
 from decoding import with_weights
 from gguf_maker import make_gguf
 
-from cascade.engine.context import MAX_BRANCHES, Shape, most_branches
-from cascade.engine.weights import Library, Weights
+from cascade.engine.context import MAX_BRANCHES, ContextShape, max_branches
+from cascade.engine.weights import ModelCache, Weights
 from cascade.errors import ModelError
 
 
@@ -38,18 +38,20 @@ def test_a_copy_of_a_sequence_is_always_whole(tmp_path: Path) -> None:
     # A context whose sequences have cells of their own aborts on a partial copy: it has no branches at all.
     path = make_gguf(tmp_path / "m.gguf", n_ctx=64)
     with pytest.raises(ModelError, match="1 branches; this context has 0"):
-        with_weights(path, lambda weights: weights.context(Shape(64, 1)).fork(1))
+        with_weights(path, lambda weights: weights.context(ContextShape(64, 1)).fork(1))
 
 
 @pytest.mark.parametrize("branches", [256, 300, -1])
 def test_sequence_ids_that_llama_cpp_aborts_on_cannot_arise(tmp_path: Path, branches: int) -> None:
     path = make_gguf(tmp_path / "m.gguf", n_ctx=64)
     with pytest.raises(ModelError, match=f"{branches} branches; a context has at most 255"):
-        with_weights(path, lambda weights: weights.context(Shape(512, 1, branches)))
+        with_weights(path, lambda weights: weights.context(ContextShape(512, 1, branches)))
 
 
-@pytest.mark.parametrize("shape", [Shape(64, 1, 64), Shape(64, 1, 255), Shape(8, 1, slots=16)])
-def test_a_context_never_has_more_sequences_than_logits_rows(tmp_path: Path, shape: Shape) -> None:
+@pytest.mark.parametrize(
+    "shape", [ContextShape(64, 1, 64), ContextShape(64, 1, 255), ContextShape(8, 1, slots=16)]
+)
+def test_a_context_never_has_more_sequences_than_logits_rows(tmp_path: Path, shape: ContextShape) -> None:
     path = make_gguf(tmp_path / "m.gguf", n_ctx=64)
     with pytest.raises(ModelError, match=r"\d+ sequences, \d+ logits rows; raise n_ctx"):
         with_weights(path, lambda weights: weights.context(shape))
@@ -58,7 +60,7 @@ def test_a_context_never_has_more_sequences_than_logits_rows(tmp_path: Path, sha
 @pytest.mark.parametrize("n_ctx", [2, 63, 64, 255, 256, 4096])
 @pytest.mark.parametrize("n_vocab", [300, 152_000, 40_000_000])
 def test_a_tree_asks_for_no_more_branches_than_a_context_has(n_ctx: int, n_vocab: int) -> None:
-    branches = most_branches(n_ctx, n_vocab)
+    branches = max_branches(n_ctx, n_vocab)
     assert 1 <= branches <= MAX_BRANCHES
     assert branches == 1 or (branches < n_ctx and branches < 2**25 // n_vocab)
 
@@ -78,9 +80,9 @@ def test_weights_are_freed_after_their_contexts_whatever_is_open(tmp_path: Path)
 
     def use(_: Weights) -> int:
         for _round in range(20):
-            library = Library()
+            library = ModelCache()
             weights = library.acquire(path)
-            for shape in (Shape(64, 1), Shape(32, 1), Shape(64, 1, 2)):
+            for shape in (ContextShape(64, 1), ContextShape(32, 1), ContextShape(64, 1, 2)):
                 weights.context(shape).feed(np.arange(5, 9, dtype=np.int32), 0, output=True)
             library.close()
         return len(library)
@@ -130,7 +132,7 @@ def test_flipped_bits_in_the_weights_are_an_answer_or_an_error_and_never_nan(tmp
         path.write_bytes(data)
 
         def ask(weights: Weights) -> bool:
-            context = weights.context(Shape(64, 1))
+            context = weights.context(ContextShape(64, 1))
             context.feed(np.arange(5, 15, dtype=np.int32), 0, output=True)
             return bool(np.isfinite(context.rows()).all())
 

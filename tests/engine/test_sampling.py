@@ -17,8 +17,8 @@ from gguf_maker import make_gguf
 
 from cascade.config.json_grammar import schema_grammar
 from cascade.engine.binding import api
-from cascade.engine.context import Context, Shape
-from cascade.engine.generate import Text, Wishes, generate, prefill
+from cascade.engine.context import Context, ContextShape
+from cascade.engine.generate import GeneratedText, GenerateOptions, generate, prefill
 from cascade.engine.grammar import CANDIDATE, Grammar, token_array
 from cascade.engine.sampling import Sampler, Sampling
 from cascade.engine.weights import Weights
@@ -33,8 +33,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_gguf(tmp_path_factory.mktemp("gguf") / "m.gguf", seed=3, n_ctx=1024)
 
 
-def write(weights: Weights, sampling: Sampling, emit: Callable[[str], None] | None = None) -> Text:
-    return drain(generate(weights, weights.scheduler(Shape(1024, 1)), PROMPT, sampling, Wishes(emit)))
+def write(weights: Weights, sampling: Sampling, emit: Callable[[str], None] | None = None) -> GeneratedText:
+    return drain(
+        generate(weights, weights.scheduler(ContextShape(1024, 1)), PROMPT, sampling, GenerateOptions(emit))
+    )
 
 
 def plain_chain(weights: Weights, context: Context, sampling: Sampling, steps: int) -> list[int]:
@@ -76,7 +78,7 @@ def test_greedy_choice_under_a_grammar_equals_the_plain_chain(tmp_path: Path, se
     sampling = Sampling(40, grammar=LIST)
 
     def both(weights: Weights) -> tuple[list[int], list[int]]:
-        context = weights.context(Shape(512, 1))
+        context = weights.context(ContextShape(512, 1))
         return tuple(make(weights, context, sampling, 40) for make in (own_choice, plain_chain))  # type: ignore[return-value]
 
     ours, theirs = with_weights(path, both)
@@ -88,7 +90,7 @@ def test_drawing_under_a_grammar_follows_the_grammars_own_distribution(model: Pa
     grammar, temperature, draws = "root ::= [a-m] [n-z]", 2.0, 2000
 
     def run(weights: Weights) -> tuple[np.ndarray, Counter[int]]:
-        context = weights.context(Shape(512, 1))
+        context = weights.context(ContextShape(512, 1))
         row = drain(prefill(context, PROMPT)).copy()
         found: Counter[int] = Counter()
         for seed in range(draws):
@@ -112,7 +114,7 @@ def test_drawing_under_a_grammar_follows_the_grammars_own_distribution(model: Pa
 )
 def test_top_p_and_min_p_leave_the_improbable_out(model: Path, settings: Any, kept: Any) -> None:
     def run(weights: Weights) -> tuple[np.ndarray, set[int]]:
-        context = weights.context(Shape(512, 1))
+        context = weights.context(ContextShape(512, 1))
         row = drain(prefill(context, PROMPT)).copy()
         found = set()
         for seed in range(400):
@@ -188,7 +190,7 @@ def test_every_text_of_a_schemas_grammar_satisfies_the_schema(model: Path, schem
     grammar = schema_grammar(schema)
     validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
 
-    def run(weights: Weights) -> list[Text]:
+    def run(weights: Weights) -> list[GeneratedText]:
         return [
             write(weights, Sampling(600, temperature, seed=seed, grammar=grammar))
             for temperature in (0.0, 0.7, 3.0)

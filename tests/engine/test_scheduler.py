@@ -14,10 +14,10 @@ from gguf_maker import make_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.engine.context import Context, Shape
+from cascade.engine.context import Context, ContextShape
 from cascade.engine.prefix import PrefixCache
 from cascade.engine.scheduler import CHUNK, Scheduler
-from cascade.engine.sequence import DecodeSequence, Part
+from cascade.engine.sequence import DecodePart, DecodeSequence
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 
@@ -53,7 +53,7 @@ def log_softmax(row: np.ndarray) -> np.ndarray:
 
 def assert_rows_of_its_own_tokens(weights: Weights, draft: Draft) -> None:
     """Each row is what the model says after exactly the tokens before it, evaluated alone in one go."""
-    context = weights.context(Shape(LIMIT, 1))
+    context = weights.context(ContextShape(LIMIT, 1))
     everything = np.concatenate([draft.sequence.prompt, np.array(draft.tokens, np.int32)]).astype(np.int32)
     for index, row in enumerate(draft.rows):
         context.clear()
@@ -118,16 +118,16 @@ def play(scheduler: Scheduler, events: list[Event]) -> list[Draft]:
 @pytest.mark.parametrize(
     ("shape", "most"),
     [
-        (Shape(LIMIT, 1, slots=4), 4),
-        (Shape(LIMIT, 1, slots=3, flash=True), 3),
-        (Shape(LIMIT, 1, slots=1, flash=True), 5),
-        (Shape(1024, 1, slots=4, packed=True, flash=True), 4),
+        (ContextShape(LIMIT, 1, slots=4), 4),
+        (ContextShape(LIMIT, 1, slots=3, flash=True), 3),
+        (ContextShape(LIMIT, 1, slots=1, flash=True), 5),
+        (ContextShape(1024, 1, slots=4, packed=True, flash=True), 4),
     ],
 )
 @settings(max_examples=15)
 @given(events=events)
 def test_every_row_follows_its_own_tokens_whoever_joins_and_leaves(
-    path: Path, shape: Shape, most: int, events: list[Event]
+    path: Path, shape: ContextShape, most: int, events: list[Event]
 ) -> None:
     def run(weights: Weights) -> None:
         prefixes = None if shape.packed else PrefixCache(max_bytes=600_000)
@@ -142,7 +142,7 @@ def test_every_row_follows_its_own_tokens_whoever_joins_and_leaves(
 
 def test_a_long_prompt_delays_a_short_one_by_one_chunk(path: Path) -> None:
     def run(weights: Weights) -> tuple[int, int]:
-        scheduler = Scheduler(weights.context(Shape(2 * LIMIT, 1, slots=4)), causal=True)
+        scheduler = Scheduler(weights.context(ContextShape(2 * LIMIT, 1, slots=4)), causal=True)
         long, short = Draft(scheduler, list(range(40, 120)) * 10, 1), Draft(scheduler, [50, 51, 52], 2)
         writing = Draft(scheduler, [60], 50)
         scheduler.add(writing.sequence)
@@ -170,7 +170,7 @@ def test_short_prompts_share_one_decode(path: Path) -> None:
     def run(weights: Weights) -> list[int]:
         found = []
         for causal in (True, False):
-            shape = Shape(1024, 1, slots=16, packed=True, flash=True)
+            shape = ContextShape(1024, 1, slots=16, packed=True, flash=True)
             scheduler = Scheduler(weights.context(shape), causal=causal)
             drafts = [Draft(scheduler, [40 + i] * (5 + i), 1) for i in range(10)]
             for draft in drafts:
@@ -191,7 +191,7 @@ def test_prompts_read_whole_are_kept_apart(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf", causal=False, n_ctx=LIMIT)
 
     def run(weights: Weights) -> None:
-        shape = Shape(LIMIT, 1, slots=16, packed=True, flash=True)
+        shape = ContextShape(LIMIT, 1, slots=16, packed=True, flash=True)
         scheduler = Scheduler(weights.context(shape), causal=False)
         random = np.random.default_rng(0)
         drafts = [
@@ -213,7 +213,9 @@ def test_a_prefix_is_evaluated_once_and_survives_other_prompts(path: Path) -> No
 
     def run(weights: Weights) -> list[int]:
         prefixes = PrefixCache()
-        scheduler = Scheduler(weights.context(Shape(LIMIT, 1, slots=2)), causal=True, prefixes=prefixes)
+        scheduler = Scheduler(
+            weights.context(ContextShape(LIMIT, 1, slots=2)), causal=True, prefixes=prefixes
+        )
         reused = []
         for own in ([50, 51], [60, 61], None, None, [70, 71]):
             prompt = [*shared, *own] if own else [80] * 100
@@ -233,7 +235,9 @@ def test_prompts_that_begin_alike_and_come_together_wait_for_the_first(path: Pat
     shared = np.random.default_rng(2).integers(33, 120, 300).tolist()
 
     def run(weights: Weights) -> tuple[int, list[int]]:
-        scheduler = Scheduler(weights.context(Shape(LIMIT, 1, slots=4)), causal=True, prefixes=PrefixCache())
+        scheduler = Scheduler(
+            weights.context(ContextShape(LIMIT, 1, slots=4)), causal=True, prefixes=PrefixCache()
+        )
         drafts = [Draft(scheduler, [*shared, 40 + i, 50], 2) for i in range(6)]
         for draft in drafts:
             scheduler.add(draft.sequence)
@@ -250,7 +254,7 @@ def test_prompts_that_begin_alike_and_come_together_wait_for_the_first(path: Pat
 
 def test_the_saved_prefixes_stay_under_their_bound(path: Path) -> None:
     def run(weights: Weights) -> None:
-        context = weights.context(Shape(LIMIT, 1, slots=2))
+        context = weights.context(ContextShape(LIMIT, 1, slots=2))
         one = len(saved_state(context, 50))
         prefixes = PrefixCache(max_bytes=3 * one + one // 2)
         scheduler = Scheduler(context, causal=True, prefixes=prefixes)
@@ -275,7 +279,7 @@ def saved_state(context: Context, tokens: int) -> np.ndarray:
 
 def test_only_the_sequence_that_llama_cpp_refuses_fails(path: Path) -> None:
     def run(weights: Weights) -> list[Draft]:
-        scheduler = Scheduler(weights.context(Shape(LIMIT, 1, slots=4)), causal=True)
+        scheduler = Scheduler(weights.context(ContextShape(LIMIT, 1, slots=4)), causal=True)
         drafts = [Draft(scheduler, prompt, 3) for prompt in ([40, 41], [42, 10**6], [43])]
         for draft in drafts:
             scheduler.add(draft.sequence)
@@ -297,7 +301,7 @@ def test_a_cancel_ends_a_long_prefill_in_the_middle_of_a_decode(tmp_path: Path) 
     path = make_gguf(tmp_path / "m.gguf", layers=24, width=256, n_ctx=2048)
 
     def run(weights: Weights) -> tuple[int, int]:
-        shape = Shape(2048, 1, slots=2)
+        shape = ContextShape(2048, 1, slots=2)
         scheduler = Scheduler(weights.context(shape), causal=True)
         scheduler._room = scheduler._room._replace(chunk=512)
         doomed, other = Draft(scheduler, [40] * 500, 1), Draft(scheduler, [50, 51], 3)
@@ -325,12 +329,12 @@ def test_a_cancel_ends_a_long_prefill_in_the_middle_of_a_decode(tmp_path: Path) 
 
 def test_a_cancelled_short_sequence_does_not_end_the_decode_of_others(path: Path) -> None:
     def run(weights: Weights) -> None:
-        scheduler = Scheduler(weights.context(Shape(LIMIT, 1, slots=2)), causal=True)
+        scheduler = Scheduler(weights.context(ContextShape(LIMIT, 1, slots=2)), causal=True)
         drafts = [Draft(scheduler, [40] * 2, 1), Draft(scheduler, [50] * 90, 1)]
         for draft in drafts:
             scheduler.add(draft.sequence)
         scheduler._place()
-        scheduler._flight = [Part(drafts[0].sequence, 2, 1), Part(drafts[1].sequence, 90, 1)]
+        scheduler._flight = [DecodePart(drafts[0].sequence, 2, 1), DecodePart(drafts[1].sequence, 90, 1)]
         flagged = []
         scheduler.context.flag.set = lambda: flagged.append(1)  # type: ignore[method-assign]
         drafts[0].sequence.abandon()

@@ -14,26 +14,26 @@ from hypothesis import strategies as st
 from test_labels import PROMPT, random_labels
 
 from cascade.engine import search
-from cascade.engine.context import Context, Shape
+from cascade.engine.context import Context, ContextShape
 from cascade.engine.generate import prefill
 from cascade.engine.labels import LabelTree
-from cascade.engine.search import Best, find_best
+from cascade.engine.search import BestLabel, find_best_label
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 
 
-def both(weights: Weights, tree: LabelTree, branches: int | None = None) -> tuple[Best, np.ndarray]:
+def both(weights: Weights, tree: LabelTree, branches: int | None = None) -> tuple[BestLabel, np.ndarray]:
     """The pruned search and the exhaustive one, in the same context one after the other."""
     own = tree.branches if branches is None else branches
-    context = weights.context(Shape(512 + len(tree.inner), 1, own))
+    context = weights.context(ContextShape(512 + len(tree.inner), 1, own))
     row = drain(prefill(context, PROMPT))
-    best = drain(find_best(tree, context, len(PROMPT), row))
+    best = drain(find_best_label(tree, context, len(PROMPT), row))
     row = drain(prefill(context, PROMPT))
-    full = weights.context(Shape(512 + len(tree.inner), 1, tree.branches))
+    full = weights.context(ContextShape(512 + len(tree.inner), 1, tree.branches))
     return best, drain(tree.logprobs(full, len(PROMPT), drain(prefill(full, PROMPT))))
 
 
-def check(tree: LabelTree, best: Best, logprob: np.ndarray) -> None:
+def check(tree: LabelTree, best: BestLabel, logprob: np.ndarray) -> None:
     assert best.logprob == pytest.approx(logprob.max(), abs=1e-4)
     assert logprob[tree.labels.index(best.label)] == pytest.approx(logprob.max(), abs=1e-4)
     share = 1 / np.exp(logprob - logprob.max()).sum()
@@ -83,9 +83,9 @@ def test_a_sure_model_needs_a_few_tokens_only(tmp_path: Path) -> None:
 def test_labels_of_one_token_are_decoded_no_further(models: list[Path]) -> None:
     tree = LabelTree(list("abc"), [[65], [66], [67]])
 
-    def run(weights: Weights) -> Best:
-        context = weights.context(Shape(512, 1))
-        return drain(find_best(tree, context, len(PROMPT), drain(prefill(context, PROMPT))))
+    def run(weights: Weights) -> BestLabel:
+        context = weights.context(ContextShape(512, 1))
+        return drain(find_best_label(tree, context, len(PROMPT), drain(prefill(context, PROMPT))))
 
     best = with_weights(models[0], run)
     assert best.evaluated == 0
@@ -113,7 +113,7 @@ def test_branches_outside_the_context_are_refused(tmp_path: Path, call: object) 
     path = make_gguf(tmp_path / "m.gguf", n_ctx=64)
 
     def run(weights: Weights) -> None:
-        context: Context = weights.context(Shape(64, 1, 2))
+        context: Context = weights.context(ContextShape(64, 1, 2))
         call(context)  # type: ignore[operator]
 
     with pytest.raises(ModelError, match=r"outside 1 … 2"):

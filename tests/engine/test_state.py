@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade.engine.memory import lasting
+from cascade.engine.memory import allocate_state
 
 
 def resident() -> int:
@@ -20,7 +20,7 @@ def resident() -> int:
 
 @pytest.mark.parametrize("size", [0, 1, 2**16 - 1, 2**16, 10**6 + 7])
 def test_memory_of_any_size_can_be_written(size: int) -> None:
-    state = lasting(size)
+    state = allocate_state(size)
     state[:] = 7
     assert state.shape == (size,)
     assert int(state.sum()) == 7 * size
@@ -30,7 +30,7 @@ def test_memory_of_any_size_can_be_written(size: int) -> None:
 def test_freed_states_go_back_to_the_system() -> None:
     size, kept = 2**22, deque[np.ndarray]()
     for _ in range(16):
-        kept.append(lasting(size))
+        kept.append(allocate_state(size))
         kept[-1][:] = 1
     full = resident()
     kept.clear()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.engine.stats import RowStats, Running, TokenStats, best_tokens
+from cascade.engine.stats import RowStats, RunningStats, TokenStats, best_tokens
 from cascade.errors import ModelError
 
 
@@ -39,7 +39,7 @@ def test_the_most_probable_tokens_are_those_of_a_full_sort(size: int, count: int
 
 @given(st.lists(st.floats(-30, 0), min_size=1, max_size=60))
 def test_running_quantiles_are_exact(logprobs: list[float]) -> None:
-    running = Running()
+    running = RunningStats()
     for value in logprobs:
         running.add(TokenStats(value, 1.0, 2.0))
     ordered = sorted(logprobs)

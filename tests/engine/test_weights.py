@@ -11,7 +11,7 @@ import pytest
 from decoding import with_weights
 from gguf_maker import CHATML, make_gguf
 
-from cascade.engine.weights import Library, Weights
+from cascade.engine.weights import ModelCache, Weights
 from cascade.errors import ModelError
 
 
@@ -120,7 +120,7 @@ def test_a_library_loads_a_file_once_and_frees_it_with_its_last_user(tmp_path: P
     path = make_gguf(tmp_path / "m.gguf")
 
     def use(_: Weights) -> list[int]:
-        library = Library()
+        library = ModelCache()
         first, second = library.acquire(path), library.acquire(path)
         sizes = [len(library), int(first is second)]
         library.release(first)
@@ -134,7 +134,7 @@ def test_a_library_loads_a_file_once_and_frees_it_with_its_last_user(tmp_path: P
 FUZZ = """
 import random, sys
 from pathlib import Path
-from cascade.engine.session import Question
+from cascade.engine.session import EngineRequest
 from cascade.engine.session import Session
 from cascade.engine.weights import Weights
 from cascade.config.schema import LlamaCppModel
@@ -155,7 +155,7 @@ for seed in range(150):
         weights = Weights(path)
         config = LlamaCppModel(kind="llamacpp", path=str(path), max_tokens=4)
         session = Session(weights, config, ["hello", "card os"])
-        for _ in session.answer(Question("hello", "hello")):
+        for _ in session.answer(EngineRequest("hello", "hello")):
             pass
         weights.close()
     except ModelError:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cascade.engine.threads import cores, default_threads
+from cascade.engine.threads import available_cores, default_threads
 from cascade.engine.worker import MAX_WAITING, Steps, worker
 from cascade.errors import ModelError
 
@@ -157,4 +157,4 @@ def test_a_process_exits_cleanly_with_jobs_in_flight() -> None:
 
 def test_small_models_use_one_thread_and_large_ones_leave_a_core_free() -> None:
     assert default_threads(5_000_000) == 1
-    assert default_threads(2_000_000_000) == max(1, cores() - 1)
+    assert default_threads(2_000_000_000) == max(1, available_cores() - 1)

@@ -14,7 +14,7 @@ from scripting import REMOTE, checked, load, scripted, write
 
 from cascade import Cascade, ConfigError, Result, Step, TextPiece
 from cascade.config.load import load_graph
-from cascade.engine.stats import Running, TokenStats
+from cascade.engine.stats import RunningStats, TokenStats
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.scripted import Scripted
 from cascade.observe import Observer
@@ -76,7 +76,7 @@ async def test_a_llama_cpp_model_is_stopped_at_the_first_hopeless_token(
         result = await cascade.ainvoke("hello")
     rule = Hopeless(signal=signal, accept=0.8, max_tokens=20)
     written = 0
-    running = Running()
+    running = RunningStats()
     for written, token in enumerate(whole.trace[0].calls[0].tokens, 1):  # noqa: B007
         running.add(TokenStats(token.logprob, token.margin or 0.0, token.entropy or 0.0))
         if rule(running):

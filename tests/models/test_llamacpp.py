@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from cascade.confidence.labels import signals
 from cascade.config.schema import LlamaCppModel
-from cascade.engine.session import Answer, Question, Session
-from cascade.engine.stats import Running
+from cascade.engine.session import EngineAnswer, EngineRequest, Session
+from cascade.engine.stats import RunningStats
 from cascade.engine.weights import Weights
 from cascade.engine.worker import worker
 from cascade.errors import ConfigError, ModelError
@@ -214,7 +214,7 @@ async def test_a_bound_of_memory_unloads_what_was_used_least_recently(
 async def test_a_callback_ends_a_draft_early(writer: Path) -> None:
     seen: list[tuple[int, float]] = []
 
-    def unsure(running: Running) -> bool:
+    def unsure(running: RunningStats) -> bool:
         seen.append((running.count, running.mean()))
         return running.count >= 3 and running.quantile(0.5) < 0.0
 
@@ -312,13 +312,13 @@ def test_a_label_tree_that_was_left_half_way_leaves_nothing_behind(endless: Path
     })  # fmt: skip
     text = "hello card " * 120
 
-    def run(weights: Weights) -> tuple[Answer, list[Answer]]:
+    def run(weights: Weights) -> tuple[EngineAnswer, list[EngineAnswer]]:
         session = Session(weights, config, labels)
-        question = Question(text, text)
+        question = EngineRequest(text, text)
         first = drain(session.answer(question))
         after = []
         for steps in range(1, 6):
-            other = session.answer(Question("", text[:99] + "pin " * 200))
+            other = session.answer(EngineRequest("", text[:99] + "pin " * 200))
             left = sum(1 for _ in zip(range(steps), other, strict=False))
             other.close()
             if left < steps:  # it was answered before it could be left
