@@ -5,7 +5,6 @@ from __future__ import annotations
 from sqlalchemy import Connection, Engine, delete, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from cascade.trace.blocks import seal
 from cascade.trace.ledger import Draft, append, body_of_run, kind_of, lock
 from cascade.trace.rows import Rows, insertion
 from cascade.trace.tables import calls, runs, steps
@@ -46,8 +45,6 @@ def insert_runs(connection: Connection, group: list[Rows], key: bytes | None) ->
     for name, items in tables:
         if items:
             connection.execute(_INSERTIONS[name], items)
-    if numbers:
-        seal(connection, numbers[-1])
 
 
 def is_stored(engine: Engine, run: str) -> bool:

@@ -13,12 +13,10 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from cascade.errors import TraceError
 from cascade.extras import install_command
 from cascade.trace.fulltext import create_index
-from cascade.trace.older import outdated, shadow_old_tables
 from cascade.trace.tables import SCHEMA_VERSION, metadata, schema_info
 
 BUSY_SECONDS = 10.0  # how long a connection waits for another process that is writing
@@ -122,9 +120,8 @@ def open_engine(url: URL, *, create: bool) -> Engine | None:
     return engine if ready else None
 
 
-def _engine(url: URL, **options: Any) -> Engine:
-    # The texts of a run have no place in error messages.
-    return create_engine(url, hide_parameters=True, **options)
+def _engine(url: URL) -> Engine:
+    return create_engine(url, hide_parameters=True)  # errors must not show the texts of a run
 
 
 def _check_folder(path: Path) -> None:
@@ -147,14 +144,11 @@ def _sqlite(url: URL, path: Path, *, create: bool) -> Engine:
         if not writable and not path.with_name(path.name + "-wal").exists():
             query["immutable"] = "1"  # WAL needs a writable folder; nobody can be writing here
         url = url.set(database=f"file:{quote(str(path.absolute()))}")
-    # Who only reads sees the tables of an older cascade through views; the next connection, if that has
-    # been upgraded meanwhile, without.
-    engine = _engine(url.set(query=query), poolclass=NullPool if not create and outdated(path) else None)
+    engine = _engine(url.set(query=query))
 
     @event.listens_for(engine, "connect")
     def pragmas(connection: sqlite3.Connection, _: object) -> None:
         if not create:
-            shadow_old_tables(connection)
             connection.execute("PRAGMA query_only = ON")
             return
         connection.execute("PRAGMA journal_mode = WAL")
@@ -174,15 +168,15 @@ def _ready_to_write(connection: Connection, url: URL) -> bool:
         create_index(connection)
         connection.execute(insert(schema_info).values(version=SCHEMA_VERSION))
     elif version < SCHEMA_VERSION:
-        from cascade.trace.migrate import upgrade
+        from cascade.trace.migrations import upgrade
 
-        upgrade(connection, version, place(url))
+        upgrade(connection, version)
     return True
 
 
 def _ready_to_read(connection: Connection, url: URL) -> bool:
     version = _version(connection, url)
-    if version is not None and version < SCHEMA_VERSION and connection.dialect.name != "sqlite":
+    if version is not None and version < SCHEMA_VERSION:
         raise TraceError(
             f"trace database {place(url)} has schema version {version}; this cascade reads {SCHEMA_VERSION}; "
             "`cascade trace upgrade` brings it up to date"

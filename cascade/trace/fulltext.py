@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-LEAST = 3  # letters that the index needs
+MIN_LETTERS = 3  # that the index can look up
 _CHUNK = 500  # runs that are looked up at first
 _GROUPS = 20  # groups of letters that are looked up; the text itself decides
 _SQLITE = (
@@ -65,7 +65,7 @@ def has_index(connection: Connection) -> bool:
     return connection.exec_driver_sql(query).first() is not None
 
 
-def candidates(connection: Connection, piece: str, below: int | None) -> Iterator[list[int]]:
+def candidates(connection: Connection, piece: str, below: int) -> Iterator[list[int]]:
     """Yield the numbers of the runs in which `piece` may be, the newest first, some hundreds at a time.
 
     Groups of three letters that make it up are in them, though perhaps not in this order: look at the text.
@@ -76,14 +76,14 @@ def candidates(connection: Connection, piece: str, below: int | None) -> Iterato
         below: only numbers below this one.
     """
     # Every third group has all its letters; the ones between cost more to look up than they rule out.
-    starts = (*range(0, len(piece) - LEAST, LEAST), len(piece) - LEAST)
-    groups = dict.fromkeys(piece[start : start + LEAST] for start in starts)
+    starts = (*range(0, len(piece) - MIN_LETTERS, MIN_LETTERS), len(piece) - MIN_LETTERS)
+    groups = dict.fromkeys(piece[start : start + MIN_LETTERS] for start in starts)
     match = " AND ".join('"' + group.replace('"', '""') + '"' for group in list(groups)[:_GROUPS])
     query = text(
         "SELECT rowid FROM runs_fts WHERE runs_fts MATCH :match AND rowid < :below "
         "ORDER BY rowid DESC LIMIT :most"
     )
-    last = 2**63 - 1 if below is None else below
+    last = below
     most = _CHUNK
     while True:
         found = list(connection.execute(query, {"match": match, "below": last, "most": most}).scalars())

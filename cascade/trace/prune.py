@@ -6,7 +6,6 @@ from sqlalchemy import ColumnElement, Connection, Engine, delete, func, select, 
 from sqlalchemy.exc import SQLAlchemyError
 
 from cascade.records import Record
-from cascade.trace import blocks
 from cascade.trace.database import failure, open_engine, parse_url, sqlite_path
 from cascade.trace.filters import RunFilter, conditions
 from cascade.trace.ledger import Draft, append, body_of_prune, lock, read_key
@@ -57,10 +56,9 @@ def prune(
     try:
         if dry_run:
             return _count(engine, where)
-        total, touched = Pruned(), set[int]()
-        while (batch := _batch(engine, where, note, key, touched)).runs:
+        total = Pruned()
+        while (batch := _batch(engine, where, note, key)).runs:
             total = Pruned(runs=total.runs + batch.runs, grades=total.grades + batch.grades)
-        _sum_up(engine, touched)
     except SQLAlchemyError as error:
         raise failure(error, parsed) from error
     finally:
@@ -82,8 +80,8 @@ def _old(where: RunFilter) -> list[ColumnElement[bool]]:
     return [*conditions(where), runs.c.started != ""]  # nobody knows how old a run without a time is
 
 
-def _batch(engine: Engine, where: RunFilter, note: str, key: bytes | None, touched: set[int]) -> Pruned:
-    """Remove some of the runs and say so in the ledger, in one transaction; add their blocks to `touched`."""
+def _batch(engine: Engine, where: RunFilter, note: str, key: bytes | None) -> Pruned:
+    """Remove some of the runs and say so in the ledger, in one transaction."""
     with engine.begin() as connection:
         lock(connection)
         query = select(runs.c.seq, runs.c.run).where(*_old(where)).order_by(runs.c.seq).limit(_BATCH)
@@ -91,7 +89,6 @@ def _batch(engine: Engine, where: RunFilter, note: str, key: bytes | None, touch
         if not found:
             return Pruned()
         names = [row.run for row in found]
-        touched |= {row.seq // blocks.SIZE for row in found}
         graded = connection.execute(select(grades.c.seq).where(grades.c.run.in_(names))).scalars().all()
         entries = sorted([row.seq for row in found] + list(graded))
         (number,) = append(connection, [Draft("prune", None, body_of_prune(entries), note)], key)
@@ -101,15 +98,6 @@ def _batch(engine: Engine, where: RunFilter, note: str, key: bytes | None, touch
         for table in (grades, calls, steps, runs):
             connection.execute(delete(table).where(table.c.run.in_(names)))
         return Pruned(runs=len(found), grades=len(graded))
-
-
-def _sum_up(engine: Engine, touched: set[int]) -> None:
-    """Sum up blocks anew: until that is done they name runs that are gone, which only takes longer."""
-    for block in sorted(touched):
-        with engine.begin() as connection:
-            lock(connection)
-            if (block + 1) * blocks.SIZE <= blocks.sealed(connection):
-                blocks.sum_up(connection, block)
 
 
 def vacuum(url: str) -> Size:

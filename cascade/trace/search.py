@@ -1,48 +1,75 @@
-"""Finding the newest runs that a filter wants, fast among a million of them.
+"""Finds the newest runs that match a filter, quickly among a million.
 
-SQLite knows little about how many rows a condition leaves, and takes one index a query. So: the runs that
-one value of one column has are looked up in its index, which has them in the order of commit; texts in the
-full-text index; and the rest in the blocks (`cascade.trace.blocks`), but for the newest runs, which are in
-none yet. PostgreSQL plans by itself.
+SQLite uses one index per query and does not know which of several conditions is the rare one. So the index
+is chosen here. One condition of equality is answered by its own index, which lists runs in commit order.
+Any other filter is first checked against the newest runs, which settles it if matches are common. If not,
+the conditions that few runs meet are looked up and intersected; if none is rare, the covering index
+`ix_runs_filter` is scanned from the newest run down. Texts go through the full-text index. PostgreSQL plans
+by itself.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 
-from cascade.trace import blocks
 from cascade.trace.filters import RunFilter, by_column, conditions, in_texts
-from cascade.trace.fulltext import LEAST, candidates, has_index
-from cascade.trace.tables import runs
+from cascade.trace.fulltext import MIN_LETTERS, candidates, has_index
+from cascade.trace.tables import grades, runs
 
-_FEW = 4000  # runs whose texts are read rather than looked up
-_IN_ORDER = ("graph", "status", "rule", "tier")
-_NEWEST = 20_000  # runs that are looked through for a piece of one or two letters
-_AT_ONCE = 20_000  # runs that are asked together, at most
+_EQUALITY = {"graph", "digest", "status", "rule", "tier"}  # columns that a filter compares with one value
+_WINDOW = 20_000  # newest runs that are tried first
+_TEXT_WINDOW = 20_000  # newest runs that are searched for a text of one or two letters
+_MAX_RARE = 15_000  # runs a condition may leave to be looked up one by one
+_MAX_TIMES = 250_000  # index entries read to find the last run before a time
+_MAX_BATCH = 20_000  # runs looked up in one query
+_FILTER_INDEX = "INDEXED BY ix_runs_filter"
 
 
 def newest(connection: Connection, where: RunFilter, *, limit: int, below: int | None = None) -> list[int]:
-    """Return the numbers of the newest runs in `where`, the newest first.
+    """Return the numbers of the newest runs that match `where`, newest first.
 
     Args:
         connection: to the trace database.
-        where: which runs. A text of one or two letters is looked for in the newest 20,000 runs only.
-        limit: at most so many.
+        where: which runs. A text of one or two letters is searched for in the newest 20,000 runs only.
+        limit: the maximum number of runs.
         below: only numbers below this one.
     """
     wanted = list(conditions(where))
-    earlier = wanted if below is None else [*wanted, runs.c.seq < below]
     if connection.dialect.name != "sqlite":
-        return _numbers(connection, earlier, limit)
-    if where.contains is not None and has_index(connection):
-        if len(where.contains) >= LEAST:
-            return _with_text(connection, where, limit, below)
-        last = _last(connection, below)
-        return _numbers(connection, [*earlier, runs.c.seq > last - _NEWEST], limit, by_number=True)
-    return _by_columns(connection, where, wanted, limit, below)
+        return _select(connection, wanted, limit, below)
+    if where.contains is None or "\0" in where.contains or not has_index(connection):  # FTS5 takes no NUL
+        return _by_columns(connection, where, wanted, limit, below)
+    if len(where.contains) >= MIN_LETTERS:
+        return _with_text(connection, where, limit, below)
+    recent = runs.c.seq > _last(connection, below) - _TEXT_WINDOW
+    return _select(connection, [*wanted, recent], limit, below, "NOT INDEXED")
+
+
+def numbered(connection: Connection, numbers: Sequence[int]) -> ColumnElement[bool]:
+    """Return the condition that a run has one of these numbers."""
+    if connection.dialect.name != "sqlite":
+        return runs.c.seq.in_(numbers)
+    given = func.json_each(json.dumps(numbers)).table_valued("value")  # one parameter, not thousands
+    return runs.c.seq.in_(select(given.c.value))
+
+
+def _select(
+    connection: Connection,
+    wanted: Sequence[ColumnElement[bool]],
+    limit: int,
+    below: int | None = None,
+    index: str = "",
+) -> list[int]:
+    """Return the newest runs that meet `wanted`; `index` is SQLite's INDEXED BY clause."""
+    query = select(runs.c.seq).where(*wanted).order_by(runs.c.seq.desc()).limit(limit)
+    if below is not None:
+        query = query.where(runs.c.seq < below)
+    if index:
+        query = query.with_hint(runs, index, "sqlite")
+    return list(connection.execute(query).scalars())
 
 
 def _by_columns(
@@ -52,81 +79,94 @@ def _by_columns(
     limit: int,
     below: int | None,
 ) -> list[int]:
-    """Return the newest runs as `wanted`, which is what `where` says and perhaps more."""
-    earlier = wanted if below is None else [*wanted, runs.c.seq < below]
-    if not _needs_blocks(where):
-        return _numbers(connection, earlier, limit)
-    end = blocks.sealed(connection)
-    found = _numbers(connection, [*earlier, runs.c.seq >= end], limit, by_number=end > 0)
-    if len(found) < limit and end:
-        pieces = blocks.candidates(connection, where, end if below is None else min(below, end))
-        found += _asked(connection, pieces, wanted, limit - len(found))
-    return found
+    """Return the newest runs that meet `wanted`, which is what `where` asks for and perhaps more."""
+    columns = by_column(where)
+    graded = where.grade in ("right", "wrong")
+    if not columns and not graded:
+        return _select(connection, wanted, limit, below)
+    if not graded and (
+        columns.keys() <= {"graph", "digest"} or (len(columns) == 1 and columns.keys() <= _EQUALITY)
+    ):
+        return _select(connection, wanted, limit, below, f"INDEXED BY ix_runs_{min(columns)}")
+    start = _last(connection, below) - _WINDOW + 1
+    result = _select(connection, [*wanted, runs.c.seq >= start], limit, below, _FILTER_INDEX)
+    if len(result) == limit or start <= 0:
+        return result
+    rare = _rare(connection, where, start)
+    if rare is not None:
+        return result + _look_up(connection, [rare], wanted, limit - len(result))
+    end = min(start, _end_of_time(connection, where))
+    return result + _select(connection, wanted, limit - len(result), end, _FILTER_INDEX)
 
 
 def _last(connection: Connection, below: int | None) -> int:
-    earlier = () if below is None else (runs.c.seq < below,)
-    return connection.execute(select(func.max(runs.c.seq).filter(*earlier))).scalar() or 0
+    """Return the number of the newest run (below `below`); 0 if there is none."""
+    return next(iter(_select(connection, [], 1, below)), 0)
 
 
-def among(numbers: Sequence[int] | blocks.Numbers) -> ColumnElement[bool]:
-    """Ask for runs by their numbers, in SQLite: one parameter, not thousands."""
-    given = func.json_each(json.dumps([int(number) for number in numbers])).table_valued("value")
-    return runs.c.seq.in_(select(given.c.value))
+def _rare(connection: Connection, where: RunFilter, below: int) -> list[int] | None:
+    """Return the runs below `below` that meet every rare condition, newest first; None if none is rare."""
+    queries = [
+        select(runs.c.seq).where(*tests).with_hint(runs, f"INDEXED BY ix_runs_{column}", "sqlite")
+        for column, tests in by_column(where).items()
+    ]
+    if where.grade in ("right", "wrong"):
+        queries.append(select(runs.c.seq).where(runs.c.run.in_(select(grades.c.run))))
+    sets = [numbers for query in queries if (numbers := _few(connection, query)) is not None]
+    if not sets:
+        return None
+    return sorted((seq for seq in set.intersection(*sets) if seq < below), reverse=True)
 
 
-def numbered(connection: Connection, numbers: Sequence[int]) -> ColumnElement[bool]:
-    """Ask for runs by their numbers."""
-    return among(numbers) if connection.dialect.name == "sqlite" else runs.c.seq.in_(numbers)
+def _few(connection: Connection, query: Select[int]) -> set[int] | None:
+    """Return the numbers that `query` gives, or None if they are too many to look up."""
+    numbers = connection.execute(query.limit(_MAX_RARE + 1)).scalars().all()
+    return None if len(numbers) > _MAX_RARE else set(numbers)
 
 
-def _numbers(
-    connection: Connection, wanted: Sequence[ColumnElement[bool]], limit: int, *, by_number: bool = False
-) -> list[int]:
-    """Return the newest runs as `wanted`; with `by_number`, which is one of them, SQLite takes no index."""
-    query = select(runs.c.seq).where(*wanted).order_by(runs.c.seq.desc()).limit(limit)
-    if by_number:
-        query = query.with_hint(runs, "NOT INDEXED", "sqlite")
-    return list(connection.execute(query).scalars())
+def _end_of_time(connection: Connection, where: RunFilter) -> int:
+    """Return a number below which all runs are that started within the times of `where`."""
+    end = 2**63 - 1
+    if where.until is None:
+        return end
+    started = select(runs.c.seq).where(*by_column(where)["started"])
+    inner = started.with_hint(runs, "INDEXED BY ix_runs_started", "sqlite").limit(_MAX_TIMES + 1).subquery()
+    count, last = connection.execute(select(func.count(), func.max(inner.c.seq)).select_from(inner)).one()
+    return end if count > _MAX_TIMES else (last or 0) + 1
 
 
-def _needs_blocks(where: RunFilter) -> bool:
-    given = by_column(where)
-    if not given or where.grade in ("right", "wrong"):  # few runs are graded
-        return False
-    if "digest" in given and len(given) == 2:
-        return False  # the graph follows from it
-    return len(given) > 1 or next(iter(given)) not in _IN_ORDER
-
-
-def _asked(
+def _look_up(
     connection: Connection,
-    pieces: Iterable[Sequence[int] | blocks.Numbers],
+    batches: Iterable[Sequence[int]],
     wanted: Sequence[ColumnElement[bool]],
     limit: int,
 ) -> list[int]:
-    """Return the first `limit` of the numbers in `pieces` whose runs are as `wanted`."""
-    found: list[int] = []
-    size = 2 * limit  # most of them will do, or none
-    for piece in pieces:
+    """Return the first `limit` of the numbers in `batches` whose runs meet `wanted`."""
+    result: list[int] = []
+    size = 2 * limit  # either most of them match, or hardly any
+    for batch in batches:
         start = 0
-        while start < len(piece) and len(found) < limit:
-            here = [among(piece[start : start + size]), *wanted]
-            found += _numbers(connection, here, limit - len(found), by_number=True)
-            start, size = start + size, min(4 * size, _AT_ONCE)
-        if len(found) >= limit:
+        while start < len(batch) and len(result) < limit:
+            here = [numbered(connection, batch[start : start + size]), *wanted]
+            result += _select(connection, here, limit - len(result), index="NOT INDEXED")
+            start, size = start + size, min(4 * size, _MAX_BATCH)
+        if len(result) >= limit:
             break
-    return found
+    return result
 
 
 def _with_text(connection: Connection, where: RunFilter, limit: int, below: int | None) -> list[int]:
-    """Return the newest runs in whose texts a piece is, or whose name begins with it."""
+    """Return the newest runs that have a text in them, or a name that begins with it."""
     piece = where.contains or ""
     others = where.model_copy(update={"contains": None})
+    end = 2**63 - 1 if below is None else below
+    rare = _rare(connection, others, end)
+    if rare is not None:
+        return _look_up(connection, [rare], list(conditions(where)), limit)
     rest = list(conditions(others))
-    found = _named(connection, others, rest, piece.upper(), limit, below)
-    texts = _asked(connection, _pieces(connection, where, piece, below), [*rest, in_texts(piece)], limit)
-    return sorted({*found, *texts}, reverse=True)[:limit]
+    named = _named(connection, others, rest, piece.upper(), limit, below)
+    matches = _look_up(connection, candidates(connection, piece, end), [*rest, in_texts(piece)], limit)
+    return sorted({*named, *matches}, reverse=True)[:limit]
 
 
 def _named(
@@ -137,32 +177,11 @@ def _named(
     limit: int,
     below: int | None,
 ) -> list[int]:
-    """Return the newest runs as in `where`, and so in the `rest`, whose name begins with `prefix`."""
+    """Return the newest runs whose name begins with `prefix` and that match `where`, which is the `rest`."""
     end = prefix + "\U0010ffff"
-    query = select(runs.c.seq).where(runs.c.run.between(prefix, end)).order_by(runs.c.run).limit(_FEW + 1)
-    numbers = sorted(connection.execute(query).scalars(), reverse=True)
-    if len(numbers) <= _FEW:
-        return _asked(connection, [[seq for seq in numbers if below is None or seq < below]], rest, limit)
-    # So many that names, which are in the order of time, say little; an expression has no index.
+    numbers = _few(connection, select(runs.c.seq).where(runs.c.run.between(prefix, end)))
+    if numbers is not None:
+        earlier = sorted((seq for seq in numbers if below is None or seq < below), reverse=True)
+        return _look_up(connection, [earlier], rest, limit)
+    # Names follow time, so many with one prefix narrow down little; an expression uses no index.
     return _by_columns(connection, where, [*rest, runs.c.run.concat("").between(prefix, end)], limit, below)
-
-
-def _pieces(
-    connection: Connection, where: RunFilter, piece: str, below: int | None
-) -> Iterator[Sequence[int]]:
-    """Yield the numbers of runs that may be in `where` and have `piece` in their texts, newest first."""
-    end = blocks.sealed(connection) if by_column(where) else 0
-    if end == 0:
-        yield from candidates(connection, piece, below)
-        return
-    import numpy as np
-
-    left = np.zeros(end, np.bool_)
-    for numbers in blocks.candidates(connection, where, end if below is None else min(below, end)):
-        left[numbers] = True
-    if left.sum() <= _FEW:
-        yield range(_last(connection, below), end - 1, -1)
-        yield np.flatnonzero(left)[::-1].tolist()
-        return
-    for chunk in candidates(connection, piece, below):
-        yield [number for number in chunk if number >= end or left[number]]

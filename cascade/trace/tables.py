@@ -1,8 +1,9 @@
-"""The tables of the trace store, at their present version.
+"""The tables of the trace store.
 
-Every field of a result stands in exactly one column, so that a row can be queried and a result read
-back without loss; lists and mappings are JSON in a text column. A column that came with a later version
-may be NULL or has a default, so that rows from before it need no change, and neither does their hash.
+Every field of a result is in exactly one column, so rows can be queried and a result is read back without
+loss. Lists and mappings are JSON in a text column. A column that is added in a later version must be nullable
+or have a default, so that older rows, and their hashes, stay as they are. A change here needs a new Alembic
+revision in `migrations/versions` and a higher SCHEMA_VERSION.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -26,7 +28,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 1
 
 
 class UnicodeText(TypeDecorator[str]):
@@ -89,7 +91,7 @@ runs = Table(
     Column("model", UnicodeText),
     Column("tier", UnicodeText, index=True),
     Column("cost_usd", Double, nullable=False, index=True),
-    Column("seconds", Double, nullable=False, index=True),
+    Column("seconds", Double, nullable=False),
     Column("started", UnicodeText, nullable=False, index=True),
     Column("baseline_model", UnicodeText),
     Column("baseline_cost_usd", Double),
@@ -100,9 +102,13 @@ runs = Table(
     Column("tool_choice", UnicodeText, nullable=False, server_default="auto"),
     Column("output_schema", Json),
     Column("local_only", Boolean, nullable=False),
-    Column("account", UnicodeText, index=True),
+    Column("account", UnicodeText),
     Column("metadata", Json, nullable=False),
 )
+
+# All that filters compare, in commit order: SQLite scans it if no condition is rare (`cascade.trace.search`).
+_FILTERED = ("seq", "status", "rule", "tier", "graph", "digest", "confidence", "cost_usd", "started")
+Index("ix_runs_filter", *(runs.c[name] for name in _FILTERED)).ddl_if(dialect="sqlite")
 
 steps = Table(
     "steps",
@@ -175,15 +181,4 @@ ledger = Table(
     Column("sign", LargeBinary),  # HMAC of the link, by who had a key
     Column("pruned", BigInteger),  # the entry that says so
     Column("note", UnicodeText),
-)
-
-# SQLite's runs in columns, see `cascade.trace.blocks`; made from `runs`, and empty in PostgreSQL.
-blocks = Table(
-    "blocks",
-    metadata,
-    Column("name", Text, primary_key=True),  # of a column of `runs`
-    Column("value", UnicodeText, primary_key=True),  # the text that the bits are of; '' for numbers
-    Column("block", Integer, primary_key=True),
-    Column("data", LargeBinary, nullable=False),
-    sqlite_with_rowid=False,
 )

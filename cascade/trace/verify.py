@@ -25,7 +25,7 @@ from cascade.trace.ledger import (
     sign,
 )
 from cascade.trace.rows import raw, raw_chunks, raw_rows
-from cascade.trace.tables import calls, grades, ledger, runs, schema_info, steps
+from cascade.trace.tables import calls, grades, ledger, runs, steps
 
 _MOST = 1000  # problems that are named; all are counted
 
@@ -53,13 +53,10 @@ def read_head(url: str) -> Head:
     """Return the last entry of the ledger of the database at `url`.
 
     Raises:
-        TraceError: the database cannot be read, or is from before there was a ledger.
+        TraceError: the database cannot be read.
     """
     with reading(url) as connection:
-        if connection is None:
-            return Head()
-        _require_ledger(connection, url)
-        return head(connection)
+        return Head() if connection is None else head(connection)
 
 
 def verify(url: str, *, anchor: str | None = None, key: bytes | None = None) -> Verification:
@@ -71,7 +68,7 @@ def verify(url: str, *, anchor: str | None = None, key: bytes | None = None) -> 
         key: what the entries are signed with; without it signatures are not checked.
 
     Raises:
-        TraceError: the database cannot be read, or is from before there was a ledger.
+        TraceError: the database cannot be read.
     """
     wanted = _anchor(anchor)
     with reading(url) as connection:
@@ -79,7 +76,6 @@ def verify(url: str, *, anchor: str | None = None, key: bytes | None = None) -> 
             raise TraceError(
                 f"trace database {place(parse_url(url))} does not exist; there is nothing to verify"
             )
-        _require_ledger(connection, url)
         audit = _Audit(connection, key, wanted)
         audit.run()
         return audit.outcome()
@@ -95,15 +91,6 @@ def _anchor(text: str | None) -> bytes | None:
             f"anchor {text!r} is no link; give the 64 hexadecimal digits of `cascade trace head`"
         )
     return found
-
-
-def _require_ledger(connection: Connection, url: str) -> None:
-    version = connection.execute(select(schema_info.c.version)).scalar_one()
-    if version < 2:
-        raise TraceError(
-            f"trace database {place(parse_url(url))} has schema version {version}, which has no ledger; "
-            "`cascade trace upgrade` makes one of what is stored"
-        )
 
 
 @dataclass

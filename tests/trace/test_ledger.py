@@ -27,7 +27,6 @@ from cascade.trace.verify import read_head, verify
 WRITERS = str(Path(__file__).with_name("writers.py"))
 
 KEY, OTHER = b"0123456789abcdef-a-key", b"0123456789abcdef-another"
-V1 = Path(__file__).parent / "data" / "v1.sql"
 
 
 def result(run: str, **fields: Any) -> Result:
@@ -249,18 +248,6 @@ def test_several_processes_write_one_chain(path: Path) -> None:
     assert [writer.returncode for writer in writers] == [0, 0, 0]
     found = verify(str(path))
     assert (found.count, found.runs, found.grades, found.last) == (0, 124, 13, 137)
-
-
-def test_an_upgraded_database_verifies_and_an_old_one_says_what_to_do(tmp_path: Path) -> None:
-    path = tmp_path / "old.db"
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.executescript(V1.read_text())
-    with pytest.raises(TraceError, match="schema version 1, which has no ledger; `cascade trace upgrade`"):
-        verify(str(path))
-    TraceStore(str(path)).close()
-    assert (verify(str(path)).count, verify(str(path)).runs, verify(str(path)).grades) == (0, 4, 3)
-    tamper(path, "UPDATE calls SET text = 'no' WHERE run = '01V1WAITED'")
-    assert problems(path) == "run '01V1WAITED' (entry 5) was edited"
 
 
 def test_there_is_nothing_to_verify_where_nothing_is(tmp_path: Path) -> None:

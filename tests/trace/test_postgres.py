@@ -17,6 +17,7 @@ from cascade.errors import TraceError, UnknownRunError
 from cascade.records import Call, Decision, Request, Result, Step, Token, new_run_id
 from cascade.trace.archive import export_runs, import_runs
 from cascade.trace.history import dearest_calls, history
+from cascade.trace.migrations import upgrade
 from cascade.trace.prune import prune, vacuum
 from cascade.trace.store import RunFilter, TraceStore
 from cascade.trace.verify import read_head, verify
@@ -155,28 +156,28 @@ def test_runs_move_between_databases_without_loss(url: str, tmp_path: Path) -> N
     assert (found.count, found.runs, found.pruned) == (0, 2, 4)
 
 
-def test_an_old_database_is_upgraded(url: str) -> None:
-    with TraceStore(url) as store:
-        for name in "AB":
-            store.write(result(name))
-        store.grade("A", True)
-    before = everything(url)
+def test_the_revisions_make_the_tables_of_a_new_database(url: str, postgres: Server) -> None:
     engine = create_engine(url)
-    with engine.begin() as connection:  # back to version 1
-        for statement in (
-            "DROP TABLE ledger", "DROP TABLE blocks", "DROP INDEX ix_runs_texts",
-            "DROP INDEX ix_runs_digest",
-            "ALTER TABLE runs DROP COLUMN tool_calls, DROP COLUMN messages, DROP COLUMN tools, "
-            "DROP COLUMN output_schema, DROP COLUMN account, DROP COLUMN tool_choice",
-            "ALTER TABLE steps DROP COLUMN marginal, DROP COLUMN started",
-            "ALTER TABLE calls DROP COLUMN tool_calls, DROP COLUMN started",
-            "UPDATE schema_info SET version = 1",
-        ):  # fmt: skip
-            connection.execute(text(statement))
+    with engine.begin() as connection:
+        upgrade(connection)
     engine.dispose()
-    with pytest.raises(TraceError, match=r"schema version 1; .*`cascade trace upgrade` brings it up to date"):
-        TraceStore(url, create=False)
-    TraceStore(url).close()
-    assert everything(url) == before
-    found = verify(url)
-    assert (found.count, found.runs, found.grades) == (0, 2, 1)
+    with TraceStore(url) as store:
+        store.write(result("A"))
+        assert store.get("A") == result("A")
+    other = postgres.database()
+    TraceStore(other).close()
+    columns = (
+        "SELECT table_name, column_name, data_type, is_nullable, column_default "
+        "FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2"
+    )
+    indexes = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1"
+    for query in (columns, indexes):
+        assert rows(url, query) == rows(other, query) != []
+
+
+def rows(url: str, query: str) -> list[Any]:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        found = list(map(tuple, connection.execute(text(query))))
+    engine.dispose()
+    return found

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from cascade.records import Request, Result
-from cascade.trace import blocks, search
+from cascade.trace import search
 from cascade.trace.filters import RunFilter, conditions
 from cascade.trace.fulltext import has_index
 from cascade.trace.prune import prune
@@ -41,8 +41,7 @@ TIMES = [f"2026-0{month}-01T00:00:00.000+00:00" for month in range(1, 6)]
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TraceStore]:
     rng = random.Random(7)
     path = tmp_path_factory.mktemp("search") / "runs.db"
-    with pytest.MonkeyPatch.context() as patch, TraceStore(str(path)) as store:
-        patch.setattr(blocks, "SIZE", 16)
+    with TraceStore(str(path)) as store:
         futures = []
         for index in range(400):
             texts = [" ".join(rng.choices(WORDS, k=3)) for _ in range(3)]
@@ -85,22 +84,23 @@ FILTERS = st.builds(
     since=maybe(TIMES[1]),
     until=maybe(TIMES[3]),
     contains=st.none()
-    | st.sampled_from((*WORDS, "ard", "rd_c", "rger", "b0", "A00", "%", "\\", '"', "%' OR", "d l"))
+    | st.sampled_from((*WORDS, "ard", "rd_c", "rger", "b0", "A00", "%", "\\", '"', "%' OR", "d l", "\0card"))
     | st.text(max_size=4).filter(bool),
     grade=maybe("right", "wrong", "none"),
 )
 
 
-@pytest.mark.parametrize("few", [0, 10**6])
+@pytest.mark.parametrize(("max_rare", "max_times"), [(0, 0), (0, 10**6), (50, 10**6), (10**6, 10**6)])
 @given(where=FILTERS, limit=st.sampled_from((1, 7, 1000)), below=st.sampled_from((None, 200)))
 def test_the_same_runs_are_found(
-    few: int, store: TraceStore, where: RunFilter, limit: int, below: int | None
+    max_rare: int, max_times: int, store: TraceStore, where: RunFilter, limit: int, below: int | None
 ) -> None:
     with pytest.MonkeyPatch.context() as patch, store._connection() as connection:
         assert connection is not None
         assert has_index(connection)
-        assert blocks.sealed(connection) > 390
-        patch.setattr(search, "_FEW", few)  # texts are looked up, or read
+        patch.setattr(search, "_WINDOW", 16)
+        patch.setattr(search, "_MAX_RARE", max_rare)  # texts are looked up, or read
+        patch.setattr(search, "_MAX_TIMES", max_times)
         found = search.newest(connection, where, limit=limit, below=below)
         every = select(runs.c.seq).where(*conditions(where)).order_by(runs.c.seq.desc())
         wanted = [seq for seq in connection.execute(every).scalars() if below is None or seq < below]

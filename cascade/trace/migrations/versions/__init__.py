@@ -1,1 +1,1 @@
-"""One step for each version of the tables."""
+"""One revision for each version of the tables. Released revisions are never edited."""
