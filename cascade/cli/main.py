@@ -18,6 +18,7 @@ from cascade.cli import (
     draw,
     evaluate,
     grade,
+    init,
     keys,
     models,
     monitor,
@@ -41,6 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Small local experts first, larger models only when measured confidence is too low.",
 )
+app.command(name="init")(init.init)
 app.command(name="run")(run.run)
 app.command(name="resume")(resume.resume)
 app.command(name="check")(check.check)

@@ -1,0 +1,28 @@
+"""`cascade init`: start from a graph that comes with the package."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cascade.config.shipped import copy_shipped_graph, shipped_graphs
+
+
+def init(
+    name: Annotated[str | None, typer.Argument(help="Graph to copy; without it, list them.")] = None,
+    into: Annotated[Path, typer.Option(help="Folder to copy into; made where it is missing.")] = Path(),
+) -> None:
+    """Copy the graph NAME, with the files that it refers to, so that it can be run and changed."""
+    graphs = shipped_graphs()
+    if name is None:
+        for known, graph in graphs.items():
+            typer.echo(f"{known:10} {graph.description}")
+        typer.echo("Copy one: cascade init NAME")
+        return
+    path, *others = copy_shipped_graph(name, into)
+    files = f" and {len(others)} file{'s' if len(others) > 1 else ''} it refers to" if others else ""
+    typer.echo(f"Copied {path}{files}.")
+    typer.echo(f"Next: {shlex.join(['cascade', 'run', str(path), graphs[name].request])}")
