@@ -21,17 +21,17 @@ import numpy as np
 from common import Figures, Stopwatch, guarded, parser, print_json, progress, rate, shown, table, thin
 from experts import Answer, ask_all
 
-from cascade.config.schema import LlamaCppModel
-from cascade.evaluate.datasets import Row, load
-from cascade.evaluate.recorded import load_table
+from cascade.lab.tables.recorded import load_table
+from cascade.lab.training.datasets import Row, load
+from cascade.lab.tuning.design import choose, problem_of
+from cascade.lab.tuning.ensemble import ensemble_of
+from cascade.lab.tuning.promise import certify
+from cascade.lab.tuning.search import Problem, boldest, walk
 from cascade.policy.apply import score_values
 from cascade.policy.artifact import Goal
-from cascade.policy.design import choose, problem_of
-from cascade.policy.ensemble import ensemble_of
 from cascade.policy.features import features_of
-from cascade.policy.promise import certify
-from cascade.policy.search import Problem, boldest, walk
 from cascade.policy.table import ModelOutcomes, Outcomes, Rows
+from cascade.spec.schema import LlamaCppModel
 
 DELTA = 0.1
 MOST = 1000  # calibration rows of a draw

@@ -16,8 +16,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from cascade.lab.monitoring.drift import Reference, drift
 from cascade.policy.calibrate import thin
-from cascade.policy.drift import Reference, drift
 
 Draw = Callable[[int], NDArray[np.float64]]
 ACCEPT = 0.7

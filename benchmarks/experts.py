@@ -20,15 +20,15 @@ from dataclasses import dataclass
 import numpy as np
 from common import GRAPHS, Figures, guarded, parser, print_json, progress, rate, shown, table, thin
 
-from cascade.config.gguf import read_tasks
 from cascade.config.references import bundled_names, bundled_path, fingerprint
-from cascade.config.schema import LlamaCppModel
 from cascade.errors import ModelError
-from cascade.evaluate.datasets import OOS, Row, Split, load
-from cascade.evaluate.metrics import auroc, bootstrap, brier, coverage_at_risk, ece
+from cascade.formats.gguf import read_tasks
+from cascade.lab.evaluation.metrics import auroc, bootstrap, brier, coverage_at_risk, ece
+from cascade.lab.training.datasets import OOS, Row, Split, load
 from cascade.models import build_model
 from cascade.models.base import Prompt
 from cascade.policy.calibrate import Calibration, read_calibration
+from cascade.spec.schema import LlamaCppModel
 
 RISK = 0.02
 BASELINE = "TF-IDF + logistic regression"

@@ -20,10 +20,10 @@ import gguf
 import numpy as np
 from common import Figures, guarded, print_json, table
 
-from cascade.config.json_grammar import schema_grammar
 from cascade.engine.grammar import CANDIDATE, Grammar
 from cascade.engine.sampling import Sampler, Sampling
 from cascade.engine.weights import Weights
+from cascade.formats.json_grammar import schema_grammar
 
 VOCABULARIES = (4096, 49152, 151936)
 KINDS = ("fitting", "near", "far")

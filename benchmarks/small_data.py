@@ -22,14 +22,14 @@ from common import Figures, Stopwatch, guarded, parser, print_json, progress, sh
 from scipy.optimize import minimize
 from scipy.stats import norm, rankdata
 
-from cascade.evaluate.metrics import bootstrap
-from cascade.evaluate.recorded import half, load_table
-from cascade.evaluate.routing import error_cost_area
+from cascade.lab.evaluation.metrics import bootstrap
+from cascade.lab.evaluation.routing import error_cost_area
+from cascade.lab.tables.recorded import half, load_table
+from cascade.lab.tuning.design import choose, problem_of
+from cascade.lab.tuning.search import Problem, Setting, Walk, walk
 from cascade.policy.apply import score_values
 from cascade.policy.artifact import Feature, Goal
-from cascade.policy.design import choose, problem_of
 from cascade.policy.features import features_of
-from cascade.policy.search import Problem, Setting, Walk, walk
 from cascade.policy.table import Column, Outcomes
 
 ROWS = (30, 100, 300, 600, 1000)

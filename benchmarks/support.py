@@ -23,8 +23,8 @@ from common import GRAPHS, Figures, guarded, parser, print_json, progress, rate,
 
 from cascade import Cascade, Result
 from cascade.config.load import LoadedGraph, load_graph
-from cascade.config.schema import Graph, Limits, Stage
-from cascade.evaluate.datasets import DESK, OOS, TASKS, load
+from cascade.lab.training.datasets import DESK, OOS, TASKS, load
+from cascade.spec.schema import Graph, Limits, Stage
 
 SETS = {"support": ("clinc150",), "banking": ("banking77",), "threats": ("tram",), "desk": TASKS}
 DRAWS = 1000  # of random escalation

@@ -19,18 +19,18 @@ from typing import Any
 import numpy as np
 from common import Figures, Stopwatch, guarded, parser, print_json, shown, table, thin
 
-from cascade.evaluate.metrics import bootstrap
-from cascade.evaluate.recorded import TABLES, half, load_table
-from cascade.evaluate.routing import apgr, calls_needed, cpt, sweep
+from cascade.lab.evaluation.metrics import bootstrap
+from cascade.lab.evaluation.routing import apgr, calls_needed, cpt, sweep
+from cascade.lab.tables.recorded import TABLES, half, load_table
+from cascade.lab.tuning.design import TARGETS, choose, problem_of
+from cascade.lab.tuning.ensemble import ensemble_of
+from cascade.lab.tuning.promise import Refusal
+from cascade.lab.tuning.search import walk
+from cascade.lab.tuning.tune import tune
 from cascade.policy.apply import apply_policy, score_values
 from cascade.policy.artifact import Feature, Goal, Score
-from cascade.policy.design import TARGETS, choose, problem_of
-from cascade.policy.ensemble import ensemble_of
 from cascade.policy.features import features_of
-from cascade.policy.promise import Refusal
-from cascade.policy.search import walk
 from cascade.policy.table import Column, Outcomes, Rows
-from cascade.policy.tune import tune
 
 RANDOM = 20
 RESAMPLES = 500

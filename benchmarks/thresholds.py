@@ -19,11 +19,11 @@ import numpy as np
 from common import GRAPHS, Figures, guarded, parser, print_json, rate, shown, table
 
 from cascade.config.load import LoadedGraph, load_graph
-from cascade.config.schema import Limits, Stage
-from cascade.evaluate.datasets import OOS, Row, load
 from cascade.graph.stage import Plan, run_stage
+from cascade.lab.training.datasets import OOS, Row, load
 from cascade.models import build_model
 from cascade.records import Request
+from cascade.spec.schema import Limits, Stage
 
 SETS = {"support": "clinc150", "banking": "banking77", "threats": "tram"}
 GRID = np.round(np.arange(0.5, 0.9951, 0.005), 3)

@@ -16,10 +16,10 @@ import resource
 import numpy as np
 from common import Figures, Stopwatch, guarded, print_json, table
 
+from cascade.lab.tuning.promise import Refusal
+from cascade.lab.tuning.tune import tune
 from cascade.policy.artifact import Goal
-from cascade.policy.promise import Refusal
 from cascade.policy.table import ModelOutcomes, Outcomes
-from cascade.policy.tune import tune
 
 GOAL = Goal(kind="max_loss", value=0.05, delta=0.1)
 SECONDS, BYTES = 60.0, 2e9

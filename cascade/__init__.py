@@ -8,9 +8,8 @@ from cascade.errors import (
     RequestError,
     TraceError,
 )
-from cascade.records import Decision, Result, Step
-from cascade.runs import TextPiece
-from cascade.runtime import Cascade
+from cascade.records import Decision, Result, Step, TextPiece
+from cascade.run.cascade import Cascade
 
 __version__ = "0.1.0"
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Literal
+from collections.abc import AsyncIterator
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cascade.errors import RequestError
+from cascade.errors import CascadeError, RequestError
 
 Action = Literal["accept", "escalate", "abstain", "route"]
 Role = Literal["answer", "gate"]
@@ -228,6 +229,23 @@ class Result(Record):
     started: str = ""
     request: Request
     trace: tuple[Step, ...] = ()
+
+
+class TextPiece(NamedTuple):
+    """A piece of an answer that streams live, because its stage accepts without a check."""
+
+    text: str
+
+
+Event = Step | TextPiece | Result
+
+
+async def final_result(events: AsyncIterator[Event]) -> Result:
+    """Return the result that ends a stream of events."""
+    async for event in events:
+        if isinstance(event, Result):
+            return event
+    raise CascadeError("a run ended without a result; please report this")
 
 
 def new_run_id() -> str:

@@ -9,8 +9,8 @@ from typing import Any, TypedDict
 from pydantic import ValidationError
 
 from cascade.errors import RequestError
+from cascade.formats.schemas import schema_problem
 from cascade.records import MAX_TEXT_BYTES, Message, Request, Tool, check_text
-from cascade.schemas import schema_problem
 
 MAX_MESSAGES = 1000
 MAX_TOOLS = 128

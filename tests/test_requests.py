@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from cascade.errors import RequestError
+from cascade.formats.schemas import MAX_STEPS, parse_json, schema_problem, value_problem
 from cascade.records import Message, Request, Tool, ToolCall
 from cascade.requests import build_request, check_request
-from cascade.schemas import MAX_STEPS, parse_json, schema_problem, value_problem
 
 USER = {"role": "user", "content": "hello"}
 CALLS = {"role": "assistant", "tool_calls": [{"id": "c1", "name": "add", "arguments": "{}"}]}

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cascade.config.schema import LlamaCppModel
 from cascade.errors import ModelError
 from cascade.models.base import Prompt, Reply
 from cascade.models.llamacpp import LlamaCpp
+from cascade.spec.schema import LlamaCppModel
 from engine_sections.figures import Row
 from engine_sections.models import SPECS, Words, model_file
 from engine_sections.tools import Tools

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cascade.config.schema import LlamaCppModel
 from cascade.engine.labels import LabelTree
+from cascade.spec.schema import LlamaCppModel
 from engine_sections.asking import Settings, close, log, model, seed, timed, words
 from engine_sections.figures import Round, Row, at_least, at_most, judge, skipped, verdict_row
 from engine_sections.load import Watch

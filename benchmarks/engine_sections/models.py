@@ -22,8 +22,8 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
 
-from cascade.config.gguf import read_metadata
 from cascade.errors import ConfigError
+from cascade.formats.gguf import read_metadata
 
 _MARK = "general.description"  # holds the fingerprint of what the file was made from
 _SPACE = "Ġ"  # GPT-2's character for the byte of a space

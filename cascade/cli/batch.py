@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from cascade.cli.rows import Row
 from cascade.errors import RequestError
-from cascade.policy.files import write_whole
+from cascade.files import write_whole
 from cascade.records import Request, Result
 
 SYNC_SECONDS = 1.0

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cascade.cli.rows import read_rows
-from cascade.config.gates import ClassifierGate
 from cascade.config.load import LoadedGraph, load_graph
-from cascade.config.schema import ConfidenceConfig, HumanModel, Stage
 from cascade.errors import ConfigError, RequestError
 from cascade.extras import require
 from cascade.policy.calibrate import Calibration, Method, write_calibration
+from cascade.spec.gates import ClassifierGate
+from cascade.spec.schema import ConfidenceConfig, HumanModel, Stage
 
 if TYPE_CHECKING:
-    from cascade.evaluate.calibration import Graded
+    from cascade.lab.evaluation.calibration import Graded
 
 
 def calibrate(
@@ -38,7 +38,7 @@ def calibrate(
     target = _target(loaded, check, out)
     rows = _labelled(data)
     from cascade.config.references import fingerprint
-    from cascade.evaluate.calibration import Source, fit_calibration, rows_sha256
+    from cascade.lab.evaluation.calibration import Source, fit_calibration, rows_sha256
 
     graded = asyncio.run(_grade(loaded, chosen, rows, concurrency))
     model = fingerprint(loaded.graph.models[chosen.ask[0]], loaded.base)
@@ -85,10 +85,10 @@ async def _grade(loaded: LoadedGraph, stage: Stage, rows: list[tuple[str, str]],
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from cascade.evaluate.calibration import grade
     from cascade.graph.stage import Plan
-    from cascade.nested import build_models
-    from cascade.runtime import Cascade
+    from cascade.lab.evaluation.calibration import grade
+    from cascade.run.cascade import Cascade
+    from cascade.run.nested import build_models
 
     needed = [*stage.ask, *([stage.gate.model] if isinstance(stage.gate, ClassifierGate) else [])]
     models = build_models(loaded, lambda inner: Cascade(inner, None), needed)
@@ -109,7 +109,7 @@ def _report(fitted: Calibration, graded: Graded, target: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from cascade.evaluate.metrics import auroc, brier, ece
+    from cascade.lab.evaluation.metrics import auroc, brier, ece
 
     table = Table(title=f"{fitted.by} {fitted.signal}, {fitted.method}, {fitted.rows} rows")
     for name in ("", "raw score", "calibrated"):

@@ -15,7 +15,7 @@ from cascade.files import replace_file
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cascade.evaluate.evaluation import Evaluation
+    from cascade.lab.evaluation.evaluation import Evaluation
 
 
 def evaluate(
@@ -27,8 +27,8 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap intervals.")] = 0,
 ) -> None:
     """Measure a policy: accuracy, cost, coverage, risk, routing, slices, and whether promises held."""
-    from cascade.evaluate.evaluation import evaluate_policy
-    from cascade.evaluate.outcomes import read_outcomes
+    from cascade.lab.evaluation.evaluation import evaluate_policy
+    from cascade.lab.tables.outcomes import read_outcomes
     from cascade.policy.artifact import read_policy
 
     tuned = read_policy(policy)
@@ -47,7 +47,7 @@ def evaluate(
 
 
 def _write_report(found: Evaluation, title: str, target: Path) -> None:
-    from cascade.evaluate.report import report_page
+    from cascade.lab.evaluation.report import report_page
 
     try:
         replace_file(target, report_page(found, title).encode(errors="backslashreplace"))
@@ -75,7 +75,7 @@ def _print(data: dict[str, Any]) -> None:
 
 
 def _print_figures(console: Console, data: dict[str, Any]) -> None:
-    from cascade.evaluate.report import HEADLINES
+    from cascade.lab.evaluation.report import HEADLINES
 
     rows = []
     for name, (title, show, meaning) in HEADLINES.items():
@@ -88,8 +88,8 @@ def _print_figures(console: Console, data: dict[str, Any]) -> None:
 
 
 def _print_models(console: Console, data: dict[str, Any]) -> None:
-    from cascade.evaluate.evaluation import CHECKS
-    from cascade.evaluate.words import per_thousand, percent
+    from cascade.lab.evaluation.evaluation import CHECKS
+    from cascade.lab.evaluation.words import per_thousand, percent
 
     rows = []
     for name, model in data["models"].items():
@@ -103,7 +103,7 @@ def _print_models(console: Console, data: dict[str, Any]) -> None:
 
 
 def _checked(check: dict[str, Any], key: str) -> str:
-    from cascade.evaluate.words import plain
+    from cascade.lab.evaluation.words import plain
 
     if check[key] is None:
         return "—"
@@ -112,7 +112,7 @@ def _checked(check: dict[str, Any], key: str) -> str:
 
 
 def _print_slices(console: Console, data: dict[str, Any]) -> None:
-    from cascade.evaluate.words import per_thousand, percent
+    from cascade.lab.evaluation.words import per_thousand, percent
 
     rows = []
     for each in data["slices"]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cascade.config.load import load_graph
-from cascade.config.schema import LlamaCppModel
 from cascade.errors import CascadeError, ConfigError
+from cascade.spec.schema import LlamaCppModel
 
 if TYPE_CHECKING:
     from cascade.config.load import LoadedGraph

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cascade.cli.options import TraceDb, trace_url
-from cascade.cli.replay import utc
-from cascade.cli.tightening import Audited, reset, tighten
-from cascade.cli.watching import Watched, collect
 from cascade.config.load import LoadedGraph, load_graph
 from cascade.errors import ConfigError, RequestError
+from cascade.explain.formatting import parse_since
 from cascade.files import replace_file
+from cascade.lab.monitoring.collect import Watched, collect
+from cascade.lab.monitoring.tightening import Audited, reset, tighten
 from cascade.policy.tighten import Tightened
 
 if TYPE_CHECKING:
-    from cascade.policy.drift import Drift, Reference
+    from cascade.lab.monitoring.drift import Drift, Reference
 
 DRIFTED = 3  # exit status: 1 is an error, 2 a wrong option
 
@@ -54,14 +54,14 @@ def monitor(
         known = reset(graph)
         typer.echo("the graph's own thresholds hold again" if known else "no threshold had been raised")
         return
-    from cascade.policy.drift import read_references
+    from cascade.lab.monitoring.drift import read_references
     from cascade.trace.history import history
     from cascade.trace.queries import RunFilter
 
     given = read_references(reference) if reference else None
     url = trace_url(trace_db)
     version = f"{loaded.graph.name}@{loaded.digest}"
-    where = RunFilter(graph=version, since=utc(since))
+    where = RunFilter(graph=version, since=parse_since(since))
     stages = collect(loaded, history(url, where), given=given, dated=since is None)
     reports = [_report(loaded, watched, given, delta) for watched in stages]
     raised = tighten(loaded, _drifted(stages, reports))
@@ -92,7 +92,7 @@ def _report(
     loaded: LoadedGraph, watched: Watched, given: Mapping[str, Reference] | None, delta: float
 ) -> dict[str, Any]:
     """Return what is printed of a stage."""
-    from cascade.policy.drift import drift
+    from cascade.lab.monitoring.drift import drift
 
     name = watched.stage.name
     accept = watched.stage.accept if watched.at is None else watched.at
@@ -132,7 +132,7 @@ def _reference(
     """
     from pydantic import ValidationError
 
-    from cascade.policy.drift import Reference
+    from cascade.lab.monitoring.drift import Reference
 
     name, (by, signal) = watched.stage.name, watched.signal
     if given is not None:
@@ -158,8 +158,8 @@ def _reference(
 
 
 def _write(path: Path, version: str, stages: list[Watched]) -> None:
+    from cascade.lab.monitoring.drift import Reference, References
     from cascade.policy.calibrate import thin
-    from cascade.policy.drift import Reference, References
 
     found = {}
     for watched in stages:

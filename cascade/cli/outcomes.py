@@ -16,7 +16,7 @@ from cascade.errors import RequestError
 
 if TYPE_CHECKING:
     from cascade.config.load import LoadedGraph
-    from cascade.evaluate.collect import Labelled
+    from cascade.lab.tables.collect import Labelled
     from cascade.models.base import Model
     from cascade.policy.table import Outcomes
 
@@ -51,8 +51,8 @@ def outcomes(
 def _from_traces(grades: Path | None, graph_name: str | None, out: Path, trace_db: str | None) -> None:
     from itertools import groupby
 
-    from cascade.evaluate.graded import graded_row, read_grades, stored_grades
-    from cascade.evaluate.outcomes import from_rows, write_outcomes
+    from cascade.lab.tables.graded import graded_row, read_grades, stored_grades
+    from cascade.lab.tables.outcomes import from_rows, write_outcomes
     from cascade.trace.store import TraceStore
 
     if grades is not None and graph_name is not None:
@@ -67,8 +67,8 @@ def _from_traces(grades: Path | None, graph_name: str | None, out: Path, trace_d
 
 def _from_graph(path: Path, data: str, out: Path, concurrency: int) -> None:
     from cascade.config.load import load_graph
-    from cascade.evaluate.collect import Labelled
-    from cascade.evaluate.outcomes import read_outcomes
+    from cascade.lab.tables.collect import Labelled
+    from cascade.lab.tables.outcomes import read_outcomes
 
     if out.suffix != ".jsonl":
         raise RequestError(f"{out}: rows are appended one by one; give a .jsonl file for --out")
@@ -85,7 +85,7 @@ def _from_graph(path: Path, data: str, out: Path, concurrency: int) -> None:
 
 def _kept(out: Path) -> Outcomes | None:
     """Return the rows of an earlier, perhaps interrupted run; None if there are none."""
-    from cascade.evaluate.outcomes import parse_outcomes
+    from cascade.lab.tables.outcomes import parse_outcomes
 
     try:
         data = out.read_bytes()
@@ -118,9 +118,9 @@ def _check_kept(kept: Outcomes | None, rows: list[Labelled], out: Path) -> set[s
 async def _ask(
     loaded: LoadedGraph, rows: list[Labelled], kept: Outcomes | None, out: Path, concurrency: int
 ) -> None:
-    from cascade.evaluate.collect import answering, collect, how_asked
-    from cascade.nested import build_models
-    from cascade.runtime import Cascade
+    from cascade.lab.tables.collect import answering, collect, how_asked
+    from cascade.run.cascade import Cascade
+    from cascade.run.nested import build_models
 
     graph = loaded.graph
     models = build_models(loaded, lambda inner: Cascade(inner, None), answering(graph))
@@ -173,7 +173,7 @@ def _open(out: Path) -> TextIO:
 
 def _append(sink: TextIO, row: dict[str, Any]) -> None:
     """Write one row so that it survives whatever comes next."""
-    from cascade.evaluate.formats import json_line
+    from cascade.lab.tables.formats import json_line
 
     try:
         sink.write(json_line(row))

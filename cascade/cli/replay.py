@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,14 +13,14 @@ import typer
 from cascade.cli.options import TraceDb, trace_url
 from cascade.config.change import change_graph
 from cascade.config.load import LoadedGraph, load_graph
-from cascade.errors import RequestError
-from cascade.policy.steer import reads_texts
+from cascade.explain.formatting import parse_since
+from cascade.policy.tuned import reads_texts
 from cascade.records import Request, Result, Status
 
 if TYPE_CHECKING:
-    from cascade.trace.compare import Change, Comparison
+    from cascade.lab.replays.compare import Change, Comparison
+    from cascade.lab.replays.replay import Outcome, Price
     from cascade.trace.queries import RunFilter
-    from cascade.trace.replay import Outcome, Price
 
 _SHOWN = 20  # changed runs that the table lists; --json lists all
 
@@ -47,14 +46,14 @@ def replay(
     """Decide stored runs of GRAPH anew, by other thresholds, limits or a policy; no model is called."""
     loaded = load_graph(graph)
     changed = change_graph(loaded, set_ or [], policy)
-    from cascade.confidence.outcome import answers
-    from cascade.trace.compare import compare
+    from cascade.confidence.measurement import answers
+    from cascade.lab.replays.compare import compare
+    from cascade.lab.replays.replay import Scene
+    from cascade.lab.replays.replay import replay as decide_anew
     from cascade.trace.queries import RunFilter
-    from cascade.trace.replay import Scene
-    from cascade.trace.replay import replay as decide_anew
 
     url = trace_url(trace_db)
-    where = RunFilter(graph=graph_name or loaded.graph.name, status=status, since=utc(since))
+    where = RunFilter(graph=graph_name or loaded.graph.name, status=status, since=parse_since(since))
     price = _prices(changed, url, where)
     seconds = loaded.graph.limits.seconds
     scene = Scene(changed.graph, seconds, changed.calibrations, price, changed.policy, answers)
@@ -68,30 +67,13 @@ def replay(
         _print(found, left_out, place=f"{where.graph} in {url}")
 
 
-def utc(text: str | None) -> str | None:
-    """Return a time that someone typed as runs are stored: UTC, ISO 8601, milliseconds.
-
-    Raises:
-        RequestError: it is no time.
-    """
-    if text is None:
-        return None
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        example = "2026-11-21 or 2026-11-21T06:00"
-        raise RequestError(f"--since: {text!r} is no time; give ISO 8601, such as {example}") from None
-    # Without an offset it is the time on the user's clock.
-    return when.astimezone(UTC).isoformat(timespec="milliseconds")
-
-
 def _prices(loaded: LoadedGraph, url: str, where: RunFilter) -> Price:
     """Return the worst case of a call; where only the hash of a text is kept, the dearest recorded call."""
+    from cascade.explain.formatting import is_hash
     from cascade.models.base import Prompt, cost
-    from cascade.nested import build_models
-    from cascade.runtime import Cascade
+    from cascade.run.cascade import Cascade
+    from cascade.run.nested import build_models
     from cascade.trace.history import dearest_calls
-    from cascade.trace.words import is_hash
 
     models = build_models(loaded, lambda inner: Cascade(inner, None))
     dearest: dict[str, float] | None = None
@@ -112,9 +94,9 @@ def _prices(loaded: LoadedGraph, url: str, where: RunFilter) -> Price:
 
 def _fitting(loaded: LoadedGraph, url: str, where: RunFilter, left_out: Counter[str]) -> Iterator[Result]:
     """Yield the runs that say something about this graph; count why the others do not."""
+    from cascade.explain.formatting import is_hash
+    from cascade.lab.replays.compatibility import misfit
     from cascade.trace.history import history
-    from cascade.trace.misfit import misfit
-    from cascade.trace.words import is_hash
 
     reading = loaded.policy is not None and reads_texts(loaded.policy)
     for result in history(url, where):
@@ -182,7 +164,7 @@ def _print(found: Comparison, left_out: Counter[str], place: str) -> None:
 
 
 def _rows(found: Comparison) -> Iterator[tuple[str, str, str]]:
-    from cascade.trace.words import usd
+    from cascade.explain.formatting import usd
 
     def row(label: str, key: tuple[str, str]) -> tuple[str, str, str]:
         return label, str(found.old[key]), _range(str(found.least[key]), str(found.most[key]))
@@ -203,7 +185,7 @@ def _range(low: str, high: str) -> str:
 
 
 def _list(console: Any, title: str, changes: list[Change]) -> None:
-    from cascade.trace.words import clean
+    from cascade.explain.formatting import clean
 
     if changes:
         console.print(f"\n{title}: {len(changes)}")

@@ -24,8 +24,8 @@ from cascade.records import Result, check_text
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from cascade.observe import Observer
-    from cascade.runtime import Cascade
+    from cascade.observers.observe import Observer
+    from cascade.run.cascade import Cascade
 
 
 def run(
@@ -50,7 +50,7 @@ def run(
     if (text is None) == (input is None):
         raise RequestError("give either TEXT or --input; for one request: cascade run GRAPH 'your text'")
     rows = read_rows(input) if input is not None else [Row("1", check_text(text))]
-    from cascade.runtime import Cascade
+    from cascade.run.cascade import Cascade
 
     with ExitStack() as stack:
         observers = _observers(graph, stack, watch=watch, otel=otel)
@@ -72,7 +72,7 @@ def run(
 def _observers(graph: Path, stack: ExitStack, *, watch: bool, otel: bool) -> list[Observer]:
     """Return who watches the runs; `stack` ends what they begin."""
     if otel:
-        from cascade.telemetry import export
+        from cascade.observers.telemetry import export
 
         stack.callback(export())
     if not watch:

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from pydantic.json_schema import GenerateJsonSchema
 
-from cascade.config.schema import Graph
+from cascade.spec.schema import Graph
 
 
 def json_schema() -> dict[str, Any]:

@@ -47,15 +47,15 @@ def serve(
             f"--host {host} is reached by others and there are no keys; give --keys FILE, or --insecure"
         )
     try:
+        from cascade.observers.metrics import Metrics
         from cascade.serve.board import Board
-        from cascade.serve.metrics import Metrics
         from cascade.serve.openai.keys import Keyring
         from cascade.serve.server import create_server
     except ImportError as error:
         raise CascadeError(missing_package("cascade serve", error, "serve")) from error
     from cascade.config.load import load_graph
-    from cascade.runtime import Cascade
-    from cascade.telemetry import export
+    from cascade.observers.telemetry import export
+    from cascade.run.cascade import Cascade
     from cascade.trace.store import TraceStore
 
     url = trace_url(trace_db)

@@ -117,6 +117,6 @@ def print_summary(summary: dict[str, Any], trace_db: str | None) -> None:
 
 
 def _fit(text: str, width: int) -> str:
-    from cascade.trace.words import clean
+    from cascade.explain.formatting import clean
 
     return clean(text, width).ljust(width)

@@ -72,7 +72,7 @@ def explain(
 ) -> None:
     """Explain in plain words why each stage of RUN accepted or escalated."""
     from cascade.config.load import load_graph
-    from cascade.trace.explain import explain as in_words
+    from cascade.explain.explain import explain as in_words
 
     config = load_graph(graph).graph if graph else None
     print(in_words(_get(run, trace_db), config))
@@ -124,8 +124,8 @@ _PRIORITY = ("run", "status", "tier", "cost", "conf.", "answer", "graph", "rule"
 
 def _columns(found: list[RunSummary]) -> dict[str, list[str]]:
     """Return the cells of each column, in the order of the table."""
-    from cascade.trace.explain import when
-    from cascade.trace.words import clean, duration, number, usd
+    from cascade.explain.explain import when
+    from cascade.explain.formatting import clean, duration, number, usd
 
     return {
         "run": [clean(row.run, 80) for row in found],
@@ -181,7 +181,7 @@ def _line(data: dict[str, object]) -> str:
 
 
 def _value(value: object) -> str:
-    from cascade.trace.words import clean
+    from cascade.explain.formatting import clean
 
     if isinstance(value, float):
         return f"{value:.6g}"

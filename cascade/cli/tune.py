@@ -12,8 +12,8 @@ import typer
 from cascade.errors import RequestError
 
 if TYPE_CHECKING:
+    from cascade.lab.tuning.promise import Refusal
     from cascade.policy.artifact import Goal, Policy
-    from cascade.policy.promise import Refusal
     from cascade.policy.table import Outcomes
 
 REFUSED = 3  # exit status: the rows do not support the promise
@@ -59,10 +59,10 @@ def tune(
     """
     values = {"max_risk": max_risk, "max_loss": max_loss, "budget": budget, "lambda": lambda_}
     goal = _goal(values, delta, abstention_price)
-    from cascade.evaluate.outcomes import read_outcomes
+    from cascade.lab.tables.outcomes import read_outcomes
+    from cascade.lab.tuning.promise import Refusal
+    from cascade.lab.tuning.tune import tune as find
     from cascade.policy.artifact import read_policy, write_policy
-    from cascade.policy.promise import Refusal
-    from cascade.policy.tune import tune as find
 
     old = read_policy(from_policy) if from_policy is not None else None
     setups = _setups(graph) if graph is not None else {}

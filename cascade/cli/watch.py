@@ -13,10 +13,10 @@ from rich.panel import Panel
 from rich.text import Text
 
 from cascade.config.draw import Box, outline
-from cascade.config.schema import Graph
-from cascade.observe import Observer
+from cascade.explain.formatting import clean, compared, usd
+from cascade.observers.observe import Observer
 from cascade.records import Request, Result, Step
-from cascade.trace.words import clean, compared, usd
+from cascade.spec.schema import Graph
 
 _PER_SECOND = 12
 _WIDTH = 72

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from cascade.confidence import labels, logprob, validity
 from cascade.confidence.agreement import vote
-from cascade.config.schema import AgreementConfidence, ConfidenceConfig, LabelsConfidence
 from cascade.models.base import Reply
 from cascade.policy.calibrate import Calibration
 from cascade.records import Call, Estimate
+from cascade.spec.schema import AgreementConfidence, ConfidenceConfig, LabelsConfidence
 
 
 def signal_name(config: ConfidenceConfig) -> str:

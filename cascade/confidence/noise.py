@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from cascade.config.schema import ConfidenceConfig, LabelsConfidence, LogprobConfidence
 from cascade.policy.calibrate import Calibration
 from cascade.records import Call, Decision, Estimate
+from cascade.spec.schema import ConfidenceConfig, LabelsConfidence, LogprobConfidence
 
 _SCALED = frozenset({"mean", "min", "p10", "p25", "p50"})  # each is exp of a log-probability
 _COMPARED = frozenset({"confident", "audit", "below_threshold"})

@@ -12,10 +12,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from cascade.formats.schemas import parse_json, value_problem
 from cascade.models.base import Reply
 from cascade.records import Request, ToolCall
 from cascade.requests import CHOICES, parameters_of
-from cascade.schemas import parse_json, value_problem
 
 MAX_ANSWER = 1_000_000  # characters of an answer or of arguments that are looked at
 MAX_FIELDS = 100  # of one answer that are reported

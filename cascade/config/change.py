@@ -15,11 +15,11 @@ from cascade.config.checks import find_problems
 from cascade.config.load import LoadedGraph
 from cascade.config.messages import problems_of, suggest
 from cascade.config.policies import read_graph_policy
-from cascade.config.schema import Graph, Limits
 from cascade.config.source import Loc, Problem
 from cascade.errors import ConfigError
 from cascade.policy.artifact import read_policy
 from cascade.policy.tighten import read_state, state_path
+from cascade.spec.schema import Graph, Limits
 
 
 def change_graph(

@@ -6,12 +6,12 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 from cascade.config import policies, resources, thresholds
-from cascade.config.gates import ClassifierGate
 from cascade.config.messages import suggest
-from cascade.config.schema import Graph, HumanModel, LogprobConfidence, Stage
 from cascade.config.source import Loc, Problem
 from cascade.policy.calibrate import Calibration
-from cascade.policy.early import BOUNDED
+from cascade.policy.early_exit import BOUNDED
+from cascade.spec.gates import ClassifierGate
+from cascade.spec.schema import Graph, HumanModel, LogprobConfidence, Stage
 
 END = "end"
 

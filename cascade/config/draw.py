@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cascade.config.schema import Graph, Stage
+from cascade.spec.schema import Graph, Stage
 
 START, ANSWER, GIVE_UP = "request", "answer", "finish"  # Mermaid cannot have a node called `end`
 Kind = Literal["start", "asks", "branches", "answer", "end"]

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from cascade.config.checks import find_problems
 from cascade.config.messages import problems_of
 from cascade.config.policies import read_graph_policy
-from cascade.config.schema import CascadeModel, Graph, HumanModel
 from cascade.config.source import Problem, parse, read_bytes
 from cascade.errors import ConfigError
 from cascade.policy.artifact import Policy
 from cascade.policy.calibrate import Calibration
+from cascade.spec.schema import CascadeModel, Graph, HumanModel
 
 
 @dataclass(frozen=True)

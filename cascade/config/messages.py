@@ -10,8 +10,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from cascade.config.schema import Graph
 from cascade.config.source import Loc, Problem
+from cascade.spec.schema import Graph
 
 _EXPECTED = {
     "string_type": "expected text; put it in quotes",

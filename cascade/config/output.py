@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cascade.config.gbnf import MAX_BYTES, check_grammar
-from cascade.config.json_grammar import schema_grammar
 from cascade.config.references import existing_file
-from cascade.config.schema import LlamaCppModel
 from cascade.errors import ConfigError
+from cascade.formats.gbnf import MAX_BYTES, check_grammar
+from cascade.formats.json_grammar import schema_grammar
+from cascade.spec.schema import LlamaCppModel
 
 
 def resolve_grammar(model: LlamaCppModel, base: Path) -> str | None:

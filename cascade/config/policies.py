@@ -10,12 +10,12 @@ from pathlib import Path
 from cascade.config.messages import suggest
 from cascade.config.references import existing_file, fingerprint
 from cascade.config.resources import Facts
-from cascade.config.schema import Graph, Stage
 from cascade.config.source import Problem
 from cascade.errors import ConfigError
 from cascade.policy.artifact import Policy, read_policy
 from cascade.policy.calibrate import Calibration
-from cascade.policy.steer import before_last
+from cascade.policy.tuned import before_last
+from cascade.spec.schema import Graph, Stage
 
 
 def read_graph_policy(graph: Graph, base: Path) -> tuple[Policy | None, list[Problem]]:

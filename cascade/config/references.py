@@ -13,12 +13,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from cascade.config.decoding import decoding_settings
-from cascade.config.gguf import read_tasks
 from cascade.config.messages import suggest
-from cascade.config.schema import HumanModel, LlamaCppModel, ModelConfig, OpenAIModel, ScriptedModel
 from cascade.errors import ConfigError, ModelError
 from cascade.files import replace_file
+from cascade.formats.gguf import read_tasks
+from cascade.spec.decoding import decoding_settings
+from cascade.spec.schema import HumanModel, LlamaCppModel, ModelConfig, OpenAIModel, ScriptedModel
 
 EXPERTS = Path(__file__).resolve().parents[1] / "experts"
 HASH_CACHE_BYTES = 64 << 20  # hashes of larger files are kept: reading gigabytes takes seconds

@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cascade.config.adapter import check_adapter_of
-from cascade.config.gates import ClassifierGate
-from cascade.config.gguf import TEMPLATE_KEY, read_metadata
 from cascade.config.output import resolve_grammar
 from cascade.config.prices import lookup
 from cascade.config.references import (
@@ -20,7 +17,12 @@ from cascade.config.references import (
     pick_task,
     resolve_labels,
 )
-from cascade.config.schema import (
+from cascade.config.source import Problem
+from cascade.errors import ConfigError
+from cascade.formats.adapter import check_adapter_of
+from cascade.formats.gguf import TEMPLATE_KEY, read_metadata
+from cascade.spec.gates import ClassifierGate
+from cascade.spec.schema import (
     CascadeModel,
     Graph,
     HumanModel,
@@ -30,8 +32,6 @@ from cascade.config.schema import (
     Price,
     Stage,
 )
-from cascade.config.source import Problem
-from cascade.errors import ConfigError
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 

@@ -14,7 +14,7 @@ from html import escape
 from itertools import pairwise
 
 from cascade.config.draw import GIVE_UP, START, Arrow, Box, outline
-from cascade.config.schema import Graph
+from cascade.spec.schema import Graph
 
 _LINE, _PAD, _GAP, _LAYER_GAP, _MARGIN = 19, 12, 36, 58, 20
 _CHAR = 7.4  # pixels of an average letter at 13 px, a little more than most fonts need

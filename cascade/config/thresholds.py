@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cascade.config.gates import GateConfig, KeywordsGate
 from cascade.config.messages import suggest
 from cascade.config.references import existing_file, fingerprint
 from cascade.config.resources import Facts, worst_drafts
-from cascade.config.schema import (
+from cascade.config.source import Loc, Problem
+from cascade.errors import ConfigError
+from cascade.policy.calibrate import Calibration, read_calibration
+from cascade.spec.gates import GateConfig, KeywordsGate
+from cascade.spec.schema import (
     AgreementConfidence,
     Graph,
     HumanModel,
@@ -22,9 +25,6 @@ from cascade.config.schema import (
     ScriptedModel,
     Stage,
 )
-from cascade.config.source import Loc, Problem
-from cascade.errors import ConfigError
-from cascade.policy.calibrate import Calibration, read_calibration
 
 
 def gate_problems(graph: Graph, facts: Facts) -> Iterator[Problem]:

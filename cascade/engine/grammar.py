@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade.config.gbnf import check_grammar
 from cascade.engine.binding import api, first_error, forget_errors
 from cascade.engine.weights import Weights
 from cascade.errors import ConfigError, ModelError
+from cascade.formats.gbnf import check_grammar
 
 # A grammar can be read in several ways at once; llama.cpp follows them all. Normally a token takes
 # microseconds; where the readings double with every token, time and memory would run out.

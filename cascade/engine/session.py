@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cascade.config.gguf import TASKS_KEY
-from cascade.config.schema import LlamaCppModel
 from cascade.engine.context import ContextShape, max_branches
 from cascade.engine.embed import ExampleClassifier
 from cascade.engine.generate import GenerateOptions, StopEarly, decode, generate, prefill
@@ -31,7 +29,9 @@ from cascade.engine.threads import default_threads
 from cascade.engine.weights import Weights
 from cascade.engine.worker import Ticket
 from cascade.errors import ModelError
+from cascade.formats.gguf import TASKS_KEY
 from cascade.records import Message, Token, Tool
+from cascade.spec.schema import LlamaCppModel
 
 
 class EngineRequest(NamedTuple):

@@ -1,4 +1,4 @@
-"""A bundled expert's prompt contract: `cascade.tasks` in the file's metadata, written by `cascade.learn`."""
+"""A bundled expert's prompt contract: `cascade.tasks` in the file's metadata (see `cascade.lab.training`)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cascade.config.gguf import TASKS_KEY
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
+from cascade.formats.gguf import TASKS_KEY
 
 IntArray = npt.NDArray[np.int32]
 _TokenId = Annotated[int, Field(ge=0)]

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade.config.adapter import check_adapter
 from cascade.engine.binding import api, first_error, forget_errors
 from cascade.engine.context import Context, ContextShape
 from cascade.engine.embed import Embedder, pooling_type
-from cascade.engine.header import check_file
 from cascade.engine.memory import large_pages
 from cascade.engine.prefix import PrefixCache
 from cascade.engine.scheduler import Scheduler
 from cascade.engine.stats import RowStats
 from cascade.errors import ConfigError, ModelError
+from cascade.formats.adapter import check_adapter
+from cascade.formats.gguf_header import check_file
 
 IntArray = npt.NDArray[np.int32]
 # No tokenizer has pieces this long on average, so a longer text cannot fit. Checked first because

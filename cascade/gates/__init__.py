@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from cascade.config.gates import GateConfig, KeywordsGate
 from cascade.gates import classifier, keywords
 from cascade.models.base import Reply
+from cascade.spec.gates import GateConfig, KeywordsGate
 
 
 async def score(

@@ -15,10 +15,10 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12: no JSON schema
 
-from cascade.config.schema import Stage
 from cascade.graph.stage import Live, Plan, run_stages
 from cascade.records import Request, Step
 from cascade.requests import check_request
+from cascade.spec.schema import Stage
 
 
 class State(TypedDict, total=False):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, nullcontext
 
-from cascade.config.schema import ModelConfig
 from cascade.errors import ModelError
+from cascade.graph.breaker import Breaker, Pass
 from cascade.graph.slots import Slots
-from cascade.policy.breaker import Breaker, Pass
+from cascade.spec.schema import ModelConfig
 
 
 class Guard:

@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cascade.config.resources import price_of
-from cascade.config.schema import Graph, Price
 from cascade.graph.guard import Guard
 from cascade.models.base import Model, deployments
 from cascade.policy.artifact import Policy
 from cascade.policy.baseline import baseline_model
 from cascade.policy.calibrate import Calibration
+from cascade.spec.schema import Graph, Price
 
 if TYPE_CHECKING:
     from cascade.trace.budgets import BudgetBook

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from cascade.config.schema import Graph
 from cascade.errors import TraceError
 from cascade.policy.budget import Budget, Spend, day_budgets, over_limit
 from cascade.records import Call, Request
+from cascade.spec.schema import Graph
 
 if TYPE_CHECKING:
     from cascade.trace.budgets import BudgetBook, Hold

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cascade.config.schema import Stage
 from cascade.graph.plan import Plan
 from cascade.graph.turn import Turn
 from cascade.models.base import OnText
 from cascade.policy.budget import Spend, spent
 from cascade.policy.decide import stopped
 from cascade.records import Decision, Request, Step
+from cascade.spec.schema import Stage
 
 __all__ = ["Live", "Plan", "run_stage", "run_stages"]
 

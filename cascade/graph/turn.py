@@ -8,20 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cascade import confidence, gates
-from cascade.confidence import outcome, validity
+from cascade.confidence import measurement as outcome
+from cascade.confidence import validity
 from cascade.confidence.noise import bounds, mark
-from cascade.config.gates import ClassifierGate
-from cascade.config.schema import LogprobConfidence, Stage
 from cascade.graph.ask import Attempt, ask, worst_cost
 from cascade.graph.plan import Plan
 from cascade.graph.purse import Purse
 from cascade.models.base import Model, OnText, Reply, StopEarly, deployments
-from cascade.policy import steer
+from cascade.policy import tuned as steer
 from cascade.policy.artifact import Policy
 from cascade.policy.budget import Spend, worst_case
 from cascade.policy.decide import admit, decide, over_budget, route
-from cascade.policy.early import Hopeless
+from cascade.policy.early_exit import Hopeless
 from cascade.records import Call, Decision, Estimate, Request, Step
+from cascade.spec.gates import ClassifierGate
+from cascade.spec.schema import LogprobConfidence, Stage
 
 _CLOSED = "model {!r} answers with its labels only; the request asks for JSON or offers tools"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cascade.config.schema import CascadeModel, HumanModel, LlamaCppModel, ModelConfig, OpenAIModel
 from cascade.errors import ConfigError
 from cascade.extras import require
 from cascade.models.base import Model
+from cascade.spec.schema import CascadeModel, HumanModel, LlamaCppModel, ModelConfig, OpenAIModel
 
 
 def build_model(name: str, config: ModelConfig, base: Path) -> Model:

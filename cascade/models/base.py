@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-from cascade.config.schema import Price
 from cascade.errors import ModelError
 from cascade.records import Message, Request, Role, Token, Tool, ToolCall
+from cascade.spec.schema import Price
 
 OnText = Callable[[str], None]
 

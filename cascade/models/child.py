@@ -17,11 +17,11 @@ import sys
 from collections.abc import Generator
 from pathlib import Path
 
-from cascade.config.schema import LlamaCppModel
 from cascade.engine.worker import worker
 from cascade.errors import CascadeError, ModelError
 from cascade.models.frames import Frame, dump_reply, load_prompt, pack, read_frame
 from cascade.models.llamacpp import LlamaCpp
+from cascade.spec.schema import LlamaCppModel
 
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = "500"  # out of memory, the kernel is to kill this process before its parent

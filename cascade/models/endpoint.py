@@ -13,9 +13,9 @@ import httpx2
 import openai
 from pydantic import ValidationError
 
-from cascade.config.schema import OpenAIModel
 from cascade.errors import ModelError
 from cascade.models.wire import Completion
+from cascade.spec.schema import OpenAIModel
 
 DEFAULT_URL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 5.0

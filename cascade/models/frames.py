@@ -16,7 +16,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 
 from cascade.models.base import Prompt, Reply
-from cascade.policy.early import Hopeless
+from cascade.policy.early_exit import Hopeless
 
 Frame = dict[str, Any]
 

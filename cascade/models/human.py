@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cascade.config.schema import HumanModel, Price
 from cascade.errors import ModelError
 from cascade.models.base import OnText, Prompt, Reply
+from cascade.spec.schema import HumanModel, Price
 
 
 class Human:

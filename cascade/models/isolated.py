@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from cascade.config.references import resolve_model_path
-from cascade.config.schema import LlamaCppModel
 from cascade.errors import ConfigError, ModelError, RequestError
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.children import ChildError, Refused, Settings
 from cascade.models.llamacpp import LlamaCpp
 from cascade.models.supervisor import Place, supervisor
 from cascade.records import check_text
+from cascade.spec.schema import LlamaCppModel
 
 GRACE = 0.05  # seconds for the process to report a time-out itself: it knows whether the answer had begun
 _numbers = itertools.count()

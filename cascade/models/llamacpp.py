@@ -9,17 +9,17 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cascade.config.gguf import TEMPLATE_KEY, read_metadata
 from cascade.config.output import resolve_grammar
 from cascade.config.references import existing_file, resolve_labels, resolve_model_path
-from cascade.config.schema import LlamaCppModel, Price
 from cascade.engine.worker import worker
 from cascade.errors import ConfigError, ModelError, RequestError
+from cascade.formats.gguf import TEMPLATE_KEY, read_metadata
 from cascade.models.base import OnText, Prompt, Reply
-from cascade.models.formed import INSTRUCTION_BYTES, Form, form_of, read_calls
-from cascade.models.mail import Mail
+from cascade.models.bridge import Mail
 from cascade.models.prompts import most_prompt_tokens, render
+from cascade.models.structured import INSTRUCTION_BYTES, Form, form_of, read_calls
 from cascade.records import check_text
+from cascade.spec.schema import LlamaCppModel, Price
 
 if TYPE_CHECKING:
     import numpy as np

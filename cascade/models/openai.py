@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 from cascade.config.references import resolve_labels
 from cascade.config.resources import price_of
-from cascade.config.schema import Deployment, OpenAIModel, Price
 from cascade.errors import ModelError
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.endpoint import Endpoint
 from cascade.models.prompts import chosen_label, conversation, most_prompt_tokens, render
 from cascade.models.wire import Answer, wire_message, wire_tools
+from cascade.spec.schema import Deployment, OpenAIModel, Price
 
 # Role markers and the default system message that a server's chat template may add to a request: OpenAI
 # documents 3 tokens a message, the templates of open models stay below 100.

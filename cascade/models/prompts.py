@@ -7,10 +7,10 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
-from cascade.config.schema import Prompted
 from cascade.errors import ModelError
 from cascade.models.base import Prompt
 from cascade.records import Message
+from cascade.spec.schema import Prompted
 
 _FORMS: Final = ("NFC", "NFD", "NFKC", "NFKD")
 MESSAGE_OVERHEAD = 256  # tokens that a template may put around a message, a tool or a call of one

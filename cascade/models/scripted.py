@@ -10,12 +10,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cascade.config.schema import Price, ScriptedModel
-from cascade.config.scripted import ScriptedReply
 from cascade.errors import ConfigError, ModelError
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.prompts import last_message
 from cascade.records import Token, ToolCall
+from cascade.spec.schema import Price, ScriptedModel
+from cascade.spec.scripted import ScriptedReply
 
 
 class Scripted:

@@ -1,6 +1,6 @@
 """Deciding by a tuned policy: pure, numpy only, no model is called.
 
-Of tables; `cascade.policy.steer` decides a live or recorded run by the same scores.
+Of tables; `cascade.policy.tuned` decides a live or recorded run by the same scores.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from cascade.files import read_record, write_whole
 from cascade.policy.calibrate import Curve, Sha256
-from cascade.policy.files import read_record, write_whole
 from cascade.records import Record
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]

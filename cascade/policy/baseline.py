@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from cascade.config.schema import Graph, Price
 from cascade.records import Baseline, Step
+from cascade.spec.schema import Graph, Price
 
 BYTES_PER_TOKEN = 4  # the usual figure for English; the assumption is recorded with each run
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cascade.config.schema import Graph, Limits, Stage
 from cascade.records import Request, Rule, Step
+from cascade.spec.schema import Graph, Limits, Stage
 
 
 class Spend(NamedTuple):

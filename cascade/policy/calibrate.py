@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cascade.policy.files import read_record, write_whole
+from cascade.files import read_record, write_whole
 from cascade.records import Record
 
 if TYPE_CHECKING:

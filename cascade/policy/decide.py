@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from cascade.config.schema import Graph, Stage
 from cascade.policy.budget import Spend, over_limit
 from cascade.records import Call, Decision, Estimate, Request, Rule
+from cascade.spec.schema import Graph, Stage
 
 
 def admit(

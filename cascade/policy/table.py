@@ -1,6 +1,6 @@
 """Outcome tables in columns: what each model answered, row by row, and what that cost.
 
-The one shape that tuning and evaluation work on; `cascade.evaluate.outcomes` reads and writes the files.
+The one shape that tuning and evaluation work on; `cascade.lab.tables.outcomes` reads and writes the files.
 All columns have one value a row, in the order of `ids`. What was not measured is NaN or None, never 0.
 """
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from cascade.policy.files import read_record, write_whole
+from cascade.files import read_record, write_whole
 from cascade.records import Record
 
 REFUSE = math.nextafter(1.0, 2.0)  # no confidence reaches it
@@ -113,7 +113,7 @@ def supported(
         alpha: the error among the accepted that is promised.
         delta: the probability with which the promise may be broken.
     """
-    from cascade.policy.certify import risk_upper, rows_needed
+    from cascade.policy.bounds import risk_upper, rows_needed
 
     ranked = sorted(zip(values, wrong, strict=True), key=lambda item: -item[0])
     ranked = [item for item in ranked if item[0] >= least]

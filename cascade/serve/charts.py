@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup, escape
 
+from cascade.explain.formatting import compared, number
 from cascade.policy.calibrate import Curve
-from cascade.trace.words import compared, number
 
 _TOP, _BOTTOM = 16, 22  # pixels above and below the plot
 _SAMPLES = 101  # points of a logistic curve

@@ -10,10 +10,10 @@ from itertools import accumulate, pairwise
 
 from markupsafe import Markup
 
+from cascade.explain.formatting import clean, number, usd
 from cascade.serve import charts
 from cascade.serve.pages import percent, tier_class
 from cascade.trace.overview import Figures, Opinion, Overview
-from cascade.trace.words import clean, number, usd
 
 _COLUMNS = 24  # of a chart over time
 _FEW = 10  # rows of a table

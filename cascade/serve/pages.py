@@ -11,9 +11,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from cascade.explain.explain import when
+from cascade.explain.formatting import clean, duration, number, usd
 from cascade.serve import charts
-from cascade.trace.explain import when
-from cascade.trace.words import clean, duration, number, usd
 
 HERE = Path(__file__).parent
 _TIERS = ("haiku", "sonnet", "opus")

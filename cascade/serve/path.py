@@ -8,10 +8,10 @@ from dataclasses import replace
 from markupsafe import Markup, escape
 
 from cascade.config.draw import GIVE_UP, START, Arrow, Box, Kind, outline
-from cascade.config.schema import Graph
 from cascade.config.svg import Lit, drawing
+from cascade.explain.formatting import clean, compared, number
 from cascade.records import Estimate, Result, Step
-from cascade.trace.words import clean, compared, number
+from cascade.spec.schema import Graph
 
 _NAME = 40  # characters of a name in a drawing
 _WIDE = 560  # pixels; a wider drawing scrolls instead of shrinking until nobody can read it

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from cascade.config.load import LoadedGraph
+from cascade.explain.explain import explain
+from cascade.explain.formatting import number
 from cascade.policy.budget import spent
 from cascade.records import Call, Result, Step, Token
 from cascade.serve import charts
 from cascade.serve.pages import percent
 from cascade.serve.path import picture
-from cascade.trace.explain import explain
-from cascade.trace.words import number
 
 _WIDE = 1_000_000  # columns: the browser wraps the lines
 _BARS = 5  # labels, or branches of a gate, that are shown

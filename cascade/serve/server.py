@@ -14,10 +14,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cascade import __version__
 from cascade.config.load import LoadedGraph
-from cascade.runtime import Cascade
+from cascade.observers.metrics import Metrics
+from cascade.run.cascade import Cascade
 from cascade.serve.app import create_app
 from cascade.serve.board import Board
-from cascade.serve.metrics import Metrics
 from cascade.serve.openai import chat, responses
 from cascade.serve.openai.errors import ERRORS, ApiError
 from cascade.serve.openai.keys import Keyring

@@ -13,7 +13,7 @@ from scripting import checked, scripted, write
 
 from cascade.cli.schema import json_schema
 from cascade.config.load import load_graph
-from cascade.config.schema import Graph
+from cascade.spec.schema import Graph
 
 GRAPHS = sorted((Path(__file__).parents[2] / "graphs").glob("*.yaml"))
 

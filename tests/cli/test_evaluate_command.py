@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from cascade.cli.evaluate import evaluate
 from cascade.errors import CascadeError
-from cascade.evaluate.outcomes import read_outcomes, write_outcomes
+from cascade.lab.tables.outcomes import read_outcomes, write_outcomes
 from cascade.policy.artifact import write_policy
 
 

@@ -14,8 +14,9 @@ from policies import stage as tuned_stage
 from scripting import REMOTE, checked, load, scripted, write
 from typer.testing import CliRunner
 
-from cascade.cli.replay import replay, utc
+from cascade.cli.replay import replay
 from cascade.errors import ConfigError, RequestError
+from cascade.explain.formatting import parse_since
 from cascade.policy.artifact import write_policy
 
 app = typer.Typer()
@@ -151,10 +152,10 @@ def test_a_limit_can_be_removed(tmp_path: Path) -> None:
 
 
 def test_a_time_is_read_as_the_users_clock_and_stored_as_utc() -> None:
-    assert utc("2026-11-21T06:00:00.5+02:00") == "2026-11-21T04:00:00.500+00:00"
-    assert utc(None) is None
+    assert parse_since("2026-11-21T06:00:00.5+02:00") == "2026-11-21T04:00:00.500+00:00"
+    assert parse_since(None) is None
     with pytest.raises(RequestError, match="--since: 'yesterday' is no time; give ISO 8601"):
-        utc("yesterday")
+        parse_since("yesterday")
 
 
 def steering(folder: Path, accept: float, name: str = "policy.json") -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from scripting import scripted, write
 
-from cascade.evaluate.outcomes import write_outcomes
+from cascade.lab.tables.outcomes import write_outcomes
 from cascade.policy.artifact import read_policy
 
 ROWS = 400

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade.confidence import estimate, signal_name
-from cascade.config.schema import AgreementConfidence, ConfidenceConfig, LabelsConfidence, LogprobConfidence
 from cascade.models.base import Reply
 from cascade.policy.calibrate import Calibration
 from cascade.records import Call, Estimate, Token
+from cascade.spec.schema import AgreementConfidence, ConfidenceConfig, LabelsConfidence, LogprobConfidence
 
 LABELS = LabelsConfidence(by="labels")
 LOGPROB = LogprobConfidence(by="logprob")

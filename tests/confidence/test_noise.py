@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade.confidence.noise import bounds, mark
-from cascade.config.schema import AgreementConfidence, LabelsConfidence, LogprobConfidence
 from cascade.policy.calibrate import Calibration
 from cascade.records import Call, Decision, Estimate
+from cascade.spec.schema import AgreementConfidence, LabelsConfidence, LogprobConfidence
 
 
 def call(noise: float | None = 0.06) -> Call:

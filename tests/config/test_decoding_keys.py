@@ -15,8 +15,8 @@ from scripting import scripted, write
 from cascade.config.load import load_graph
 from cascade.config.output import resolve_grammar
 from cascade.config.references import fingerprint, resolve_labels
-from cascade.config.schema import LlamaCppModel, OpenAIModel
 from cascade.errors import ConfigError
+from cascade.spec.schema import LlamaCppModel, OpenAIModel
 
 EXAMPLES = {"examples": {"a": ["x"], "b": ["y"]}}
 TASKS = {"pets": ["cat", "dog"]}

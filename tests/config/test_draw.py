@@ -11,8 +11,8 @@ from scripting import checked, scripted, write
 
 from cascade.config.draw import mermaid
 from cascade.config.load import load_graph
-from cascade.config.schema import Graph
 from cascade.config.svg import svg
+from cascade.spec.schema import Graph
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -24,8 +24,8 @@ from cascade.config.references import (
     resolve_labels,
     resolve_model_path,
 )
-from cascade.config.schema import LlamaCppModel, ModelConfig
 from cascade.errors import ConfigError
+from cascade.spec.schema import LlamaCppModel, ModelConfig
 
 MODEL = TypeAdapter(ModelConfig)
 TASKS = {"pets": ["cat", "dog"], "sides": ["left", "right", "up"]}

@@ -12,13 +12,13 @@ import pytest
 from decoding import drain, with_weights
 from gguf_maker import make_adapter, make_gguf
 
-from cascade.config.schema import LlamaCppModel
 from cascade.engine.context import ContextShape
 from cascade.engine.generate import prefill
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 from cascade.models.base import Prompt
 from cascade.models.llamacpp import LlamaCpp
+from cascade.spec.schema import LlamaCppModel
 
 BASE = {"kind": "llamacpp", "path": "m.gguf", "max_tokens": 6}
 PROMPT = np.array([72, 101, 257, 111, 32, 99], np.int32)

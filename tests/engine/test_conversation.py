@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-from cascade.config.schema import LlamaCppModel
 from cascade.engine.render import ChatTemplate, Renderer
 from cascade.engine.session import EngineRequest, Session
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 from cascade.records import Message, Tool, ToolCall
+from cascade.spec.schema import LlamaCppModel
 
 # In the manner of today's tool-calling templates: tools as JSON in the system turn, calls inside tags.
 TOOLS = """

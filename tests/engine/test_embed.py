@@ -11,12 +11,12 @@ from decoding import drain, with_weights
 from gguf_maker import make_gguf
 
 from cascade import Cascade
-from cascade.config.schema import LlamaCppModel
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 from cascade.models import build_model
 from cascade.models.base import Prompt
 from cascade.models.llamacpp import LlamaCpp
+from cascade.spec.schema import LlamaCppModel
 
 TEXTS = ["hello card", "car", "the os said hello", "hello card", "x" * 200]
 

@@ -15,7 +15,6 @@ import pytest
 from decoding import drain, with_weights
 from gguf_maker import make_gguf
 
-from cascade.config.json_grammar import schema_grammar
 from cascade.engine.binding import api
 from cascade.engine.context import Context, ContextShape
 from cascade.engine.generate import GeneratedText, GenerateOptions, generate, prefill
@@ -23,6 +22,7 @@ from cascade.engine.grammar import CANDIDATE, Grammar, token_array
 from cascade.engine.sampling import Sampler, Sampling
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
+from cascade.formats.json_grammar import schema_grammar
 
 PROMPT = np.array([72, 101, 257, 111], np.int32)
 LIST = 'root ::= "[" [a-f]+ ("," " "? [0-9a-f]{1,3})* "]"\n'

@@ -137,7 +137,7 @@ from pathlib import Path
 from cascade.engine.session import EngineRequest
 from cascade.engine.session import Session
 from cascade.engine.weights import Weights
-from cascade.config.schema import LlamaCppModel
+from cascade.spec.schema import LlamaCppModel
 from cascade.errors import ModelError
 
 good, header = Path(sys.argv[1]).read_bytes(), 6000

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.config.gates import ClassifierGate, KeywordsGate
 from cascade.gates import score
 from cascade.models.base import Reply
+from cascade.spec.gates import ClassifierGate, KeywordsGate
 
 WORD = st.text(max_size=8)
 NAME = st.sampled_from(["bank", "chat", "threat"])

@@ -12,7 +12,7 @@ from gguf_maker import make_gguf
 from scripting import REMOTE, checked, load, scripted, write
 
 from cascade import Cascade, Result, TextPiece
-from cascade.observe import Observer
+from cascade.observers.observe import Observer
 from cascade.trace.budgets import BudgetBook
 from cascade.trace.store import TraceStore, default_url
 

@@ -12,9 +12,9 @@ from loopback import Loopback, chat
 from scripting import REMOTE, checked, load, scripted
 
 from cascade import RequestError, Result, TextPiece
+from cascade.lab.replays.replay import Scene, replay
 from cascade.records import Message, Request, Tool
 from cascade.trace.redact import redact
-from cascade.trace.replay import Scene, replay
 from cascade.trace.store import TraceStore
 
 ADD = Tool(name="add", parameters={"properties": {"a": {"type": "integer"}}, "required": ["a"]})

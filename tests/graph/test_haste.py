@@ -15,13 +15,13 @@ from scripting import REMOTE, checked, load, scripted, write
 from cascade import Cascade, ConfigError, Result, Step, TextPiece
 from cascade.config.load import load_graph
 from cascade.engine.stats import RunningStats, TokenStats
+from cascade.explain.explain import explain
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.scripted import Scripted
-from cascade.observe import Observer
-from cascade.policy.early import Hopeless
+from cascade.observers.observe import Observer
+from cascade.policy.early_exit import Hopeless
 from cascade.serve.board import Board
 from cascade.trace.budgets import BudgetBook
-from cascade.trace.explain import explain
 from cascade.trace.store import TraceStore, default_url
 
 LONG = " ".join(["word"] * 60)

@@ -15,15 +15,15 @@ from scripting import scripted, write
 
 from cascade import Cascade
 from cascade.config.load import load_graph
-from cascade.evaluate.collect import Labelled, answering, collect, how_asked
-from cascade.evaluate.outcomes import from_rows
+from cascade.explain.explain import explain
+from cascade.lab.tables.collect import Labelled, answering, collect, how_asked
+from cascade.lab.tables.outcomes import from_rows
+from cascade.lab.tuning.tune import tune
 from cascade.models import build_model
 from cascade.policy.apply import apply_policy
 from cascade.policy.artifact import Feature, Goal, Policy, PolicyStage, PromptGate, Score, Term, write_policy
 from cascade.policy.table import Outcomes
-from cascade.policy.tune import tune
 from cascade.records import Result
-from cascade.trace.explain import explain
 
 
 def table_of(path: Path, rows: list[Labelled]) -> Outcomes:

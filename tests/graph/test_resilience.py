@@ -14,12 +14,12 @@ from loopback import Answer, Gate, Loopback, Seen, chat, status, stream
 from scripting import REMOTE, checked, load, scripted
 
 from cascade import Cascade, ConfigError, Result, TextPiece
-from cascade.config.schema import ScriptedModel
 from cascade.graph.ask import ask
+from cascade.graph.breaker import Breaker
 from cascade.graph.guard import Guard
 from cascade.models import build_model
-from cascade.policy.breaker import Breaker
 from cascade.records import Request
+from cascade.spec.schema import ScriptedModel
 from cascade.trace.budgets import BudgetBook
 from cascade.trace.store import TraceStore, default_url
 

@@ -14,7 +14,7 @@ from loopback import Loopback, chat, status
 from scripting import REMOTE, checked, load, scripted, write
 
 from cascade import Cascade, RequestError, Result, Step, TextPiece
-from cascade.trace.explain import explain
+from cascade.explain.explain import explain
 
 TWO: list[dict[str, Any]] = [checked("first", "small"), checked("last", "large")]
 

@@ -16,7 +16,7 @@ from scripting import checked, scripted, write
 
 from cascade import Cascade, RequestError, Result
 from cascade.config.load import load_graph
-from cascade.trace.explain import explain
+from cascade.explain.explain import explain
 from cascade.trace.store import TraceStore, default_url
 from cascade.trace.verify import verify
 

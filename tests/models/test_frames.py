@@ -16,7 +16,7 @@ from cascade.models import frames
 from cascade.models.base import Prompt, Reply
 from cascade.models.frames import dump_prompt, dump_reply, load_prompt, load_reply, pack, read_frame
 from cascade.policy.calibrate import Curve
-from cascade.policy.early import Hopeless
+from cascade.policy.early_exit import Hopeless
 from cascade.records import Message, Token, Tool, ToolCall
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

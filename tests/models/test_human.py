@@ -10,10 +10,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
-from cascade.config.schema import HumanModel
 from cascade.errors import ModelError
 from cascade.models import build_model
 from cascade.models.base import Prompt, charge
+from cascade.spec.schema import HumanModel
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 

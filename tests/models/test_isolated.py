@@ -15,11 +15,11 @@ import pytest
 from gguf_maker import make_gguf
 from scripting import checked, load, scripted
 
-from cascade.config.schema import LlamaCppModel
 from cascade.errors import ModelError
 from cascade.models import build_model, children, process, supervisor
 from cascade.models.base import Prompt, Reply
 from cascade.models.isolated import Isolated
+from cascade.spec.schema import LlamaCppModel
 
 TASKS = {"colours": ["red", "green", "blue"], "sizes": ["small", "large"]}
 Build = Callable[..., Isolated]

@@ -8,10 +8,10 @@ import faults
 import pytest
 from gguf_maker import make_gguf
 
-from cascade.config.schema import LlamaCppModel
 from cascade.errors import ModelError
 from cascade.models import build_model
 from cascade.models.base import Prompt
+from cascade.spec.schema import LlamaCppModel
 
 DEATHS = {
     "batch longer than n_batch": r"SIGABRT \(llama-context.cpp:\d+: GGML_ASSERT\(n_tokens_all <=",

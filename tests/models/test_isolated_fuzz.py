@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from gguf_maker import make_gguf
 
-from cascade.config.schema import LlamaCppModel
 from cascade.errors import ModelError
 from cascade.models import build_model
 from cascade.models.base import Model, Prompt
 from cascade.models.supervisor import supervisor
+from cascade.spec.schema import LlamaCppModel
 
 HEADER = 6000
 SHAPE = (

@@ -15,7 +15,7 @@ from gguf_maker import make_gguf
 HEAD = """
 import asyncio, os, sys, time
 from pathlib import Path
-from cascade.config.schema import LlamaCppModel
+from cascade.spec.schema import LlamaCppModel
 from cascade.models import build_model
 from cascade.models.base import Prompt
 from cascade.models.supervisor import supervisor
@@ -66,7 +66,7 @@ def test_the_parent_never_imports_llama_cpp(endless: Path) -> None:
 
 def test_a_process_exits_cleanly_with_a_call_in_flight(endless: Path) -> None:
     done = run(
-        "from cascade.loop import BackgroundLoop\n"
+        "from cascade.run.loop import BackgroundLoop\n"
         "task = BackgroundLoop().run(talk())\n"
         "print(*supervisor().processes().values())\n",
         endless,

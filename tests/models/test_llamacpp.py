@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade.confidence.labels import signals
-from cascade.config.schema import LlamaCppModel
 from cascade.engine.session import EngineAnswer, EngineRequest, Session
 from cascade.engine.stats import RunningStats
 from cascade.engine.weights import Weights
@@ -28,6 +27,7 @@ from cascade.models import build_model
 from cascade.models.base import Prompt, Reply
 from cascade.models.llamacpp import LlamaCpp
 from cascade.records import Message
+from cascade.spec.schema import LlamaCppModel
 
 TASKS = {"colours": ["red", "green", "blue"], "sizes": ["small", "large"]}
 
@@ -544,7 +544,7 @@ def test_the_worst_case_is_bounded_by_the_context_and_needs_no_llama_cpp(writer:
     assert model(expert, task="colours").worst_case(Prompt("hi"))[1] == 1
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from cascade.config.schema import LlamaCppModel\nfrom cascade.models.base import Prompt\n"
+        "from cascade.spec.schema import LlamaCppModel\nfrom cascade.models.base import Prompt\n"
         "from cascade.models.llamacpp import LlamaCpp\n"
         f"config = LlamaCppModel(kind='llamacpp', path={str(expert)!r}, task='sizes')\n"
         "LlamaCpp('nano', config, Path('.')).worst_case(Prompt('hello'))\n"

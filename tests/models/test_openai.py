@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from loopback import Answer, Gate, Loopback, Seen, chat, status, stream
 
-from cascade.config.schema import OpenAIModel, Price
 from cascade.errors import ModelError
 from cascade.models import build_model
 from cascade.models.base import Prompt, Reply, charge
 from cascade.models.openai import OpenAI
 from cascade.records import Message, Tool, ToolCall
+from cascade.spec.schema import OpenAIModel, Price
 
 KEY = "sk-test-0123456789"
 Make = Callable[..., OpenAI]

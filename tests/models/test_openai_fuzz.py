@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loopback import Answer, Loopback
 
-from cascade.config.schema import OpenAIModel
 from cascade.errors import ModelError
 from cascade.models.base import Prompt
 from cascade.models.openai import OpenAI
 from cascade.records import Call
+from cascade.spec.schema import OpenAIModel
 
 # JSON that looks like completions in places: the field names occur anywhere, with values of any type.
 NAMES = "choices message delta content refusal finish_reason logprobs token logprob top_logprobs usage error"

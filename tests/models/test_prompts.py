@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.config.schema import Prompted
 from cascade.errors import ModelError
 from cascade.models.prompts import chosen_label, match_label, most_tokens, render
+from cascade.spec.schema import Prompted
 
 
 def test_the_request_is_never_expanded() -> None:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.config.schema import ScriptedModel
 from cascade.errors import ConfigError, ModelError
 from cascade.models import build_model
 from cascade.models.base import Model, Prompt
 from cascade.records import Message, Tool
+from cascade.spec.schema import ScriptedModel
 
 
 def make(**settings: Any) -> Model:

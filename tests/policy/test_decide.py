@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.config.schema import Graph
 from cascade.policy.budget import Spend, over_limit, spent
 from cascade.policy.decide import admit, decide, route
 from cascade.records import Call, Decision, Estimate, Request, Step
+from cascade.spec.schema import Graph
 
 GOOD = Call(model="a", tier="haiku", text="yes")
 INVALID = Call(model="a", tier="haiku", text="{", meta={"invalid": "it: no JSON"})

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade.errors import ConfigError
-from cascade.policy.certify import risk_upper
+from cascade.policy.bounds import risk_upper
 from cascade.policy.tighten import REFUSE, Tightened, read_state, share_of, state_path, supported
 
 AUDITS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=200)

@@ -6,8 +6,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from runs_maker import HAIKU, quick, run, step
 
+from cascade.observers.metrics import Metrics
 from cascade.records import Request
-from cascade.serve.metrics import Metrics
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cascade.config.schema import Graph
-from cascade.policy.outcome import person_next
+from cascade.policy.result import person_next
 from cascade.records import Call, Message, Request, Result, Speaker, Tool, ToolCall
 from cascade.serve.openai.errors import ApiError
 from cascade.serve.openai.schema import (
@@ -18,6 +17,7 @@ from cascade.serve.openai.schema import (
     ResponsesBody,
     TextPart,
 )
+from cascade.spec.schema import Graph
 
 Schema = dict[str, Any]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from cascade.config.schema import NAME
 from cascade.errors import ConfigError
-from cascade.policy.files import read_record, write_whole
+from cascade.files import read_record, write_whole
 from cascade.records import Record
+from cascade.spec.schema import NAME
 
 _PREFIX = "csk_"
 _MOST_NAME = 64  # characters of an account's name

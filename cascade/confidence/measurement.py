@@ -1,0 +1,95 @@
+"""What a stage's calls say about its model, as an outcome table holds it: live and for tables alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from cascade.confidence import estimate, labels, logprob, validity
+from cascade.confidence.agreement import vote
+from cascade.models.base import Reply
+from cascade.policy.calibrate import DECIMALS, Calibration
+from cascade.policy.tuned import NOTE, Answer
+from cascade.records import Call, Estimate, Step
+from cascade.spec.schema import ConfidenceConfig
+
+
+class Outcome(NamedTuple):
+    """The chosen draft (an index), what was measured on it, and what the stage's check says of it."""
+
+    chosen: int
+    signals: dict[str, float]
+    judged: Estimate | None
+
+    @property
+    def confidence(self) -> float | None:
+        """P(correct) as the check reports it, rounded as in tables."""
+        return None if self.judged is None else round(self.judged.confidence, DECIMALS)
+
+
+def measure(reply: Reply) -> dict[str, float]:
+    """Return all signals of one reply: of its label distribution where it has one, else of its tokens."""
+    return dict(labels.signals(reply) or logprob.signals(reply))
+
+
+def measured(
+    check: ConfidenceConfig | None,
+    calls: Sequence[Call],
+    replies: Sequence[Reply | None],
+    calibration: Calibration | None,
+) -> Outcome | None:
+    """Return what the answer calls of one model say; None if all failed.
+
+    The draft is the one that `check` chooses, else the first. `agreement` is the share of drafts that agree,
+    where there are several.
+    """
+    judged = estimate(check, calls, replies, calibration) if check else None
+    good = [index for index, reply in enumerate(replies) if reply is not None and _answers(calls[index])]
+    chosen = judged.chosen if judged else next(iter(good), None)
+    reply = None if chosen is None else replies[chosen]
+    if chosen is None or reply is None:
+        return None
+    asked = [reply for call, reply in zip(calls, replies, strict=True) if call.role == "answer"]
+    voted = vote([validity.canonical(reply) if reply else None for reply in asked])
+    signals = measure(reply) | ({"agreement": voted[1]["agreement"]} if voted else {})
+    return Outcome(chosen, {name: round(value, DECIMALS) for name, value in signals.items()}, judged)
+
+
+def noted(call: Call, outcome: Outcome) -> Call:
+    """Return `call` with what was measured on it in its `meta`."""
+    note = {"signals": outcome.signals, "confidence": outcome.confidence}
+    return call.model_copy(update={"meta": call.meta | {NOTE: note}})
+
+
+def answers(trace: Iterable[Step]) -> dict[str, Answer]:
+    """Return model → answer of the steps of a run, live or stored; a model that failed is absent."""
+    found: dict[str, Answer] = {}
+    for step in trace:
+        for name in dict.fromkeys(call.model for call in step.calls if _answers(call)):
+            found[name] = recorded(step, draft_of(step, name))
+    return found
+
+
+def draft_of(step: Step, name: str) -> Call:
+    """Return the answer of model `name` that counts: the noted or the judged one, else the first."""
+    good = [call for call in step.calls if _answers(call) and call.model == name]
+    chosen = None if step.estimate is None else step.calls[step.estimate.chosen]
+    return next((call for call in good if NOTE in call.meta or call is chosen), good[0])
+
+
+def recorded(step: Step, draft: Call) -> Answer:
+    """Return what a stored step tells about one of its drafts."""
+    note = draft.meta.get(NOTE)
+    if isinstance(note, Mapping):
+        return Answer(draft.text, dict(note.get("signals", {})), note.get("confidence"))
+    signals = measure(Reply(draft.text, labels=draft.labels, tokens=draft.tokens))
+    estimate = step.estimate
+    if estimate is None or estimate.by == "policy" or step.calls[estimate.chosen] is not draft:
+        return Answer(draft.text, {name: round(value, DECIMALS) for name, value in signals.items()})
+    signals |= estimate.signals
+    rounded = {name: round(value, DECIMALS) for name, value in signals.items()}
+    return Answer(draft.text, rounded, round(estimate.confidence, DECIMALS))
+
+
+def _answers(call: Call) -> bool:
+    return call.role == "answer" and call.error is None and call.invalid is None

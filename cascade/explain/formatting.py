@@ -1,0 +1,107 @@
+"""Numbers and texts as people read them."""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from datetime import UTC, datetime
+from decimal import ROUND_FLOOR, Decimal
+
+from cascade.errors import RequestError
+
+_UNSAFE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # Unicode categories that can garble or steer a terminal
+_HASH = len("sha256:") + 64
+
+
+def usd(value: float) -> str:
+    """Return dollars: four decimals, or two significant digits of less than a cent; zero is `$0`."""
+    if value == 0:
+        return "$0"
+    return f"${value:,.4f}" if abs(value) >= 0.01 else f"${Decimal(f'{value:.2g}'):f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the unit people would use."""
+    if seconds >= 120:
+        return f"{seconds / 60:.1f} min"
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    return f"{seconds * 1e3:.0f} ms" if seconds >= 0.01 else f"{seconds * 1e3:.1f} ms"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return `value` without trailing zeros; what is not 0 or 1 is not shown as such, up to six digits."""
+    shown = f"{value:.{digits}f}"
+    if digits < 6 and float(shown) in (0.0, 1.0) and value != float(shown):
+        return number(value, digits + 1)
+    return shown.rstrip("0").rstrip(".")
+
+
+def compared(value: float, threshold: float) -> tuple[str, str]:
+    """Return two numbers with as many digits as it takes to tell them apart."""
+    for digits in range(3, 9):
+        pair = number(value, digits), number(threshold, digits)
+        if value == threshold or pair[0] != pair[1]:
+            return pair
+    return repr(value), repr(threshold)
+
+
+def down(value: float) -> str:
+    """Return `value` in [0, 1] rounded down, to three digits or as many as it takes to stay above zero."""
+    if not 0.0 <= value <= 1.0:  # a trace may come from a file that says anything
+        return number(value)
+    exact = Decimal(repr(value))
+    for digits in (3, 6):
+        floor = exact.quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR)
+        if floor > 0:
+            return number(float(floor), digits)
+    return repr(value)
+
+
+def clean(text: str, limit: int) -> str:
+    """Return `text` on one line of at most `limit` characters, with nothing that can steer a terminal."""
+    line = " ".join(text[: 4 * limit].split())
+    line = "".join("·" if unicodedata.category(char) in _UNSAFE else char for char in line)
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def quoted(text: str | None, limit: int = 160) -> str:
+    """Return a text as a sentence quotes it; of a hash only the beginning."""
+    if not text or not text.strip():
+        return "an empty text"
+    if is_hash(text):
+        return f"`{text[:19]}…`"
+    return f"`{clean(text, limit)}`"
+
+
+def is_hash(text: str) -> bool:
+    """Return whether `text` is what a store without texts keeps in its place."""
+    return text.startswith("sha256:") and len(text) == _HASH
+
+
+def fill(text: str, width: int, indent: str = "", hang: str = "") -> str:
+    """Return `text` wrapped to `width` columns, its first line after `indent`, the others `hang` deeper."""
+    return textwrap.fill(
+        clean(text, len(text)),
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + hang,
+        break_on_hyphens=False,
+    )
+
+
+def parse_since(text: str | None) -> str | None:
+    """Return a time that someone typed as runs are stored: UTC, ISO 8601, milliseconds.
+
+    Raises:
+        RequestError: it is no time.
+    """
+    if text is None:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        example = "2026-11-21 or 2026-11-21T06:00"
+        raise RequestError(f"--since: {text!r} is no time; give ISO 8601, such as {example}") from None
+    # Without an offset it is the time on the user's clock.
+    return when.astimezone(UTC).isoformat(timespec="milliseconds")

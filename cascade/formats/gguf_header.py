@@ -1,0 +1,80 @@
+"""Refuses GGUF files whose metadata would make llama.cpp abort the process, or fail without a reason.
+
+These are the assertions of its `load_hparams` and vocabulary loader. A file of unknown origin may hold what
+is not listed here: `isolate: process` contains that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from cascade.errors import ConfigError, ModelError
+from cascade.formats.gguf import read_metadata
+
+_ARCHITECTURE = "general.architecture"
+_TOKENS = "tokenizer.ggml.tokens"
+_RANGES = {
+    "block_count": (1, 512),  # LLAMA_MAX_LAYERS
+    "context_length": (1, 2**31 - 1),  # else read as a negative number
+    "expert_count": (0, 1024),  # LLAMA_MAX_EXPERTS
+    "attention.head_count": (0, 2**16),  # beyond, sizes overflow and look right to the shape checks
+    "attention.head_count_kv": (0, 2**16),
+}
+_AT_MOST = {"expert_used_count": "expert_count", "nextn_predict_layers": "block_count"}
+_SCALING = "rope.scaling.type"
+_SCALINGS = ("none", "linear", "yarn", "longrope")
+
+
+def check_file(path: Path) -> None:
+    """Refuse what llama.cpp asserts never happens.
+
+    Raises:
+        ModelError: `path` is missing, not a GGUF file, or cut off in its header; its vocabulary repeats a
+            token; or it says an impossible number of layers, heads, experts or tokens.
+    """
+    if not path.is_file():
+        raise ModelError("there is no such file; check the model's path")
+    try:
+        found = read_metadata(path, (_ARCHITECTURE, _TOKENS))
+        prefix = f"{found.get(_ARCHITECTURE)}."
+        numbers = read_metadata(path, [prefix + key for key in (*_RANGES, *_AT_MOST, _SCALING)])
+    except ConfigError as error:
+        raise ModelError(f"{error}; download or export it again") from error
+    _check_tokens(found.get(_TOKENS))
+    _check_numbers({key.removeprefix(prefix): value for key, value in numbers.items()}, prefix)
+
+
+def _check_tokens(tokens: Any) -> None:
+    if not isinstance(tokens, list) or not tokens:
+        raise ModelError(f"its metadata has no {_TOKENS!r}; use a text-generation GGUF")
+    token, times = Counter(map(str, tokens)).most_common(1)[0]
+    if times > 1:
+        raise ModelError(
+            f"its vocabulary has {token!r} {times} times; the file is corrupt, download it again"
+        )
+
+
+def _check_numbers(found: Mapping[str, Any], prefix: str) -> None:
+    bounds: dict[str, tuple[float, float]] = dict(_RANGES)
+    for key, other in _AT_MOST.items():
+        most = found.get(other, 0)
+        bounds[key] = (0, most if isinstance(most, int) else inf)
+    if prefix.startswith("hunyuan"):  # llama.cpp reads one expert as none there
+        del bounds["expert_used_count"]
+    for key in bounds.keys() & found.keys():
+        least, most = bounds[key]
+        values = found[key] if isinstance(found[key], list) else [found[key]]  # a list is one a layer
+        for value in values:
+            if not isinstance(value, int) or not least <= value <= most:
+                raise _impossible(prefix + key, value, f"{least} to {most}")
+    scaling = found.get(_SCALING, "none")
+    if scaling not in _SCALINGS:
+        raise _impossible(prefix + _SCALING, scaling, f"one of {', '.join(_SCALINGS)}")
+
+
+def _impossible(key: str, value: object, expected: str) -> ModelError:
+    return ModelError(f"its metadata {key!r} is {value!r}; expected {expected}; download or export it again")

@@ -1,0 +1,1 @@
+"""Everything that works on recorded data rather than on a request."""

@@ -1,0 +1,130 @@
+"""The charts of a policy report: what to draw from an evaluation."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+
+from cascade.lab.evaluation.confidences import Checked
+from cascade.lab.evaluation.evaluation import Evaluation
+from cascade.lab.evaluation.intervals import Figure
+from cascade.lab.evaluation.plots import SERIES, Axis, Plot, Point, axis_around, key
+from cascade.lab.evaluation.words import per_thousand, percent
+
+BINS = 10  # of a reliability diagram, of equal mass
+_FINEST = 200  # points of a drawn curve
+
+
+def cost_quality(found: Evaluation) -> str:
+    """Draw mean cost against accuracy: the policy, its curve, and each model alone."""
+    alone = {name: _alone(found, name) for name in found.outcomes.models}
+    here = found.figures["mean_cost_usd"], found.figures["accuracy"]
+    point = here[0].value, here[1].value
+    known = [place for place in alone.values() if place is not None]
+    across, up = (_interval(figure) for figure in here)
+    reach = [*known, *found.curve, point, *((point[0], each) for each in up or ())]
+    plot = Plot(
+        axis_around(
+            "US dollars per 1,000 requests",
+            [x for x, _ in reach],
+            lambda v: per_thousand(v, ""),
+            room_at_zero=1e-3,
+        ),
+        axis_around("accuracy", [y for _, y in reach], percent, room_at_zero=1.0),
+        "Cost and accuracy",
+    )
+    plot.line(found.curve, 0)
+    for x, y in found.curve:
+        plot.dot((x, y), 0, f"thresholds moved: {per_thousand(x)}, {percent(y)} right", 2.5)
+    plot.whiskers(point, across, up, 1)
+    plot.dot(point, 1, f"the policy: {per_thousand(point[0])}, {percent(point[1])} right", 5.5)
+    for name, place in alone.items():
+        if place is not None:
+            plot.dot(place, 2, f"{name} alone: {per_thousand(place[0])}, {percent(place[1])} right")
+    plot.label(point, "policy")
+    for name, place in alone.items():
+        if place is not None:
+            plot.label(place, name)
+    legend = [(1, "the policy"), (2, "one model alone"), *([(0, "thresholds moved")] if found.curve else [])]
+    return plot.svg() + _legend(legend)
+
+
+def reliability(found: Evaluation) -> str | None:
+    """Draw confidence against accuracy in bins of equal mass; None without a confidence."""
+    series = _series(found, probability=True)
+    if not series:
+        return None
+    plot = Plot(Axis("confidence", 0, 1, percent), Axis("accuracy", 0, 1, percent), "Reliability")
+    plot.parts.append('<g class="ideal">')
+    plot.line([(0, 0), (1, 1)], 0, "dashed")
+    plot.parts.append("</g>")
+    for number, (name, each) in enumerate(series):
+        points = _bins(each)
+        plot.line(points, number)
+        for x, y in points:
+            plot.dot((x, y), number, f"{name}: confidence {percent(x)}, {percent(y)} right", 4)
+    return plot.svg() + _legend([(number, name) for number, (name, _) in enumerate(series)])
+
+
+def risk_coverage(found: Evaluation) -> str | None:
+    """Draw the error among the most confident answers against their share; None without a confidence."""
+    series = _series(found, probability=False)
+    if not series:
+        return None
+    curves = [_risks(each) for _, each in series]
+    alphas = {each["alpha"] for each in found.certificates if each["kind"] == "max_risk"}
+    top = max([*alphas, *(y for curve in curves for _, y in curve), 0.01])
+    plot = Plot(
+        Axis("share of answers accepted", 0, 1, percent),
+        Axis("error among them", 0, top * 1.1, percent),
+        "Risk and coverage",
+    )
+    for alpha in sorted(alphas):
+        plot.rule(alpha, f"promised {percent(alpha)}")
+    for number, curve in enumerate(curves):
+        plot.line(curve, number)
+        plot.dot(curve[-1], number, f"{series[number][0]}: all accepted, {percent(curve[-1][1])} wrong")
+    return plot.svg() + _legend([(number, name) for number, (name, _) in enumerate(series)])
+
+
+def _series(found: Evaluation, *, probability: bool) -> list[tuple[str, Checked]]:
+    """The confidence of each model of the policy that has one; of other models only if none of these has."""
+    ours = [name for name in found.policy.chain if found.checked[name]]
+    first = [(name, found.checked[name][0]) for name in ours or found.checked if found.checked[name]]
+    usable = [item for item in first if len(item[1].quality) and (item[1].is_probability or not probability)]
+    return usable[:SERIES]
+
+
+def _alone(found: Evaluation, name: str) -> Point | None:
+    model = found.outcomes.models[name]
+    graded = ~np.isnan(model.quality)
+    return (
+        (float(model.cost_usd[graded].mean()), float(model.quality[graded].mean())) if graded.any() else None
+    )
+
+
+def _interval(figure: Figure) -> Point | None:
+    return None if np.isnan(figure.low) else (figure.low, figure.high)
+
+
+def _bins(checked: Checked) -> list[Point]:
+    order = np.argsort(checked.confidence, kind="stable")
+    parts = np.array_split(order, min(BINS, len(order)))
+    means = [(checked.confidence[part].mean(), checked.quality[part].mean()) for part in parts]
+    return [(float(x), float(y)) for x, y in means]
+
+
+def _risks(checked: Checked) -> list[Point]:
+    """Selective risk by coverage, only where a threshold can cut: at the last row of equal confidences."""
+    order = np.argsort(-checked.confidence, kind="stable")
+    wrong = np.cumsum(1.0 - checked.quality[order])
+    count = np.arange(1, len(order) + 1)
+    ends = np.flatnonzero(np.diff(checked.confidence[order], append=-np.inf))
+    kept = ends[np.unique(np.linspace(0, len(ends) - 1, _FINEST).astype(int))]
+    return [(float(count[row] / len(order)), float(wrong[row] / count[row])) for row in kept]
+
+
+def _legend(items: list[tuple[int, str]]) -> str:
+    entries = (f"<li>{key(series)}{escape(name)}</li>" for series, name in items)
+    return f'<ul class="legend">{"".join(entries)}</ul>'

@@ -1,0 +1,252 @@
+"""Measuring a policy on an outcome table that it was not tuned on: every figure with its interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cascade.errors import RequestError
+from cascade.lab.evaluation.confidences import Checked, check_figures, confidences
+from cascade.lab.evaluation.family import Family, family
+from cascade.lab.evaluation.intervals import RESAMPLES, Column, Figure, Means, figure, resampled
+from cascade.lab.evaluation.promises import compare
+from cascade.lab.evaluation.routing import calls_needed, error_cost_area, gap_recovered
+from cascade.policy.apply import Decisions, apply_policy
+from cascade.policy.artifact import Policy
+from cascade.policy.table import Outcomes
+
+BASIC = ("accuracy", "mean_cost_usd", "mean_seconds", "coverage", "selective_risk", "strong_share")
+CURVE = ("apgr", "cpt50", "cpt80", "error_cost_area")
+CHECKS = ("auroc", "aurc", "ece", "brier")
+NO_CHECK = {"confidence": None, **{key: None for name in CHECKS for key in (name, f"{name}_ci")}}
+UNKNOWN = -2  # in Decisions.answered_by
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a policy does on a table.
+
+    Attributes:
+        policy: the policy.
+        outcomes: the rows on which its decisions are known; figures are over these.
+        unknown: how many rows are left out, because a model that would be asked has no outcome there.
+        decisions: of the policy, row by row.
+        figures: name → value and interval.
+        curve: (mean cost, accuracy) with all thresholds moved together; empty if nothing can be moved.
+        checked: model → its confidences: the policy's own first, then the table's.
+        judged: model → how good these confidences are, in the same order.
+        slices: one per value of each field.
+        certificates: each promise beside what these rows say.
+    """
+
+    policy: Policy
+    outcomes: Outcomes
+    unknown: int
+    decisions: Decisions
+    figures: dict[str, Figure]
+    curve: list[tuple[float, float]]
+    checked: dict[str, list[Checked]]
+    judged: dict[str, list[dict[str, Any]]]
+    slices: list[dict[str, Any]]
+    certificates: list[dict[str, Any]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON; what the rows cannot tell is null."""
+        answered = self.decisions.answered_by
+        shares = {name: float(np.mean(answered == k)) for k, name in enumerate(self.policy.chain)}
+        return {
+            "rows": len(self.outcomes),
+            "unknown_rows": self.unknown,
+            "chain": list(self.policy.chain),
+            "goal": self.policy.goal.model_dump(mode="json", exclude_none=True),
+            "tuned_on_these_rows": bool(self.outcomes.sha256)
+            and self.outcomes.sha256 == self.policy.data_sha256,
+            **flat(self.figures),
+            "answered_by": shares | {"nobody": float(np.mean(answered == -1))},
+            "curve": [{"mean_cost_usd": cost, "accuracy": right} for cost, right in self.curve],
+            "models": {name: self._model(name) for name in self.outcomes.models},
+            "slices": self.slices,
+            "certificates": self.certificates,
+        }
+
+    def _model(self, name: str) -> dict[str, Any]:
+        model = self.outcomes.models[name]
+        graded = ~np.isnan(model.quality)
+        checks = self.judged[name]
+        return {
+            "rows": int(graded.sum()),
+            "accuracy": _mean(model.quality),
+            "mean_cost_usd": _mean(model.cost_usd[graded]),
+            "mean_seconds": _mean(model.seconds[graded]),
+            **(checks[0] if checks else NO_CHECK),
+            **({"reported": checks[1]} if len(checks) > 1 else {}),
+        }
+
+
+def evaluate_policy(
+    policy: Policy, outcomes: Outcomes, *, by: Sequence[str] = (), resamples: int = RESAMPLES, seed: int = 0
+) -> Evaluation:
+    """Measure `policy` on `outcomes`.
+
+    Args:
+        policy: the policy.
+        outcomes: labelled rows that it was not tuned on.
+        by: fields to slice by.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ConfigError: the table lacks a model of the policy.
+        RequestError: no row's decision is known, or there is no such field.
+    """
+    for name in by:
+        if name not in outcomes.fields:
+            fields = ", ".join(outcomes.fields) or "none"
+            raise RequestError(f"no field {name!r} in the outcome table to slice by; known: {fields}")
+    decisions = apply_policy(policy, outcomes)
+    known = np.flatnonzero(decisions.answered_by != UNKNOWN)
+    if not len(known):
+        raise RequestError(
+            f"none of {len(outcomes)} rows has the outcomes of the models that the policy asks "
+            f"({', '.join(policy.chain)}); add them with 'cascade outcomes'"
+        )
+    table = outcomes.take(known) if len(known) < len(outcomes) else outcomes
+    decisions = apply_policy(policy, table)
+    columns = _columns(policy, decisions)
+    curve, curve_figures = _curve(policy, table, resamples, seed)
+    checked = {name: confidences(policy, table, decisions, name) for name in table.models}
+    return Evaluation(
+        policy=policy,
+        outcomes=table,
+        unknown=len(outcomes) - len(known),
+        decisions=decisions,
+        figures=_figures(columns, resamples, seed) | curve_figures,
+        curve=curve,
+        checked=checked,
+        judged={name: [_judged(each, resamples, seed) for each in found] for name, found in checked.items()},
+        slices=[
+            each
+            for name in by
+            for each in _slices(name, table.fields[name], columns, checked, resamples, seed)
+        ],
+        certificates=[compare(each, policy, table, decisions) for each in policy.certificates],
+    )
+
+
+def _judged(checked: Checked, resamples: int, seed: int) -> dict[str, Any]:
+    return {"confidence": checked.by, **check_figures(checked, resamples=resamples, seed=seed)}
+
+
+def flat(figures: Mapping[str, Figure]) -> dict[str, Any]:
+    """Return `{NAME: value, NAME_ci: [low, high]}`, null where the rows cannot tell."""
+    found: dict[str, Any] = {}
+    for name, (value, low, high) in figures.items():
+        found[name] = None if math.isnan(value) else value
+        found[f"{name}_ci"] = None if math.isnan(low) else [low, high]
+    return found
+
+
+def _columns(policy: Policy, decisions: Decisions) -> dict[str, Column]:
+    """One number a row, so that every basic figure is a function of means."""
+    answered = decisions.answered_by >= 0
+    timed = ~np.isnan(decisions.seconds)
+    return {
+        "answered": answered.astype(float),
+        "right": np.where(answered, decisions.quality, 0.0),
+        "cost": decisions.cost_usd,
+        "timed": timed.astype(float),
+        "seconds": np.where(timed, decisions.seconds, 0.0),
+        "strong": (decisions.stopped_at == len(policy.stages) - 1).astype(float),
+    }
+
+
+def _figures(columns: Mapping[str, Column], resamples: int, seed: int) -> dict[str, Figure]:
+    """Figures of decisions, over all rows but for two.
+
+    accuracy: share of all rows answered right; an abstention is not right. mean_cost_usd: of all models
+    asked. mean_seconds: the same, of the rows whose models all report it. coverage: share answered.
+    selective_risk: share wrong among the answered. strong_share: share of rows that asked the last model.
+    """
+    statistics = {
+        "accuracy": lambda m: m["right"],
+        "mean_cost_usd": lambda m: m["cost"],
+        "mean_seconds": lambda m: m["seconds"] / m["timed"],
+        "coverage": lambda m: m["answered"],
+        "selective_risk": lambda m: 1.0 - m["right"] / m["answered"],
+        "strong_share": lambda m: m["strong"],
+    }
+    means = resampled(columns, resamples=resamples, seed=seed)
+    return {name: figure(statistic, means) for name, statistic in statistics.items()}
+
+
+def _curve(
+    policy: Policy, table: Outcomes, resamples: int, seed: int
+) -> tuple[list[tuple[float, float]], dict[str, Figure]]:
+    """The family's (cost, accuracy) points, and its figures; thresholds stay those of the sample."""
+    whole = np.flatnonzero(~np.isnan([table.models[name].credit for name in policy.chain]).any(axis=0))
+    rows = table.take(whole)
+    plain = family(policy, rows, gated=False) if len(whole) else None
+    gated = family(policy, rows, gated=True) if len(whole) and policy.gate else plain
+    if plain is None or gated is None:
+        return [], dict.fromkeys(CURVE, Figure(math.nan, math.nan, math.nan))
+    means = resampled(_family_columns(policy, rows, plain, gated), resamples=resamples, seed=seed)
+
+    def needed(level: float) -> Figure:
+        return figure(
+            lambda m: calls_needed(m["share"], m["quality"], m["quality"][:, 0], m["top"], level), means
+        )
+
+    def gap(m: Means) -> Column:
+        return gap_recovered(m["share"], m["quality"], m["quality"][:, 0], m["top"])
+
+    def area(m: Means) -> Column:
+        return error_cost_area(m["cost"], 1.0 - m["paid_quality"], m["top_cost"])
+
+    points = zip(means["cost"][0].tolist(), means["paid_quality"][0].tolist(), strict=True)
+    figures = (figure(gap, means), needed(0.5), needed(0.8), figure(area, means))
+    return list(points), dict(zip(CURVE, figures, strict=True))
+
+
+def _family_columns(policy: Policy, rows: Outcomes, plain: Family, gated: Family) -> dict[str, Column]:
+    top = rows.models[policy.chain[-1]]
+    return {
+        "share": plain.strong,
+        "quality": plain.quality,
+        "cost": gated.cost_usd,
+        "paid_quality": gated.quality,
+        "top": top.credit,
+        "top_cost": top.cost_usd,
+    }
+
+
+def _slices(
+    field: str,
+    values: Sequence[str],
+    columns: Mapping[str, Column],
+    checked: Mapping[str, Sequence[Checked]],
+    resamples: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """The basic figures of the rows of each value, most frequent first; empty for rows without one."""
+    members: dict[str, list[int]] = {}
+    for row, value in enumerate(values):
+        members.setdefault(value, []).append(row)
+    found = []
+    for value, rows in sorted(members.items(), key=lambda item: (-len(item[1]), item[0])):
+        part = _figures({name: column[rows] for name, column in columns.items()}, resamples, seed)
+        models = {
+            name: _judged(checks[0].within(np.array(rows)), resamples, seed)
+            for name, checks in checked.items()
+            if checks
+        }
+        found.append({"field": field, "value": value, "rows": len(rows), **flat(part), "models": models})
+    return found
+
+
+def _mean(column: Column) -> float | None:
+    known = column[~np.isnan(column)]
+    return float(known.mean()) if len(known) else None

@@ -1,0 +1,1 @@
+"""Drift of live confidence, and what to do about it."""

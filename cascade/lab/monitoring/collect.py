@@ -1,0 +1,111 @@
+"""What the stored runs tell about each checked stage of a graph: the material of `cascade monitor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cascade.config.load import LoadedGraph
+from cascade.explain.formatting import parse_since
+from cascade.lab.monitoring.tightening import Audited
+from cascade.policy.decide import audited
+from cascade.records import Result, Step
+from cascade.spec.schema import AgreementConfidence, Stage
+
+if TYPE_CHECKING:
+    from cascade.lab.monitoring.drift import Reference
+
+
+@dataclass
+class Watched:
+    """What the runs tell about a checked stage.
+
+    `scores` and `runs` belong together; `unmeasured` counts drafts without a score. `audits` counts accepted
+    answers that were passed on all the same, `graded` those that a later stage answered, `agreed` those that
+    it answered alike.
+    """
+
+    stage: Stage
+    since: str | None
+    scores: list[float] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
+    unmeasured: int = 0
+    audits: int = 0
+    graded: int = 0
+    agreed: int = 0
+    drawn: list[Audited] = field(default_factory=list)
+    at: float | None = None  # a policy's threshold of its score; None where the stage checks confidence
+
+    @property
+    def signal(self) -> tuple[str, str]:
+        """The method and the signal that are the stage's score."""
+        if self.at is not None:
+            return "policy", "score"
+        check = self.stage.confidence
+        if check is None:
+            raise ValueError(f"stage {self.stage.name!r} has no confidence")
+        return check.by, "agreement" if isinstance(check, AgreementConfidence) else check.signal
+
+    def add(self, result: Result, step: Step) -> None:
+        """Count a step of this stage."""
+        by, signal = self.signal
+        if not any(call.role == "answer" for call in step.calls):
+            return
+        estimate = step.estimate
+        known = {} if estimate is None else {**estimate.signals, "score": estimate.score}
+        if estimate is None or estimate.by != by or signal not in known:
+            self.unmeasured += 1
+            return
+        self.scores.append(min(1.0, max(0.0, known[signal])))
+        self.runs.append(result.run)
+        if step.decision.rule == "audit":
+            self._audit(result, step)
+        if audited(self.stage, result.run) and step.decision.to is not None:
+            value = estimate.score if self.at is not None else estimate.confidence
+            self.drawn.append(Audited(result.run, value, self._erred(result, step)))
+
+    def _audit(self, result: Result, step: Step) -> None:
+        self.audits += 1
+        if result.stage != self.stage.name and result.status == "accepted":
+            self.graded += 1
+            self.agreed += not self._erred(result, step)
+
+    def _erred(self, result: Result, step: Step) -> bool:
+        """Whether a later stage answered otherwise, or could not answer, which tells nothing good."""
+        from cascade.confidence.agreement import normalise
+
+        if result.stage == self.stage.name or result.status != "accepted" or step.estimate is None:
+            return True
+        # Where only hashes are kept, equal texts have equal hashes.
+        return normalise(step.calls[step.estimate.chosen].text) != normalise(result.text or "")
+
+
+def collect(
+    loaded: LoadedGraph, results: Iterable[Result], *, given: Mapping[str, Reference] | None, dated: bool
+) -> list[Watched]:
+    """Return each checked stage with its live scores, in the order of the runs."""
+    watched = {}
+    for stage in loaded.graph.stages:
+        calibration = loaded.calibrations.get(stage.name) if given is None and dated else None
+        at = _policy_threshold(loaded, stage)
+        if at is not None or (stage.confidence is not None and stage.accept is not None):
+            begun = calibration if at is None else None
+            watched[stage.name] = Watched(
+                stage, parse_since(f"{begun.fitted}T00:00Z") if begun else None, at=at
+            )
+    for result in results:
+        for step in result.trace:
+            stage_ = watched.get(step.stage)
+            if stage_ is not None and (stage_.since is None or result.started >= stage_.since):
+                stage_.add(result, step)
+    return list(watched.values())
+
+
+def _policy_threshold(loaded: LoadedGraph, stage: Stage) -> float | None:
+    """Return the least score that the graph's policy accepts at `stage`; None if it decides by none there."""
+    policy = loaded.policy
+    if policy is None or len(stage.ask) != 1 or stage.ask[0] not in policy.chain:
+        return None
+    accept = policy.stages[policy.chain.index(stage.ask[0])].accept
+    return accept if isinstance(accept, float) else None

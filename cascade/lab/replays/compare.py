@@ -1,0 +1,97 @@
+"""Recorded runs beside what they would have become: counts and costs, bounded where they are not known."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from cascade.lab.replays.replay import Outcome, Replayed
+from cascade.records import Result
+
+ANSWERED = ("accepted", "best_effort")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A run that would have ended differently, or may have (then `unknown` is the stage never called)."""
+
+    run: str
+    old: Outcome
+    new: tuple[Outcome, ...]
+    old_cost: float
+    lowest: float
+    highest: float | None
+    unknown: str | None
+
+
+@dataclass
+class Comparison:
+    """Runs as recorded and as replayed.
+
+    Attributes:
+        runs: how many.
+        unknown: stage → runs that would have called it first and never did.
+        old: (kind, name) → runs, where kind is `status` or `tier`.
+        least: the same of the replay: runs that end so for certain.
+        most: runs that may end so.
+        old_cost: what the runs cost, in USD.
+        lowest: the least that they would have cost.
+        highest: the most; None if nothing bounds it.
+        changes: the runs that end differently, in the order of the runs.
+    """
+
+    runs: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
+    old: Counter[tuple[str, str]] = field(default_factory=Counter)
+    least: Counter[tuple[str, str]] = field(default_factory=Counter)
+    most: Counter[tuple[str, str]] = field(default_factory=Counter)
+    old_cost: float = 0.0
+    lowest: float = 0.0
+    highest: float | None = 0.0
+    changes: list[Change] = field(default_factory=list)
+
+    def add(self, result: Result, replayed: Replayed) -> None:
+        """Count one run."""
+        old = recorded(result)
+        self.runs += 1
+        self.unknown.update([replayed.unknown] if replayed.unknown is not None else [])
+        self.old.update(_kinds(old))
+        kinds = [_kinds(outcome) for outcome in replayed.outcomes]
+        self.least.update(set.intersection(*kinds))
+        self.most.update(set.union(*kinds))
+        self.old_cost += result.cost_usd
+        self.lowest += replayed.lowest
+        if self.highest is not None:
+            self.highest = None if replayed.highest is None else self.highest + replayed.highest
+        if replayed.outcomes != (old,):
+            bounds = replayed.lowest, replayed.highest, replayed.unknown
+            self.changes.append(Change(result.run, old, replayed.outcomes, result.cost_usd, *bounds))
+
+    def tiers(self) -> list[str]:
+        """Return every tier that answers, or may answer, the one that answered most first."""
+        found = {name for kind, name in self.old | self.most if kind == "tier"}
+        return sorted(found, key=lambda name: (-self.old["tier", name], -self.most["tier", name], name))
+
+
+def recorded(result: Result) -> Outcome:
+    """Return how `result` ended."""
+    if result.status not in ANSWERED:
+        return Outcome(result.status)
+    return Outcome(result.status, result.stage, result.tier)
+
+
+def compare(results: Iterable[Result], replay_one: Callable[[Result], Replayed]) -> Comparison:
+    """Replay every run and count."""
+    found = Comparison()
+    for result in results:
+        found.add(result, replay_one(result))
+    return found
+
+
+def _kinds(outcome: Outcome) -> set[tuple[str, str]]:
+    """What a run that ends so is counted as."""
+    kinds = {("status", outcome.status)}
+    if outcome.status in ANSWERED:
+        kinds |= {("status", "answered"), ("tier", str(outcome.tier))}
+    return kinds

@@ -1,0 +1,1 @@
+"""Outcome tables: what every model of a graph answers on labelled rows."""

@@ -1,0 +1,177 @@
+"""Graded runs of the trace store as an outcome table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cascade.confidence.agreement import normalise
+from cascade.confidence.measurement import draft_of, recorded
+from cascade.errors import RequestError
+from cascade.lab.tables.formats import parse_file, read_file
+from cascade.lab.tables.outcomes import is_field
+from cascade.records import Call, Result, Step
+from cascade.trace.queries import RunFilter
+from cascade.trace.store import TraceStore
+
+_PAGE = 500  # runs that are listed at once
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class Grade(NamedTuple):
+    """How good a run's answer (or, without one, its best draft) was, 0 to 1; or with `model`, its draft."""
+
+    run: str
+    model: str | None
+    quality: float
+
+
+def read_grades(path: str | Path) -> list[Grade]:
+    """Read rows `{"run", "correct": 0|1 | "quality": 0..1, "model"?}` of a .jsonl file.
+
+    Raises:
+        RequestError: the file cannot be read, or rows are wrong: all at once, each as `file:line: what`.
+    """
+    path = Path(path)
+    grades: list[Grade] = []
+    problems: list[str] = []
+    taken: set[tuple[str, str | None]] = set()
+    for line, row in parse_file(path, read_file(path, "a .jsonl file of grades")):
+        problem = _problem(row)
+        if problem is None and isinstance(row, dict):
+            quality = float(row["correct"] if "correct" in row else row["quality"])
+            grade = Grade(row["run"], row.get("model"), quality)
+            if grade[:2] not in taken:
+                taken.add(grade[:2])
+                grades.append(grade)
+                continue
+            problem = f"run {grade.run!r} is graded twice; keep one of the rows"
+        problems.append(f"{path}:{line}: {problem}")
+    if problems:
+        raise RequestError("\n".join(problems))
+    if not grades:
+        raise RequestError(f'{path}: no rows; expected lines like {{"run": "01J8…", "correct": 1}}')
+    return grades
+
+
+def stored_grades(store: TraceStore, graph: str | None) -> list[Grade]:
+    """Return the newest grade of every graded run of `graph` (a name, or `name@digest`), or of all graphs.
+
+    Raises:
+        RequestError: there is none.
+        TraceError: the store cannot be read.
+    """
+    grades = []
+    filters = (RunFilter(graph=graph, grade="right"), 1.0), (RunFilter(graph=graph, grade="wrong"), 0.0)
+    for where, quality in filters:
+        page = store.search(where, limit=_PAGE)
+        while page:
+            grades += [Grade(each.run, None, quality) for each in page]
+            page = store.search(where, limit=_PAGE, before=page[-1].run)
+    if not grades:
+        raise RequestError(f"no graded run in {store.location}; see 'cascade grade', or give --grades FILE")
+    return grades
+
+
+def graded_row(result: Result, grades: Sequence[Grade]) -> dict[str, Any]:
+    """Return the row of one run with its grades.
+
+    A model is in the row if it answered in the run and its draft's grade is known: it was graded itself; or
+    it is the run's answer, or the same text but for case and white space; or the answer was right and the
+    draft is another label of a closed set, hence wrong. What cannot be known is absent.
+
+    Raises:
+        RequestError: a grade is for an answer that the run does not have.
+    """
+    own = {grade.model: grade.quality for grade in grades}
+    if None in own and _answer(result) is None:
+        raise RequestError(f"run {result.run!r} has no answer and no draft, so there is nothing to grade")
+    drafts = _drafts(result.trace)
+    if unknown := sorted(name for name in own if name is not None and name not in drafts):
+        known = ", ".join(drafts) or "none"
+        raise RequestError(f"run {result.run!r} has no answer of model {unknown[0]!r}; known: {known}")
+    models = {}
+    for name, draft in drafts.items():
+        quality = own.get(name, _inferred(draft.call, result, own.get(None)))
+        if quality is not None:
+            models[name] = _entry(draft, quality)
+    metadata = {key: value for key, value in result.request.metadata.items() if is_field(key, value)}
+    row: dict[str, Any] = {**metadata, "id": result.run, "graph": result.graph, "models": models}
+    return row if _HASH.fullmatch(result.request.text) else row | {"prompt": result.request.text}
+
+
+class _Draft(NamedTuple):
+    """A model's answer in a run, the step it is from, and what all calls of the model cost."""
+
+    call: Call
+    step: Step
+    cost_usd: float
+    seconds: float
+
+
+def _drafts(trace: Iterable[Step]) -> dict[str, _Draft]:
+    """Return each model's last answer."""
+    found: dict[str, _Draft] = {}
+    for step in trace:
+        for name in dict.fromkeys(call.model for call in step.calls if call.role == "answer"):
+            calls = [call for call in step.calls if call.role == "answer" and call.model == name]
+            before = found.get(name)
+            if all(call.error is not None or call.invalid is not None for call in calls):
+                continue
+            found[name] = _Draft(
+                draft_of(step, name),
+                step,
+                sum(call.cost_usd for call in calls) + (before.cost_usd if before else 0.0),
+                max(call.seconds for call in calls) + (before.seconds if before else 0.0),
+            )
+    return found
+
+
+def _answer(result: Result) -> str | None:
+    return result.draft if result.text is None else result.text
+
+
+def _inferred(call: Call, result: Result, answer_quality: float | None) -> float | None:
+    answer = _answer(result)
+    if answer_quality is None or answer is None:
+        return None
+    if normalise(call.text) == normalise(answer):
+        return answer_quality
+    return 0.0 if answer_quality == 1.0 and call.labels is not None else None
+
+
+def _entry(draft: _Draft, quality: float) -> dict[str, Any]:
+    call, known = draft.call, recorded(draft.step, draft.call)
+    graded: dict[str, Any] = {"correct": int(quality)} if quality in (0.0, 1.0) else {"quality": quality}
+    entry = graded | {"cost_usd": round(draft.cost_usd, 12), "seconds": round(draft.seconds, 6)}
+    if not _HASH.fullmatch(call.text):
+        entry["text"] = call.text
+    if known.confidence is not None:
+        entry["confidence"] = known.confidence
+    if known.signals:
+        entry["signals"] = dict(known.signals)
+    return entry
+
+
+def _problem(row: Mapping[str, Any] | RequestError) -> str | None:
+    """Say what is wrong with a row of grades, if anything is."""
+    if isinstance(row, RequestError):
+        return str(row)
+    if not isinstance(row, dict):
+        return f"expected an object with 'run' and 'correct', got {type(row).__name__}"
+    if unknown := sorted(row.keys() - {"run", "model", "correct", "quality"}):
+        return f"unknown key {unknown[0]!r}; known: run, model, correct, quality"
+    if not isinstance(row.get("run"), str) or not row["run"]:
+        return f"run is {row.get('run')!r}; expected a run's id"
+    if not isinstance(row.get("model", ""), str):
+        return f"model is {row['model']!r}; expected a model's name, or leave it out"
+    if ("correct" in row) == ("quality" in row):
+        return f"{'both' if 'correct' in row else 'neither'} of 'correct' and 'quality'; give one of them"
+    if "correct" in row and (row["correct"] not in (0, 1) or not isinstance(row["correct"], int)):
+        return f"correct is {row['correct']!r}; expected 0 or 1"
+    quality = row.get("quality", 0)
+    if not isinstance(quality, int | float) or isinstance(quality, bool) or not 0 <= quality <= 1:
+        return f"quality is {quality!r}; expected a number from 0 to 1"
+    return None

@@ -1,0 +1,188 @@
+"""Which models take part, and judged by what: every chain is tried on the fitting rows, out of fold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from cascade.lab.tuning.ensemble import Ensemble, StageModel, Target, ensemble_of, expected
+from cascade.lab.tuning.search import Problem, Setting, Walk, best, foreseen, frontier, risk_path, walk
+from cascade.policy.artifact import Goal
+from cascade.policy.bounds import fixed_sequence
+from cascade.policy.table import Column, Outcomes
+
+LONGEST = 4  # models in a chain
+_SAMPLE = 4000  # rows that chains are compared on; the chosen one is fitted on all
+_SMOOTHING = 300.0  # rows at which expected and observed quality weigh the same
+_Z = 2.0  # standard errors by which the design keeps clear of a promised loss
+TARGETS: tuple[Target, ...] = ("correct", "gain")
+
+
+@dataclass(frozen=True)
+class Design:
+    """A chain with its scores and the path of settings to try.
+
+    `cost` (USD) and `quality` are what is expected of the last one that should keep the goal, a request;
+    `short` is by how much not even the first one is expected to, with some bad luck.
+    """
+
+    chain: tuple[str, ...]
+    stages: tuple[StageModel | None, ...]
+    gate: StageModel | None
+    path: list[Setting]
+    cost: float
+    quality: float
+    short: float
+
+    @property
+    def promising(self) -> int:
+        """How many stages accept anything in some setting, and so share delta."""
+        return promising(self.path)
+
+
+def chains(models: Sequence[str], top: str | None) -> list[tuple[str, ...]]:
+    """Return every choice of up to four models in the given order; all end in `top`, if there is one."""
+    helpers = [name for name in models if name != top]
+    if top is not None:
+        helpers = list(models[: list(models).index(top)])
+        return [(*some, top) for size in range(1, LONGEST) for some in combinations(helpers, size)]
+    return [some for size in range(1, LONGEST + 1) for some in combinations(helpers, size)]
+
+
+def choose(fitting: Outcomes, goal: Goal, seed: int, top: str | None) -> Design | None:
+    """Return the chain and target that come out best on the fitting rows, out of fold."""
+    sample = fitting
+    if len(fitting) > _SAMPLE:
+        sample = fitting.take(np.sort(np.random.default_rng(seed).permutation(len(fitting))[:_SAMPLE]))
+    ensemble = ensemble_of(sample, seed)
+    most = math.inf if top is None else float(sample.models[top].cost_usd.mean())
+    found: list[tuple[tuple[float, float], tuple[str, ...], Target]] = []
+    for names in chains(list(fitting.models), top):
+        # A risk is about correctness; and one model alone has no score to train.
+        for target in TARGETS[: 1 if len(names) == 1 or goal.kind == "max_risk" else None]:
+            design = design_chain(ensemble, names, target, goal, len(fitting) / len(sample))
+            if design is not None and (design.cost < most or most == 0.0):
+                rank = (
+                    (-design.quality, design.cost)
+                    if goal.kind in ("budget", "lambda")
+                    else (design.short, design.cost)
+                )
+                found.append((rank, names, target))
+    if not found:
+        return None
+    _, names, target = min(found, key=lambda each: each[0])
+    whole = ensemble if sample is fitting else ensemble_of(fitting, seed)
+    return design_chain(whole, names, target, goal, 1.0)
+
+
+def design_chain(
+    ensemble: Ensemble, names: tuple[str, ...], target: Target, goal: Goal, scale: float
+) -> Design | None:
+    """Return a chain's path towards `goal`, or None where it leads nowhere.
+
+    Args:
+        ensemble: scores on the fitting rows, out of fold.
+        names: the chain.
+        target: what its scores are trained for.
+        goal: what to keep.
+        scale: how many times as many rows the promise will have to stand on.
+    """
+    stages = tuple(ensemble.stage(names[: i + 1], names[-1], target) for i in range(len(names) - 1))
+    gate = ensemble.gate(names[0], names[-1]) if len(names) > 1 and goal.kind != "max_risk" else None
+    problem = problem_of(ensemble.outcomes, names, [s.held_out if s else None for s in stages], goal)
+    if goal.kind in ("budget", "lambda"):
+        problem = smoothed(problem)
+    if gate is not None:
+        problem = replace(problem, gate=gate.held_out)
+    path, walks, short = _path(problem, goal, scale)
+    if not path:
+        return None
+    last = walks[-1]
+    quality = float(last.quality.mean() + (goal.abstention_price or 0.0) * (last.stage < 0).mean())
+    if goal.kind == "lambda":
+        quality -= goal.value * float(last.cost.mean())
+    return Design(names, stages, gate, path, float(last.cost.mean()), quality, short)
+
+
+def smoothed(problem: Problem) -> Problem:
+    """Replace part of each quality by what the score lets expect; the fewer the rows, the greater the part.
+
+    Thresholds that are chosen on a few observed outcomes follow their noise; expectations hardly do, which is
+    what a copula model of the chain gains (arXiv 2501.09345). The last model's are on the last stage's score.
+    """
+    share = _SMOOTHING / (_SMOOTHING + len(problem.quality))
+    scored = [index for index in range(problem.checked) if np.isfinite(problem.scores[:, index]).any()]
+    quality = problem.quality.copy()
+    for index, by in [*((index, index) for index in scored), *((-1, index) for index in scored[-1:])]:
+        hoped = expected(problem.scores[:, by], problem.quality[:, index])
+        mixed = (1.0 - share) * problem.quality[:, index] + share * hoped
+        quality[:, index] = np.where(np.isnan(hoped), problem.quality[:, index], mixed)
+    return replace(problem, quality=quality)
+
+
+def promising(path: Sequence[Setting]) -> int:
+    """Return how many stages accept anything in some setting of a path."""
+    return sum(min(at) < math.inf for at in zip(*(setting.accept for setting in path), strict=True))
+
+
+def _path(problem: Problem, goal: Goal, scale: float) -> tuple[list[Setting], list[Walk], float]:
+    """Return settings from safe to bold, walks of those that should keep the goal, what the first lacks."""
+    if goal.kind == "lambda":
+        setting = best(problem, goal.value)
+        return [setting], [walk(problem, setting)], 0.0
+    delta = (goal.delta or 0.0) / max(1, problem.checked)
+    if goal.kind == "max_risk":
+        path = risk_path(problem, goal.value, delta, scale)
+        delta = (goal.delta or 0.0) / max(1, promising(path))
+    else:
+        path = frontier(problem)
+    walks = [walk(problem, setting) for setting in path]
+    if goal.kind == "budget":
+        inside = [i for i, each in enumerate(walks) if each.cost.mean() <= goal.value]
+        top = max(inside, key=lambda i: float(walks[i].quality.mean()), default=None)
+        return ([], [], 0.0) if top is None else ([path[top]], [walks[top]], 0.0)
+    if goal.kind == "max_risk":
+        bounds = [_risk_foreseen(each, problem.checked, delta, scale) for each in walks]
+    else:
+        bounds = [_loss_foreseen(problem, each, scale) for each in walks]
+    start = int(np.argmin(bounds)) if bounds else 0  # what is before it is neither safer nor cheaper
+    passed = fixed_sequence(bound <= goal.value for bound in bounds[start:])
+    short = max(0.0, bounds[start] - goal.value) if bounds else 0.0
+    return path[start:], walks[start : start + max(1, passed)], short
+
+
+def _risk_foreseen(found: Walk, checked: int, delta: float, scale: float) -> float:
+    """Return the largest bound among the stages that accept anything."""
+    bounds = [0.0]
+    for index in range(checked):
+        taken = found.stage == index
+        if taken.any():
+            bounds.append(
+                foreseen(scale * taken.sum(), scale * float((1.0 - found.quality[taken]).sum()), delta)
+            )
+    return max(bounds)
+
+
+def _loss_foreseen(problem: Problem, found: Walk, scale: float) -> float:
+    loss = problem.quality[:, -1] - found.quality
+    return float(loss.mean() + _Z * loss.std() / math.sqrt(scale * len(loss)))
+
+
+def problem_of(
+    outcomes: Outcomes, names: Sequence[str], scores: Sequence[Column | None], goal: Goal
+) -> Problem:
+    """Return a chain's columns; a stage without a score never accepts, nor does one whose call failed."""
+    models = [outcomes.models[name] for name in names]
+    quality = np.column_stack([model.credit for model in models])
+    cost = np.column_stack([model.cost_usd for model in models])
+    unscored = np.full(len(outcomes), -np.inf)
+    columns = [
+        unscored if score is None else np.where(np.isnan(score) | model.failed, -np.inf, score)
+        for score, model in zip(scores, models, strict=False)
+    ]
+    matrix = np.column_stack(columns) if columns else np.zeros((len(outcomes), 0))
+    return Problem(quality, cost, matrix, None, goal.abstention_price)

@@ -1,0 +1,196 @@
+"""Keeping a promise: held-out rows say how far along a path it holds, or how many rows it would need."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+
+from cascade.errors import ConfigError
+from cascade.lab.tuning.design import TARGETS, Design, chains, problem_of
+from cascade.lab.tuning.ensemble import ensemble_of
+from cascade.lab.tuning.search import Problem, Setting, frontier, walk
+from cascade.policy.apply import apply_policy, score_values
+from cascade.policy.artifact import Certificate, Goal, Policy
+from cascade.policy.bounds import fixed_sequence, loss_p_value, loss_upper, risk_upper, rows_needed
+from cascade.policy.features import features_of
+from cascade.policy.table import Column, Outcomes, Rows
+
+_FEWEST = 20  # rows whose error rate says something
+_POWER = NormalDist().inv_cdf(0.8)  # a promise that holds should then be supported four times in five
+_SHARES = np.linspace(0.05, 1.0, 20)  # of the rows, most confident first, that a refusal looks at
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The rows do not support the promise.
+
+    `rows` is about how many would, in all: at least twice as many, for these were not enough. None if no
+    number would, with what these rows can tell.
+    """
+
+    reason: str
+    rows: int | None
+
+
+def check_binary(outcomes: Outcomes) -> None:
+    """Refuse graded qualities: the bounds count errors.
+
+    Raises:
+        ConfigError: a quality is neither 0 nor 1.
+    """
+    for name, model in outcomes.models.items():
+        graded = np.flatnonzero((model.credit != 0.0) & (model.credit != 1.0))
+        if len(graded):
+            row = int(graded[0])
+            raise ConfigError(
+                f"row {outcomes.ids[row]!r}: {name} has quality {model.quality[row]:g}; a promise counts "
+                "errors, so each must be 0 or 1; or tune with --budget or --lambda"
+            )
+
+
+def certify(design: Design, held_out: Outcomes, goal: Goal) -> tuple[Setting, tuple[Certificate, ...]] | None:
+    """Return the boldest setting that held-out rows support, and its certificates; None if none is,
+    or only one that saves nothing against the last model alone.
+
+    The path was fixed before these rows were looked at, and the test stops at the first failure. Where
+    several stages promise something, each has its share of delta at every step of their one path.
+    """
+    features, rows = features_of(held_out), len(held_out)
+    scores = [None if s is None else score_values(s.score, features, rows) for s in design.stages]
+    problem = problem_of(held_out, design.chain, scores, goal)
+    if design.gate is not None:
+        problem = replace(problem, gate=score_values(design.gate.score, features, rows))
+    passed = fixed_sequence(_holds(problem, setting, design, goal) for setting in design.path)
+    if not passed:
+        return None
+    setting = design.path[passed - 1]
+    found = walk(problem, setting)
+    if (found.stage == problem.checked).all() or found.cost.mean() > problem.cost[:, -1].mean():
+        return None
+    return setting, certificates(
+        design.chain, found.stage, problem.quality, goal, design.promising, bounds=True
+    )
+
+
+def certificates(
+    chain: tuple[str, ...], stage: Rows, quality: Column, goal: Goal, promising: int, *, bounds: bool
+) -> tuple[Certificate, ...]:
+    """Count errors on rows that fitted nothing.
+
+    Args:
+        chain: the models.
+        stage: the index of the model that answered each row; −1 nobody.
+        quality: rows × models.
+        goal: max_risk, one certificate for each stage that accepts; max_loss, one for the policy.
+        promising: how many stages share delta.
+        bounds: compute the bound of a loss, which takes a moment; else it is its p-value's side of `alpha`.
+    """
+    delta, rows = goal.delta or 0.0, len(stage)
+    if goal.kind == "max_loss":
+        answered = np.where(stage >= 0, quality[np.arange(rows), stage], 0.0)
+        losses, gains = int((answered < quality[:, -1]).sum()), int((answered > quality[:, -1]).sum())
+        holds = loss_p_value(losses, gains, rows, goal.value, delta) <= delta
+        bound = loss_upper(losses, gains, rows, delta) if bounds else (0.0 if holds else 1.0)
+        accepted = int((stage != len(chain) - 1).sum())
+        return (
+            Certificate(
+                stage="policy", kind="max_loss", alpha=goal.value, delta=delta, bound=bound, rows=rows,
+                accepted=accepted, errors=losses, gains=gains,
+            ),
+        )  # fmt: skip
+    made, share = [], delta / max(1, promising)
+    for index, name in enumerate(chain[:-1]):
+        taken = stage == index
+        if accepted := int(taken.sum()):
+            errors = int((1.0 - quality[taken, index]).sum())
+            made.append(
+                Certificate(
+                    stage=name, kind="max_risk", alpha=goal.value, delta=share,
+                    bound=risk_upper(errors, accepted, share), rows=rows, accepted=accepted, errors=errors,
+                )
+            )  # fmt: skip
+    return tuple(made)
+
+
+def renew(old: Policy, table: Outcomes, goal: Goal) -> tuple[Certificate, ...] | None:
+    """Return fresh certificates if an old policy, unchanged, keeps `goal` on rows it was not tuned on."""
+    if old.data_sha256 == table.sha256 or old.goal.kind != goal.kind:
+        return None
+    if any(name not in table.models for name in old.chain):
+        return None
+    if list(table.models)[-1] != old.chain[-1] and goal.kind == "max_loss":
+        return None
+    stage = apply_policy(old, table).answered_by
+    quality = np.column_stack([table.models[name].credit for name in old.chain])
+    promising = sum(isinstance(each.accept, float) for each in old.stages)
+    made = certificates(old.chain, stage, quality, goal, promising, bounds=True)
+    return made if made and all(each.bound <= each.alpha for each in made) else None
+
+
+def refusal(fitting: Outcomes, goal: Goal, seed: int, top: str) -> Refusal:
+    """Say why the rows do not support `goal`, and how many would if they were like these."""
+    if next(iter(fitting.models)) == top:
+        return Refusal(
+            f"{top} is the most accurate model, and none is cheaper: nothing can be saved; ask it alone, "
+            "or name at least two with --chain, last the one that it is measured against",
+            None,
+        )
+    ensemble, found = ensemble_of(fitting, seed), []
+    for names in chains(list(fitting.models), top):
+        for target in TARGETS:
+            stages = [ensemble.stage(names[: i + 1], names[-1], target) for i in range(len(names) - 1)]
+            scores = [None if stage is None else stage.held_out for stage in stages]
+            problem = problem_of(fitting, names, scores, goal)
+            need = _risk_rows(problem, goal) if goal.kind == "max_risk" else _loss_rows(problem, goal)
+            found += [] if need is None else [need]
+    what = "error among the accepted" if goal.kind == "max_risk" else f"loss against {top}"
+    promise = f"{what} of at most {goal.value:g} with probability {1 - (goal.delta or 0.0):g}"
+    rows = 2 * len(fitting)
+    if not found:
+        return Refusal(
+            f"no setting errs little enough for {promise}: better signals are needed, not rows", None
+        )
+    return Refusal(
+        f"{rows} rows do not support {promise} for less than {top} alone costs", max(2 * rows, 2 * min(found))
+    )
+
+
+def _risk_rows(problem: Problem, goal: Goal) -> int | None:
+    """Return how many held-out rows the last checked stage needs, over shares of its best rows."""
+    score, wrong = problem.scores[:, -1], 1.0 - problem.quality[:, problem.checked - 1]
+    if not np.isfinite(score).any():
+        return None
+    errors, found = np.cumsum(wrong[np.argsort(-score, kind="stable")]), []
+    for share in _SHARES:
+        rows = round(share * len(score))
+        if rows < _FEWEST:
+            continue
+        likely = errors[rows - 1] / rows
+        need = rows_needed(goal.value, goal.delta or 0.0, float(likely))
+        found += [] if need is None else [math.ceil(need / share)]
+    return min(found, default=None)
+
+
+def _loss_rows(problem: Problem, goal: Goal) -> int | None:
+    """Return how many held-out rows the easiest promise needs, by the normal approximation."""
+    reach = NormalDist().inv_cdf(1.0 - (goal.delta or 0.0) / 2) + _POWER
+    found = []
+    for setting in frontier(problem):
+        walked = walk(problem, setting)
+        if (walked.stage == problem.checked).all():
+            continue
+        loss = problem.quality[:, -1] - walked.quality
+        spare = goal.value - float(loss.mean())
+        if spare > 0:
+            least = 2.0 * math.log(2.0 / (goal.delta or 1.0)) / goal.value
+            found.append(math.ceil(max(least, reach**2 * float(loss.var()) / spare**2)))
+    return min(found, default=None)
+
+
+def _holds(problem: Problem, setting: Setting, design: Design, goal: Goal) -> bool:
+    stage = walk(problem, setting).stage
+    made = certificates(design.chain, stage, problem.quality, goal, design.promising, bounds=False)
+    return all(each.bound <= each.alpha for each in made)

@@ -1,0 +1,1 @@
+"""LangChain messages and the chat model."""

@@ -1,0 +1,209 @@
+"""Tools and JSON for a local model: what it is told, the grammar that holds it, and how its calls are read.
+
+A call is written `{"name": …, "arguments": {…}}`. Three ways, by the request and by the file's chat template:
+
+- JSON (`output_schema`): the schema stands at the end of the last user message, and a grammar made of it
+  binds the answer.
+- A tool must be called (`tool_choice` required, or a name): a grammar of the tools' schemas binds the answer
+  to one call.
+- A tool may be called (auto): a template with a place for tools shows them its own way, the answer is free,
+  and calls are read in the ways that open models write them. Without such a place the tools stand at the
+  end of the last user message, and a grammar allows one call or words that do not begin with a brace.
+
+A schema that no grammar can be made of leaves any JSON object free; whether it fits is judged afterwards, as
+every answer is (`cascade.confidence.validity`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from cascade.errors import ConfigError
+from cascade.formats.json_grammar import schema_grammar
+from cascade.models.base import Prompt
+from cascade.models.prompts import conversation
+from cascade.records import Message, Tool, ToolCall
+from cascade.requests import parameters_of
+from cascade.spec.schema import Prompted
+
+INSTRUCTION_BYTES = 512  # of what is said around schemas and tools; a test holds them to it
+_SHAPE = '{"name": "...", "arguments": {...}}'
+_BLOCK = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
+_LEADS = ("[TOOL_CALLS]", "<|python_tag|>", "```json", "```")
+_NAME = re.compile(r'"name"\s*:\s*"([^"]*)"')
+_ARGUMENTS = re.compile(r'"(?:arguments|parameters)"\s*:\s*', re.DOTALL)
+
+
+class Form(NamedTuple):
+    """What a model is asked with: messages and tools for its template, and the grammar of its answer."""
+
+    messages: tuple[Message, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    grammar: str | None = None
+
+
+def form_of(config: Prompted, prompt: Prompt, *, native: bool) -> Form:
+    """Return how a model answers `prompt`; `native` says that its chat template has a place for tools."""
+    tools = prompt.tools if prompt.tool_choice != "none" else ()
+    messages = _one_system(conversation(config, prompt))
+    if tools and prompt.tool_choice != "auto":
+        chosen = [tool for tool in tools if prompt.tool_choice in ("required", tool.name)]
+        said = f"Answer with a call of one of these functions, as JSON alone, {_SHAPE}:"
+        shown = messages if native else _told(_plain(messages), said, _described(chosen))
+        return Form(shown, tuple(chosen) if native else (), calls_grammar(chosen))
+    if tools and native:
+        return Form(messages, tools)
+    if not native:
+        messages = _plain(messages)
+    if tools:
+        said = f"You may call one of these functions, then with JSON alone, {_SHAPE}. Else use words."
+        return Form(_told(messages, said, _described(tools)), (), _or_words(calls_grammar(tools)))
+    if prompt.output_schema is None:
+        return Form(messages)
+    said = "Answer with JSON alone, which satisfies this JSON Schema:"
+    schema = json.dumps(prompt.output_schema, ensure_ascii=False)
+    return Form(_told(messages, said, schema), (), _grammar_of(prompt.output_schema))
+
+
+def calls_grammar(tools: Sequence[Tool]) -> str:
+    """Return the grammar (GBNF) of one call of one of `tools`."""
+    shapes = []
+    for index, tool in enumerate(tools):
+        parameters: dict[str, Any] = parameters_of(tool)
+        try:
+            schema_grammar(parameters)
+        except ConfigError:
+            parameters = {"type": "object"}
+        parameters = _moved(parameters, f"#/anyOf/{index}/properties/arguments")
+        properties = {"name": {"const": tool.name}, "arguments": parameters}
+        shapes.append({"type": "object", "properties": properties, "required": list(properties)})
+    return schema_grammar({"anyOf": shapes})
+
+
+def read_calls(text: str, prompt: Prompt) -> tuple[str, tuple[ToolCall, ...]]:
+    """Return the words and the tool calls of an answer to a prompt that offers tools.
+
+    Calls are read in `<tool_call>` blocks, after `[TOOL_CALLS]` or `<|python_tag|>`, and where the whole
+    answer is one call or a list of them, within a Markdown fence or without. The arguments of a call that
+    broke off stay as they are, for validity to judge. What is no call is words.
+    """
+    if not prompt.tools or prompt.tool_choice == "none":
+        return text, ()
+    blocks = _BLOCK.findall(text)
+    words = _BLOCK.sub("", text).strip() if blocks else ""
+    found: list[tuple[str, str]] = []
+    for block in blocks or [_bare(text)]:
+        read = _read(block)
+        if read is None and (blocks or prompt.tool_choice != "auto"):
+            read = [_broken(block)]
+        found += read or []
+    if not found:
+        return text, ()
+    turn = len(prompt.messages)  # ids differ over the turns of a conversation
+    return words, tuple(
+        ToolCall(id=f"call_{turn}_{prompt.sample}_{index}", name=name, arguments=arguments)
+        for index, (name, arguments) in enumerate(found)
+    )
+
+
+def _read(text: str) -> list[tuple[str, str]] | None:
+    """Return name and arguments of the calls that the JSON `text` is; None if it is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    found = []
+    for call in value if isinstance(value, list) and value else [value]:
+        inner = call.get("function", call) if isinstance(call, dict) else None
+        if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
+            return None
+        arguments = inner.get("arguments", inner.get("parameters", {}))
+        written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        found.append((inner["name"], written))
+    return found
+
+
+def _broken(text: str) -> tuple[str, str]:
+    """Return what can be read of a call that is no JSON."""
+    name, start = _NAME.search(text), _ARGUMENTS.search(text)
+    return (name[1] if name else ""), (text[start.end() :] if start else text)
+
+
+def _bare(text: str) -> str:
+    text = text.strip()
+    for lead in _LEADS:
+        text = text.removeprefix(lead).strip()
+    return text.removesuffix("```").strip()
+
+
+def _grammar_of(schema: dict[str, Any]) -> str:
+    try:
+        return schema_grammar(schema)
+    except ConfigError:
+        kind = schema.get("type")
+        return schema_grammar({"type": "object"} if kind in ("object", None) else {})
+
+
+def _or_words(calls: str) -> str:
+    call = calls.replace("root ::=", "call ::=", 1)
+    return f"root ::= words | call\nwords ::= [^{{] any*\nany ::= [^\\x01]\n{call}"
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """Return `schema` with its references as they are where it stands at `place` of a larger one."""
+    if isinstance(schema, list):
+        return [_moved(item, place) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: place + inner[1:] if key == "$ref" and isinstance(inner, str) else _moved(inner, place)
+        for key, inner in schema.items()
+    }
+
+
+def _described(tools: Sequence[Tool]) -> str:
+    return "\n".join(
+        json.dumps(tool.model_dump() | {"parameters": parameters_of(tool)}, ensure_ascii=False)
+        for tool in tools
+    )
+
+
+def _told(messages: tuple[Message, ...], instruction: str, data: str) -> tuple[Message, ...]:
+    """Return `messages` with an instruction at the end of the last user message."""
+    said = list(messages)
+    place = max(index for index, message in enumerate(said) if message.role == "user")
+    content = f"{said[place].content}\n\n{instruction}\n{data}"
+    said[place] = said[place].model_copy(update={"content": content})
+    return tuple(said)
+
+
+def _one_system(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return `messages` with the system messages at their head as one: most templates take no more."""
+    count = next(index for index, message in enumerate(messages) if message.role != "system")
+    if count < 2:
+        return tuple(messages)
+    content = "\n\n".join(message.content for message in messages[:count])
+    return (Message(role="system", content=content), *messages[count:])
+
+
+def _plain(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return `messages` with calls and results as text, for a template that knows neither."""
+    names = {call.id: call.name for message in messages for call in message.tool_calls}
+    said = []
+    for message in messages:
+        if message.role == "tool":
+            name = names.get(message.tool_call_id or "", "the function")
+            said.append(Message(role="user", content=f"Result of {name}: {message.content}"))
+        elif message.tool_calls:
+            calls = (
+                f'{{"name": {json.dumps(call.name)}, "arguments": {call.arguments.strip() or "{}"}}}'
+                for call in message.tool_calls
+            )
+            content = "\n".join(filter(None, (message.content, *calls)))
+            said.append(Message(role="assistant", content=content))
+        else:
+            said.append(message)
+    return tuple(said)

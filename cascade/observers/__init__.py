@@ -1,0 +1,1 @@
+"""Watching runs: telemetry and metrics."""

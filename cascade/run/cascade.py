@@ -1,0 +1,303 @@
+"""`Cascade`: load a graph file, run requests through it, keep the traces."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+from cascade.errors import RequestError, TraceError
+from cascade.extras import require
+from cascade.observers.observe import Observer, Observers
+from cascade.records import Event, Request, Result, Step, TextPiece, final_result, new_run_id
+from cascade.requests import Asked, Options, build_each, build_request, check_request
+from cascade.run.interfaces import Interfaces
+from cascade.run.loop import to_its_end
+from cascade.run.runs import Run, check_version, detached, private, stopped_run
+from cascade.run.stores import Stores
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.runtime import RunControl
+    from langgraph.types import Command, Durability
+
+    from cascade.config.load import LoadedGraph
+    from cascade.graph.compile import Compiled, State
+    from cascade.graph.stage import Plan
+    from cascade.models.base import Model
+
+
+class Cascade(Interfaces):
+    """A graph of stages that answers requests, small models first.
+
+    Every run is kept in the trace store before its result is returned. One instance may be used from many
+    threads and event loops.
+    """
+
+    def __init__(
+        self, loaded: LoadedGraph, stores: Stores | None = None, observers: Iterable[Observer] = ()
+    ) -> None:
+        from cascade.config.change import tightened_graph
+        from cascade.graph.compile import compile_plan
+        from cascade.graph.stage import Plan
+        from cascade.observers.telemetry import Telemetry
+        from cascade.run.nested import build_models
+
+        loaded, tightened = tightened_graph(loaded)
+        self.config, observers = loaded.graph, tuple(observers)
+        if loaded.policy is not None:
+            require("numpy", f"{loaded.path}: policy {self.config.policy!r}", "tune")
+        self._stores = stores or Stores()
+        models = build_models(loaded, lambda inner: Cascade(inner, stores, observers))
+        self._plan: Plan = Plan(
+            self.config, models, loaded.calibrations, loaded.policy, tightened, self._stores.book
+        )
+        self._compiled: Compiled = compile_plan(self._plan, self._stores.checkpoints)
+        self._path = loaded.path
+        self._version = f"{self.config.name}@{loaded.digest}"
+        self._store = self._stores.trace
+        self._at_work: dict[str, RunControl] = {}
+        self._observers = Observers([Telemetry(self.config), *observers])
+        super().__init__()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        trace_db: str | None = None,
+        record: bool = True,
+        observers: Iterable[Observer] = (),
+        granted: Callable[[str], float | None] | None = None,
+    ) -> Self:
+        """Load and check the graph file at `path`.
+
+        Args:
+            path: a YAML graph file.
+            trace_db: SQLAlchemy URL or file of the trace store; default: CASCADE_TRACE_DB, else a file in the
+                user's data folder.
+            record: False keeps no traces at all.
+            observers: are told what happens to each run, see `cascade.observers.observe`.
+            granted: what an account may spend on a UTC day, in USD, beside what the graph says.
+
+        Raises:
+            ConfigError: the file, or something it refers to, is wrong; all problems at once. Or an extra that
+                its models or its policy need is not installed.
+            TraceError: the trace store cannot be opened.
+        """
+        from cascade.config.load import load_graph
+
+        loaded = load_graph(path)
+        stores = Stores.open(loaded, trace_db, granted) if record else Stores.none(loaded, path)
+        return cls(loaded, stores, observers)
+
+    @property
+    def name(self) -> str:
+        """The graph's name."""
+        return self.config.name
+
+    @property
+    def version(self) -> str:
+        """The graph's name with the digest of its file: `name@digest`."""
+        return self._version
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """The models by name."""
+        return self._plan.models
+
+    @property
+    def trace_db(self) -> str | None:
+        """Where the traces are, without credentials; None if none are kept."""
+        return None if self._store is None else self._store.location
+
+    @property
+    def graph(self) -> Compiled:
+        """The compiled LangGraph graph: a LangChain Runnable over `{"request": {"text": …}}` or a `Request`.
+
+        Runs made through it directly are not kept in the trace store.
+        """
+        return self._compiled
+
+    async def ainvoke(self, asked: Asked, **options: Unpack[Options]) -> Result:
+        """Answer a text, or the last message of a conversation.
+
+        Args:
+            asked: the text, or the messages (`cascade.records.Message`, or mappings with its fields); at most
+                1 MB of UTF-8.
+            **options: tools, tool_choice, output_schema, local_only, account, metadata: see
+                `cascade.requests.Options`.
+
+        Raises:
+            RequestError: no model can be asked with this; see `cascade.requests.check_request`.
+            TraceError: the run could not be kept.
+        """
+        return await final_result(self.astream(asked, **options))
+
+    def astream(self, asked: Asked, **options: Unpack[Options]) -> AsyncGenerator[Event]:
+        """Answer as `ainvoke` does, yielding each `Step` when it is decided, and the `Result` last.
+
+        Drafts of stages that check confidence never stream: their text comes with the result. A stage without
+        a check streams its answer live as `TextPiece` events, unless the request asks for JSON or offers
+        tools: such an answer may still prove invalid. Closing the generator (`aclose`) ends the run.
+        """
+        return self._stream(build_request(asked, options))
+
+    async def answer(self, request: Request) -> Result:
+        """Answer a ready request; see `ainvoke`."""
+        return await final_result(self.astream_request(request))
+
+    def astream_request(self, request: Request) -> AsyncGenerator[Event]:
+        """Answer a ready request step by step; see `astream`."""
+        return self._stream(check_request(request))
+
+    async def abatch(
+        self, asked: Iterable[Asked], *, concurrency: int = 8, **options: Unpack[Options]
+    ) -> list[Result]:
+        """Answer many, at most `concurrency` at a time; results keep the order of what was asked.
+
+        Raises:
+            RequestError: one of them cannot be asked; nothing is run then.
+        """
+        if concurrency < 1:
+            raise ValueError(f"concurrency is {concurrency}; expected at least 1")
+        todo = build_each(asked, options)
+        gate = asyncio.Semaphore(concurrency)
+
+        async def answer(request: Request) -> Result:
+            async with gate:
+                return await final_result(self._stream(request))
+
+        return await asyncio.gather(*map(answer, todo))
+
+    async def aresume(self, run: str, answer: str | None = None) -> Result:
+        """Finish a waiting run of any process: `answer` is the person's, or None where `drain` stopped it.
+
+        Raises:
+            RequestError: no such run is waiting, or not for that, or another version of the graph began it.
+        """
+        from langgraph.types import Command
+
+        state = await self._compiled.aget_state(self._thread(run)) if self._compiled.checkpointer else None
+        if state is not None and state.interrupts:
+            if answer is None:
+                raise RequestError(f"run {run!r} waits for a person; give the answer")
+            known: Mapping[str, Any] = state.metadata or {}
+            check_version(run, known.get("graph", self._version), self._version)
+            waited = Run.of_state(run, state.values, known.get("started"))
+            return await final_result(self._answer(waited, Command(resume=answer)))
+        stopped = None if answer is not None else await stopped_run(self._store, run, self._version)
+        if stopped is None:
+            raise RequestError(f"run {run!r} is not waiting for {'an answer' if answer else 'a next stage'}")
+        return await final_result(self._answer(stopped, stopped.state()))
+
+    def drain(self) -> None:
+        """Stop the runs at work before their next stage, for a process that ends soon; from any thread.
+
+        They end with status `waiting` and what they have is kept: `aresume` goes on. A run in its last stage
+        answers as usual, and so do all runs of a graph whose traces do not hold the texts.
+        """
+        if self._store is not None and self.config.trace.store_text:
+            for control in list(self._at_work.values()):
+                control.request_drain()
+
+    async def release(self) -> None:
+        """Release the models; a later request loads them again."""
+        await asyncio.gather(*(model.aclose() for model in self._plan.models.values()))
+
+    async def aclose(self) -> None:
+        """Release models and the trace store."""
+        await self.release()
+        self._stores.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+        self._loop.close()
+
+    def _stream(self, request: Request) -> AsyncGenerator[Event]:
+        run = Run(new_run_id(), request)
+        return self._answer(run, run.state())
+
+    async def _answer(self, run: Run, start: State | Command[Any]) -> AsyncGenerator[Event]:
+        """Run the compiled graph from `start`, keep the result, and yield it last."""
+        from langgraph.runtime import RunControl
+
+        from cascade.graph.stage import Live
+
+        config = self._thread(run.id)
+        config["metadata"] = config["metadata"] | {"started": run.started.isoformat()}
+        config["configurable"]["live"] = Live(
+            run=run.id,
+            began=run.began,
+            entered=lambda stage: self._observers.entered(run.id, stage),
+            left=run.left,
+        )
+        # A run that may wait is stored where it stops, and not at each step.
+        durability: Durability | None = "exit" if self._compiled.checkpointer else None
+        control = self._at_work[run.id] = RunControl()
+        stream: Any = self._compiled.astream(
+            start, config, stream_mode=["updates", "custom"], durability=durability, control=control
+        )
+        self._observers.began(run.id, self._version, run.request)
+        result: Result | None = None
+        try:
+            async with aclosing(self._events(run, stream)) as events:
+                async for event in events:
+                    yield event
+            result = run.finish(self._plan, self._version)
+            await to_its_end(asyncio.create_task(self._end(result, run.waiting)))
+        except (asyncio.CancelledError, GeneratorExit):
+            if result is None:
+                with suppress(TraceError):  # the caller does not listen any more
+                    result = run.finish(self._plan, self._version, cancelled=True)
+                    await to_its_end(asyncio.create_task(self._end(result)))
+            raise
+        finally:
+            self._at_work.pop(run.id, None)
+            if result is None:
+                self._observers.dropped(run.id)
+        yield result
+
+    def _thread(self, run: str) -> RunnableConfig:
+        """Return LangGraph's settings of a run; who resumes it elsewhere reads the metadata."""
+        return {
+            "recursion_limit": len(self.config.stages) + 1,
+            "configurable": {"thread_id": run},
+            "metadata": {"graph": self._version, "graph_file": str(self._path.absolute())},
+        }
+
+    async def _end(self, result: Result, waiting: bool = False) -> None:
+        try:
+            if self._store is not None:
+                await asyncio.shield(asyncio.wrap_future(self._store.submit(result)))
+            if self._stores.checkpoints is not None and not waiting:
+                await self._stores.checkpoints.adelete_thread(result.run)
+        except BaseException:
+            self._observers.dropped(result.run)
+            raise
+        self._observers.ended(result)
+
+    async def _events(self, run: Run, stream: AsyncGenerator[Any]) -> AsyncGenerator[Event]:
+        """Take what LangGraph says of `run` and yield what the caller is told of it."""
+        from langgraph.errors import GraphDrained
+
+        try:
+            async with aclosing(private(detached(stream), langsmith=self.config.trace.langsmith)) as items:
+                async for mode, data in items:
+                    if mode == "custom":
+                        yield TextPiece(data["text"])
+                        continue
+                    if "__interrupt__" in data:
+                        run.waiting = True
+                        continue
+                    for step in (step for update in data.values() for step in update["trace"]):
+                        run.trace.append(Step.model_validate(step))
+                        self._observers.left(run.id, run.trace[-1])
+                        yield run.trace[-1]
+        except GraphDrained:
+            run.stopped = True

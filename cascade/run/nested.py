@@ -1,0 +1,162 @@
+"""A cascade as a model of another cascade. Its run is a run of its own; the outer one accounts for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from cascade.errors import ModelError
+from cascade.models import build_model
+from cascade.models.base import Model, OnText, Prompt, Reply, cost
+from cascade.policy.budget import worst_case
+from cascade.records import Request, Result
+from cascade.spec.schema import CascadeModel, Graph, Price
+
+if TYPE_CHECKING:
+    from cascade.config.load import LoadedGraph
+
+# What a run costs is no multiple of tokens. `billed`, which is priced in place of tokens, counts units of
+# which a million cost this much: a millionth of a millionth of a dollar each.
+UNITS: Final = Price(input=0.0, output=1e-6)
+
+
+class Inner(Protocol):
+    """What this module needs of the inner `Cascade`."""
+
+    @property
+    def config(self) -> Graph:
+        """Its graph."""
+        ...
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """Its models."""
+        ...
+
+    async def answer(self, request: Request) -> Result:
+        """Answer a ready request."""
+        ...
+
+    async def release(self) -> None:
+        """Release its models."""
+        ...
+
+
+class Nested:
+    """Asks another graph. Has the shape of `cascade.models.base.Model`.
+
+    The outer graph's limits count its run as one call, at what it cost; before, at the inner graph's cost
+    limit, or at the worst case of all its stages if that is less.
+    """
+
+    def __init__(self, name: str, config: CascadeModel, inner: Inner) -> None:
+        self.name = name
+        self.tier = config.tier
+        self.timeout = config.timeout
+        self.price: Price | None = UNITS
+        self.closed = False
+        self.local = config.local
+        self._inner = inner
+
+    def unavailable(self) -> str | None:
+        """Return None: what of the inner graph cannot be called is said in its own trace."""
+        return None
+
+    def worst_case(self, prompt: Prompt) -> tuple[int, int]:
+        """Return zero, and what a run costs at most, in units of `UNITS`."""
+        models = self._inner.models
+
+        def price(name: str) -> float:
+            return cost(models[name].price, *models[name].worst_case(prompt))
+
+        graph = self._inner.config
+        gates = [
+            [model] if (model := getattr(stage.gate, "model", None)) is not None else []
+            for stage in graph.stages
+        ]
+        stages = zip(graph.stages, gates, strict=True)
+        most = sum(worst_case(stage, gate, stage.ask, price).cost_usd for stage, gate in stages)
+        if graph.limits.cost_usd is not None:
+            most = min(most, graph.limits.cost_usd)
+        return _units(most)
+
+    async def ask(self, prompt: Prompt, on_text: OnText | None = None) -> Reply:
+        """Run the inner graph; nothing streams, since its answer may be one that no stage accepts.
+
+        `meta` has the inner run's id under `run`, with its status, rule, stage, confidence and calls.
+
+        Raises:
+            ModelError: the inner run accepted no answer; what it cost is billed, and `run` is its id.
+        """
+        request = Request(
+            text=prompt.text,
+            messages=prompt.messages,
+            tools=prompt.tools,
+            tool_choice=prompt.tool_choice,
+            output_schema=prompt.output_schema,
+            local_only=self.local,
+            metadata={"asked_by": self.name, "sample": prompt.sample},
+        )
+        result = await self._inner.answer(request)
+        billed = _units(result.cost_usd)
+        if result.status != "accepted" or result.text is None:
+            raise ModelError(
+                f"model {self.name!r}: graph {result.graph} accepted no answer ({result.status} by rule "
+                f"{result.rule}); see its run {result.run}",
+                billed,
+                run=result.run,
+            )
+        calls = [call for step in result.trace for call in step.calls]
+        answers = [call for call in calls if (call.model, call.text) == (result.model, result.text)]
+        if on_text is not None:
+            on_text(result.text)
+        return Reply(
+            text=result.text,
+            tokens_in=sum(call.tokens_in for call in calls),
+            tokens_out=sum(call.tokens_out for call in calls),
+            tokens=answers[-1].tokens if answers else (),
+            tool_calls=result.tool_calls,
+            meta=_meta(result, len(calls)),
+            billed=billed,
+        )
+
+    async def aclose(self) -> None:
+        """Release the inner graph's models."""
+        await self._inner.release()
+
+
+def build_models(
+    loaded: LoadedGraph, make: Callable[[LoadedGraph], Inner], names: Iterable[str] | None = None
+) -> dict[str, Model]:
+    """Return the models of a graph, or those called `names`; `make` makes the cascades among them.
+
+    Raises:
+        ConfigError: a file or label set that a model names does not exist or is broken.
+    """
+    models: dict[str, Model] = {}
+    for name in loaded.graph.models if names is None else names:
+        config = loaded.graph.models[name]
+        if isinstance(config, CascadeModel):
+            models[name] = Nested(name, config, make(loaded.nested[name]))
+        else:
+            models[name] = build_model(name, config, loaded.base)
+    return models
+
+
+def _units(usd: float) -> tuple[int, int]:
+    return 0, math.ceil(usd * 1e6 / UNITS.output - 1e-6)
+
+
+def _meta(result: Result, calls: int) -> dict[str, Any]:
+    return {
+        "run": result.run,
+        "graph": result.graph,
+        "status": result.status,
+        "rule": result.rule,
+        "stage": result.stage,
+        "model": result.model,
+        "confidence": result.confidence,
+        "calls": calls,
+        "finish_reason": "tool_calls" if result.tool_calls else "stop",
+    }

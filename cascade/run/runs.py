@@ -1,0 +1,172 @@
+"""A run at work: its events, and the result that it ends with."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from cascade.errors import RequestError, UnknownRunError
+from cascade.models.base import Prompt
+from cascade.policy.baseline import price_baseline
+from cascade.policy.budget import spent
+from cascade.policy.result import conclude
+from cascade.records import Baseline, Request, Result, Step
+from cascade.run.loop import to_its_end
+
+if TYPE_CHECKING:
+    from cascade.graph.compile import State
+    from cascade.graph.stage import Plan
+    from cascade.trace.store import TraceStore
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Run:
+    """A run at work; `began` is on the clock of `time.perf_counter()`, less a wait for a person."""
+
+    id: str
+    request: Request
+    trace: list[Step] = field(default_factory=list)
+    waiting: bool = False  # for a person
+    stopped: bool = False  # between two stages, to go on in another process
+    left: list[Step] = field(default_factory=list)  # what was under way when the run was cancelled
+    began: float = field(default_factory=time.perf_counter)
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @classmethod
+    def resumed(cls, run: str, request: Request, trace: list[Step], started: str | None) -> Self:
+        """Return a run that goes on where it stopped; the wait does not count.
+
+        Args:
+            run: its id.
+            request: what was asked.
+            trace: its steps so far.
+            started: when it began, in ISO 8601; an older cascade did not say.
+        """
+        worked = max((step.started + step.seconds for step in trace), default=0.0)
+        first = datetime.fromisoformat(started) if started else datetime.now(UTC)
+        return cls(run, request, trace, began=time.perf_counter() - worked, started=first)
+
+    @classmethod
+    def of_state(cls, run: str, state: Mapping[str, Any], started: str | None) -> Self:
+        """Return the run that a graph's state belongs to."""
+        trace = [Step.model_validate(step) for step in state.get("trace", [])]
+        return cls.resumed(run, Request.model_validate(state["request"]), trace, started)
+
+    def state(self) -> State:
+        """Return the run as a graph's state."""
+        trace = [step.model_dump(mode="json") for step in self.trace]
+        return {"request": self.request.model_dump(mode="json"), "trace": trace}
+
+    def finish(self, plan: Plan, version: str, *, cancelled: bool = False) -> Result:
+        """Return the result that the steps so far amount to, under the graph `version` of `plan`."""
+        if cancelled:
+            self.trace += self.left
+        outcome = (
+            {"status": "waiting"}
+            if self.waiting or self.stopped
+            else conclude(plan.graph, self.trace, cancelled=cancelled)
+        )
+        return Result(
+            run=self.id,
+            graph=version,
+            cost_usd=spent(self.trace).cost_usd,
+            baseline=self._baseline(plan, outcome),
+            seconds=time.perf_counter() - self.began,
+            started=self.started.isoformat(timespec="milliseconds"),
+            request=self.request,
+            trace=tuple(self.trace),
+            **outcome,
+        )
+
+    def _baseline(self, plan: Plan, outcome: Mapping[str, Any]) -> Baseline | None:
+        if plan.baseline is None:
+            return None
+        name, price = plan.baseline
+        # A token has at least one byte.
+        prompt_bytes, _ = plan.models[name].worst_case(Prompt.of(self.request))
+        answer = outcome.get("text") or outcome.get("draft")
+        return price_baseline(name, price, self.trace, prompt_bytes, answer)
+
+
+async def stopped_run(store: TraceStore | None, run: str, version: str) -> Run | None:
+    """Return a run that was stopped between two stages of the graph `version`; None if there is no such run.
+
+    Raises:
+        RequestError: another version of the graph began it.
+    """
+    if store is None:
+        return None
+    try:
+        kept = await asyncio.to_thread(store.get, run)
+    except UnknownRunError:
+        return None
+    if kept.status != "waiting" or not kept.trace or kept.trace[-1].decision.to is None:
+        return None
+    check_version(kept.run, kept.graph, version)
+    return Run.resumed(kept.run, kept.request, list(kept.trace), kept.started)
+
+
+def check_version(run: str, begun: str, version: str) -> None:
+    """Make sure that a run which waits goes on in the graph that began it.
+
+    Raises:
+        RequestError: another version of the graph began it.
+    """
+    if begun != version:
+        raise RequestError(f"run {run!r} was begun by {begun}; this is {version}; bring that file back")
+
+
+async def detached(stream: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """Yield from `stream` in tasks of its own; who leaves or is cancelled waits until it has ended.
+
+    So it is cancelled once, and can record the calls under way (`to_its_end`). It is also apart from a
+    LangGraph or LangChain run that the caller may be part of: a graph that starts within a node would else
+    become a subgraph, and the outer graph's checkpoints, streams and interrupts would be its own.
+    """
+    from langchain_core.runnables.config import var_child_runnable_config
+
+    apart = contextvars.copy_context()
+    if var_child_runnable_config.get() is not None:
+        apart.run(var_child_runnable_config.set, None)
+    try:
+        while True:
+            try:
+                item = await to_its_end(asyncio.create_task(_next(stream), context=apart), cancel=True)
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        await to_its_end(asyncio.create_task(_close(stream), context=apart))
+
+
+async def _next(stream: AsyncIterator[T]) -> T:
+    return await anext(stream)
+
+
+async def _close(stream: AsyncGenerator[Any]) -> None:
+    await stream.aclose()
+
+
+async def private(stream: AsyncGenerator[T], *, langsmith: bool) -> AsyncGenerator[T]:
+    """Yield from `stream`; LangSmith's environment variables send nothing unless the graph allows it."""
+    from langsmith import tracing_context
+    from langsmith.utils import tracing_is_enabled
+
+    free = langsmith or not tracing_is_enabled()
+    async with aclosing(stream):
+        while True:
+            with nullcontext() if free else tracing_context(enabled=False):
+                try:
+                    item = await anext(stream)
+                except StopAsyncIteration:
+                    return
+            yield item

@@ -1,0 +1,79 @@
+"""What a cascade keeps: traces, the budgets of the day, and runs that wait for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from cascade.errors import ConfigError
+from cascade.spec.parts import DayBudgets
+
+if TYPE_CHECKING:
+    from cascade.config.load import LoadedGraph
+    from cascade.graph.checkpoints import Checkpoints
+    from cascade.trace.budgets import BudgetBook
+    from cascade.trace.store import TraceStore
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The stores of one cascade, all in one database; None where there is nothing to keep."""
+
+    trace: TraceStore | None = None
+    book: BudgetBook | None = None
+    checkpoints: Checkpoints | None = None
+
+    @classmethod
+    def none(cls, loaded: LoadedGraph, path: str | Path) -> Self:
+        """Keep nothing; runs that wait for a person wait in memory.
+
+        Raises:
+            ConfigError: the graph has budgets, which cannot be held without a database.
+        """
+        if _budgeted(loaded):
+            text = "budgets: they are kept in the trace database; load the graph with record=True"
+            raise ConfigError(f"{path}: {text}")
+        return cls()
+
+    @classmethod
+    def open(
+        cls, loaded: LoadedGraph, url: str | None, granted: Callable[[str], float | None] | None = None
+    ) -> Self:
+        """Open what the graph needs at `url`; default: CASCADE_TRACE_DB, else the user's data folder.
+
+        `granted` says what an account may spend on a day by its key, in USD.
+
+        Raises:
+            TraceError: the database cannot be opened.
+        """
+        from cascade.trace.store import TraceStore, default_url
+
+        url = default_url() if url is None else url
+        trace = TraceStore(url, store_text=loaded.graph.trace.store_text)
+        book, checkpoints = None, None
+        try:
+            if granted is not None or _budgeted(loaded):
+                from cascade.trace.budgets import BudgetBook
+
+                book = BudgetBook(url, granted=granted)
+            if any(model.kind == "human" for model in loaded.graph.models.values()):
+                from cascade.graph.checkpoints import open_checkpoints
+
+                checkpoints = open_checkpoints(url)
+        except BaseException:
+            cls(trace, book).close()
+            raise
+        return cls(trace, book, checkpoints)
+
+    def close(self) -> None:
+        """Store what was submitted, and release the database."""
+        for store in (self.trace, self.book, self.checkpoints):
+            if store is not None:
+                store.close()
+
+
+def _budgeted(loaded: LoadedGraph) -> bool:
+    """Return whether the graph, or one within it, has budgets."""
+    return loaded.graph.budgets != DayBudgets() or any(map(_budgeted, loaded.nested.values()))

@@ -1,0 +1,1 @@
+"""The graph language: what a graph file may say, as strict pydantic models."""
