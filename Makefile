@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 DATA ?= ../shared/data
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-slow check bench clean lock
+.PHONY: run test test-slow check bench dist clean lock
 
 run: $(STAMP)
 	$(BIN)/cascade run graphs/support.yaml --input examples/messages.jsonl
@@ -25,6 +25,13 @@ check: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/experts.py --data $(DATA)
 	$(BIN)/python benchmarks/support.py --data $(DATA)
+
+# The source distribution and the wheel, in dist/; twine checks what an index would check.
+dist: $(STAMP)
+	$(BIN)/python -m pip install --quiet build twine
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 # The lock holds every dependency with its hashes; llama-cpp-python builds from source (about five minutes once,
 # then pip's wheel cache has it).
