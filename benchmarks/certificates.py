@@ -51,7 +51,7 @@ WORLDS = {
     "zeroeval-crux": ((PHI, QWEN, GPT4O), 0.25),
     "zeroeval-math": (("Qwen2.5-3B-Instruct", QWEN, O1), 0.25),
 }
-EXPERTS = {"haiku clinc150": 0.03, "haiku banking77": 0.03, "hunter tram": 0.1}
+EXPERTS = {"tiny clinc150": 0.03, "tiny banking77": 0.03, "hunter tram": 0.1}
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--minutes", type=float, default=30.0)
     arguments.add_argument("--quick", action="store_true", help="half a minute, for a look")
-    arguments.add_argument("--expert", default="haiku", help="bundled expert of the local stage")
+    arguments.add_argument("--expert", default="tiny", help="bundled expert of the local stage")
     arguments.add_argument("--task", default="banking77", help="its task")
     given = arguments.parse_args()
     seconds = 30.0 if given.quick else 60.0 * given.minutes

@@ -1,4 +1,4 @@
-"""The bundled haiku: one message after another, and 1,000 at once, alone and through a cascade.
+"""The bundled tiny: one message after another, and 1,000 at once, alone and through a cascade.
 
 The messages are made up here; their lengths are those of short support questions.
 """
@@ -28,10 +28,10 @@ _ENDS = ("today", "before friday", "on my phone", "for next week", "that i lost"
 _GRAPH = """\
 name: messages
 models:
-  haiku: {kind: llamacpp, path: "bundled:haiku", task: clinc150, tier: haiku, timeout: 600}
+  tiny: {kind: llamacpp, path: "bundled:tiny", task: clinc150, tier: haiku, timeout: 600}
 stages:
   - name: first
-    ask: [haiku]
+    ask: [tiny]
     confidence: {by: labels}
     accept: 0.01
 """
@@ -53,28 +53,28 @@ async def measure(settings: Settings) -> list[Row]:
 
 async def _one_by_one(texts: list[str]) -> Row:
     log(f"{SECTION} one by one")
-    haiku = model("bundled:haiku", 1, task="clinc150")
-    await timed(haiku, texts[0])
+    tiny = model("bundled:tiny", 1, task="clinc150")
+    await timed(tiny, texts[0])
     watch = Watch()
-    found = percentiles([1e3 * (await timed(haiku, text))[0] for text in texts])
-    await close(haiku)
+    found = percentiles([1e3 * (await timed(tiny, text))[0] for text in texts])
+    await close(tiny)
     note = f"p95 {found['p95']:.2f}, p99 {found['p99']:.2f} ms; {len(texts)} messages"
-    return Row(SECTION, "p50 a message", "haiku", found["p50"], "ms", P50, watch.others(), note=note)
+    return Row(SECTION, "p50 a message", "tiny", found["p50"], "ms", P50, watch.others(), note=note)
 
 
 async def _beyond_the_prompt(settings: Settings, rng: random.Random) -> list[Row]:
     """Return what 151 labels cost over 3, and a whole call over a forward pass of as many tokens."""
     log(f"{SECTION} beyond the prompt")
-    haiku, gate = (model("bundled:haiku", 1, task=task) for task in ("clinc150", "desk"))
+    tiny, gate = (model("bundled:tiny", 1, task=task) for task in ("clinc150", "desk"))
     texts = made_up(rng, 20)
     labels, calls = [], []
     async with reference() as other:
-        await other.do("open_bare", path=str(bundled_path("haiku")), threads=1, n_ctx=512)
+        await other.do("open_bare", path=str(bundled_path("tiny")), threads=1, n_ctx=512)
         for turn in range(settings.rounds(7) + 1):
             watch = Watch()
             many, few, passes = [], [], []
             for text in texts:
-                seconds, reply = await timed(haiku, text)
+                seconds, reply = await timed(tiny, text)
                 many.append(seconds)
                 few.append((await timed(gate, text))[0])
                 tokens = rng.sample(range(500, 1000), reply.tokens_in)
@@ -83,24 +83,24 @@ async def _beyond_the_prompt(settings: Settings, rng: random.Random) -> list[Row
                 prompt, load = median(passes), watch.others()
                 labels.append(Round(max(0.0, median(many) - median(few)), prompt, load))
                 calls.append(Round(median(many), prompt, load))
-    await close(haiku, gate)
+    await close(tiny, gate)
     part, whole = judge(labels), judge(calls)
     note = f"{1e3 * part.ours:.2f} of {1e3 * part.theirs:.2f} ms; labels of one token, none to prune"
     what = "best of 151 labels beyond 3, over the prompt's own time"
-    rows = [verdict_row(SECTION, what, "haiku", part, BEYOND, note)]
+    rows = [verdict_row(SECTION, what, "tiny", part, BEYOND, note)]
     note = f"{1e3 * whole.ours:.2f} against {1e3 * whole.theirs:.2f} ms"
-    return [*rows, verdict_row(SECTION, "whole call over one bare forward pass", "haiku", whole, note=note)]
+    return [*rows, verdict_row(SECTION, "whole call over one bare forward pass", "tiny", whole, note=note)]
 
 
 async def _at_once(texts: list[str]) -> Row:
     log(f"{SECTION} at once")
-    haiku = model("bundled:haiku", 1, task="clinc150")
-    await timed(haiku, texts[0])
+    tiny = model("bundled:tiny", 1, task="clinc150")
+    await timed(tiny, texts[0])
     watch = Watch()
-    seconds = await ask_all(haiku, texts)
-    await close(haiku)
+    seconds = await ask_all(tiny, texts)
+    await close(tiny)
     what = f"{len(texts)} at once, the model alone"
-    return Row(SECTION, what, "haiku", len(texts) / seconds, "messages/s", others=watch.others())
+    return Row(SECTION, what, "tiny", len(texts) / seconds, "messages/s", others=watch.others())
 
 
 async def _through_a_cascade(work: Path, texts: list[str]) -> Row:
@@ -114,4 +114,4 @@ async def _through_a_cascade(work: Path, texts: list[str]) -> Row:
         await cascade.abatch(texts, concurrency=len(texts))
         seconds = time.perf_counter() - started
     what = f"{len(texts)} at once, through a cascade"
-    return Row(SECTION, what, "haiku", len(texts) / seconds, "messages/s", others=watch.others())
+    return Row(SECTION, what, "tiny", len(texts) / seconds, "messages/s", others=watch.others())

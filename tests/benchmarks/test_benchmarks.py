@@ -13,7 +13,7 @@ def test_experts_reports_every_task_with_intervals(root: Path, data: Path) -> No
     """Each bundled expert and task has accuracy inside its interval, and a measured latency."""
     results = benchmark(root, data, "experts", "--rows", "40")["results"]
     measured = {(row["expert"], row["task"]) for row in results}
-    assert {("haiku", "clinc150"), ("sonnet", "clinc150"), ("haiku", "banking77")} <= measured
+    assert {("tiny", "clinc150"), ("small", "clinc150"), ("tiny", "banking77")} <= measured
     for row in results:
         low, high = row["accuracy_ci"]
         assert low <= row["accuracy"] <= high

@@ -45,8 +45,8 @@ def test_only_what_the_graph_refers_to_is_copied(tmp_path: Path) -> None:
     copied = copy_shipped_graph("support", tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in copied] == [
         "support.yaml",
-        "calibration/haiku-clinc150.json",
-        "calibration/sonnet-clinc150.json",
+        "calibration/tiny-clinc150.json",
+        "calibration/small-clinc150.json",
         "schema.json",
     ]
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(copied)
@@ -72,10 +72,10 @@ def test_each_graph_has_a_request_of_its_own() -> None:
 
 
 def test_nothing_is_overwritten_and_nothing_else_is_written_then(tmp_path: Path) -> None:
-    mine = tmp_path / "calibration" / "haiku-clinc150.json"
+    mine = tmp_path / "calibration" / "tiny-clinc150.json"
     mine.parent.mkdir()
     mine.write_text(json.dumps("mine"))
-    with pytest.raises(ConfigError, match=r"haiku-clinc150\.json: already there with other content"):
+    with pytest.raises(ConfigError, match=r"tiny-clinc150\.json: already there with other content"):
         init("support", "--into", tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
     assert mine.read_text() == '"mine"'

@@ -374,7 +374,7 @@ def test_a_sound_graph_has_no_problems(tmp_path: Path, models: dict, stages: lis
             "models.nano.labels.2: label 'a' is given twice",
         ),
         (
-            {"nano": {"kind": "llamacpp", "path": "bundled:haiku", "task": "route", "memory_mb": 4096}},
+            {"nano": {"kind": "llamacpp", "path": "bundled:tiny", "task": "route", "memory_mb": 4096}},
             [asks("first", "nano")],
             {},
             "models.nano.memory_mb: 'memory_mb' limits a process of its own; add 'isolate: process'",

@@ -63,7 +63,7 @@ def test_a_path_starts_at_the_graphs_folder(base: Path) -> None:
 
 
 def test_every_bundled_expert_is_found_by_its_name() -> None:
-    assert {"haiku", "sonnet"} <= set(bundled_names())
+    assert {"tiny", "small"} <= set(bundled_names())
     for name in bundled_names():
         assert resolve_model_path(f"bundled:{name}", Path("/nowhere")).is_file()
 
@@ -75,8 +75,8 @@ def test_every_bundled_expert_is_found_by_its_name() -> None:
         ("none/expert.gguf", "files there: none"),
         (".", "is a folder"),
         ("a\0b", "does not exist"),
-        ("bundled:haikoo", "unknown bundled expert 'haikoo'; known: haiku, .*; did you mean 'haiku'"),
-        ("bundled:../haiku", "unknown bundled expert"),
+        ("bundled:tinny", "unknown bundled expert 'tinny'; known: hunter, small, tiny; did you mean 'tiny'"),
+        ("bundled:../tiny", "unknown bundled expert"),
         ("hub:a/b/c.gguf", "'hub:a/b/c.gguf' is not known; give a file, bundled:NAME, or hf:"),
         ("hf:a/b", "expected hf:OWNER/REPO/FILE.gguf"),
         ("hf:a/b/c.bin", "expected hf:OWNER/REPO/FILE.gguf"),
@@ -190,12 +190,12 @@ def test_labels_come_from_a_list_a_bundled_task_or_the_file_itself(base: Path) -
     names = resolve_labels(expert(labels=["yes", "no"]), base)
     assert names == ("yes", "no")
     assert resolve_labels(expert(task="pets"), base) == ("cat", "dog")
-    intents = resolve_labels(model(kind="openai", model="m", labels="bundled:haiku#clinc150"), base)
+    intents = resolve_labels(model(kind="openai", model="m", labels="bundled:tiny#clinc150"), base)
     assert intents is not None
     assert len(intents) == 151
     assert "oos" in intents
     both = resolve_labels(
-        model(kind="openai", model="m", labels=["bundled:haiku#clinc150", "oos", "other"]), base
+        model(kind="openai", model="m", labels=["bundled:tiny#clinc150", "oos", "other"]), base
     )
     assert both == (*intents, "other")
     assert resolve_labels(model(kind="openai", model="m"), base) is None
@@ -215,8 +215,8 @@ def test_the_task_may_be_left_out_where_the_file_has_only_one(tmp_path: Path) ->
     [
         ({}, "'expert.gguf' has several tasks; give 'task', one of: pets, sides"),
         ({"task": "pet"}, "unknown task 'pet' of 'expert.gguf'; known: pets, sides; did you mean 'pets'?"),
-        ({"labels": "bundled:haiku"}, "names no label set; give a list, or bundled:NAME#TASK"),
-        ({"labels": "bundled:haiku#clinc"}, "unknown task 'clinc' of bundled expert 'haiku'; known: "),
+        ({"labels": "bundled:tiny"}, "names no label set; give a list, or bundled:NAME#TASK"),
+        ({"labels": "bundled:tiny#clinc"}, "unknown task 'clinc' of bundled expert 'tiny'; known: "),
         ({"labels": ["bundled:none#a"]}, "unknown bundled expert 'none'"),
     ],
 )
@@ -253,7 +253,7 @@ def test_a_fingerprint_changes_with_everything_that_decides_an_answer(base: Path
 
 def test_a_fingerprint_does_not_change_with_what_decides_nothing(base: Path) -> None:
     assert fingerprint(expert(task="pets"), base) == fingerprint(
-        expert(task="pets", tier="haiku", timeout=5.0, n_threads=1, price={"input": 1, "output": 1}), base
+        expert(task="pets", tier="tiny", timeout=5.0, n_threads=1, price={"input": 1, "output": 1}), base
     )
 
 

@@ -161,7 +161,7 @@ def test_bundled_experts_decide_live_as_in_the_table(tmp_path: Path) -> None:
         for end in ("", " now please")
     ]
     models: dict[str, Any] = {
-        "haiku": {"kind": "llamacpp", "path": "bundled:haiku", "task": "clinc150"},
+        "haiku": {"kind": "llamacpp", "path": "bundled:tiny", "task": "clinc150"},
         "person": scripted("oos", price={"input": 1e4, "output": 1e4}),
     }
     stages: list[dict[str, Any]] = [{"name": "first", "ask": ["haiku"], "confidence": {"by": "labels"}}]

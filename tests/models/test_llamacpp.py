@@ -565,7 +565,7 @@ def test_user_text_never_becomes_a_control_token(writer: Path) -> None:
 
 
 def test_a_bundled_expert_loads(root: Path) -> None:
-    path = root / "cascade" / "experts" / "haiku.gguf"
+    path = root / "cascade" / "experts" / "tiny.gguf"
     if not path.is_file():
         pytest.skip("no bundled expert has been trained yet")
     assert with_weights(path, lambda weights: weights.n_vocab) > 1000

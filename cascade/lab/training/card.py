@@ -134,8 +134,8 @@ def write_all(shop: Workshop, out: Path) -> None:
         made = card(paths[name], recipe, found, agreement(shop, name, kept[name]))
         cards.append(_rounded(with_agreement(made, out / f"{name}.json")))
         _dump(cards[-1], out / f"{name}.json")
-    pairs = {task: cascade_on_test(kept["haiku"][task], kept["sonnet"][task]) for task in ASSISTANTS}
-    pairs["tram"] = cascade_on_test(kept["hunter"]["tram"], kept["sonnet"]["tram"])
+    pairs = {task: cascade_on_test(kept["tiny"][task], kept["small"][task]) for task in ASSISTANTS}
+    pairs["tram"] = cascade_on_test(kept["hunter"]["tram"], kept["small"]["tram"])
     pairs = _rounded(pairs)
     _dump(pairs, out / "pairs.json")
     (out / "README.md").write_text(page(cards, pairs), encoding="utf-8")

@@ -70,7 +70,7 @@ TEACHERS = (
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("haiku", "haiku", (*ASSISTANTS, "desk"), 6000, 192, 3, 6, 512, passes=2.5, rate=2.5e-3),
+        Recipe("tiny", "haiku", (*ASSISTANTS, "desk"), 6000, 192, 3, 6, 512, passes=2.5, rate=2.5e-3),
         Recipe(
             "hunter",
             "haiku",
@@ -87,7 +87,7 @@ RECIPES = {
             seed=3,
         ),
         Recipe(
-            "sonnet", "sonnet", (*ASSISTANTS, "tram"), 10000, 320, 4, 8, 864, passes=2.6, rate=1.5e-3, seed=2
+            "small", "sonnet", (*ASSISTANTS, "tram"), 10000, 320, 4, 8, 864, passes=2.6, rate=1.5e-3, seed=2
         ),
     )
 }

@@ -15,6 +15,7 @@ from cascade.formats.gguf import read_tasks
 from cascade.lab.training import card
 from cascade.lab.training.datasets import OOS
 from cascade.lab.training.pair import Answers, cascade_on_test, threshold
+from cascade.lab.training.recipes import RECIPES
 
 EXPERTS = Path(cascade.__file__).parent / "experts"
 CARDS = [path for path in sorted(EXPERTS.glob("*.json")) if path.stem != "pairs"]
@@ -40,7 +41,9 @@ def test_every_shipped_file_has_a_card() -> None:
 def test_page_is_generated_from_the_cards() -> None:
     cards = {path.stem: json.loads(path.read_text()) for path in CARDS}
     pairs = json.loads((EXPERTS / "pairs.json").read_text())
-    assert card.page(list(cards.values()), pairs) == (EXPERTS / "README.md").read_text(encoding="utf-8")
+    assert card.page([cards[name] for name in RECIPES], pairs) == (EXPERTS / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def answers(truth: list[str], said: list[str], trust: list[float]) -> Answers:
@@ -81,7 +84,7 @@ def test_second_tier_answers_what_the_first_leaves() -> None:
 def test_without_a_checkpoint_the_agreement_of_the_same_file_stays(
     tmp_path: Path, measured: float | None, sha256: str, expected: float | None
 ) -> None:
-    before = tmp_path / "haiku.json"
+    before = tmp_path / "tiny.json"
     before.write_text(json.dumps({"sha256": "a", "torch_agreement": 0.9993}), encoding="utf-8")
     made = {"sha256": sha256, "torch_agreement": measured}
     assert card.with_agreement(made, before)["torch_agreement"] == expected

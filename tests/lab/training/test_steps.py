@@ -19,17 +19,17 @@ def shop(tmp_path: Path) -> steps.Workshop:
 
 
 def test_a_step_before_its_time_names_the_command_that_comes_first(shop: steps.Workshop) -> None:
-    with pytest.raises(ConfigError, match=r"haiku\.pt does not exist; .*lab\.training train haiku, or give"):
-        steps.export_expert(shop, "haiku", shop.work)
-    with pytest.raises(ConfigError, match=r"sonnet\.pt does not exist; .*lab\.training train sonnet"):
-        steps.polish_expert(shop, "sonnet", 1)
+    with pytest.raises(ConfigError, match=r"tiny\.pt does not exist; .*lab\.training train tiny, or give"):
+        steps.export_expert(shop, "tiny", shop.work)
+    with pytest.raises(ConfigError, match=r"small\.pt does not exist; .*lab\.training train small"):
+        steps.polish_expert(shop, "small", 1)
     with pytest.raises(ConfigError, match=r"pool_tram\.jsonl does not exist; .*lab\.training teacher"):
-        steps.gather(shop, RECIPES["haiku"], "assistants")
+        steps.gather(shop, RECIPES["tiny"], "assistants")
 
 
 def test_cards_need_every_file_and_say_which_are_missing(shop: steps.Workshop, tmp_path: Path) -> None:
     (tmp_path / "hunter.gguf").touch()
-    with pytest.raises(ConfigError, match=r"has no haiku\.gguf, sonnet\.gguf; .*export NAME"):
+    with pytest.raises(ConfigError, match=r"has no tiny\.gguf, small\.gguf; .*export NAME"):
         card.write_all(shop, tmp_path)
 
 
