@@ -164,7 +164,7 @@ def _print(found: Comparison, left_out: Counter[str], place: str) -> None:
 
 
 def _rows(found: Comparison) -> Iterator[tuple[str, str, str]]:
-    from cascade.explain.formatting import usd
+    from cascade.explain.formatting import format_usd
 
     def row(label: str, key: tuple[str, str]) -> tuple[str, str, str]:
         return label, str(found.old[key]), _range(str(found.least[key]), str(found.most[key]))
@@ -175,8 +175,8 @@ def _rows(found: Comparison) -> Iterator[tuple[str, str, str]]:
     for name, label in (("best_effort", "  best effort"), ("abstained", "abstained"), ("waiting", "waiting")):
         if found.old["status", name] or found.most["status", name] or name == "abstained":
             yield row(label, ("status", name))
-    highest = "no bound" if found.highest is None else usd(found.highest)
-    yield "cost", usd(found.old_cost), _range(usd(found.lowest), highest)
+    highest = "no bound" if found.highest is None else format_usd(found.highest)
+    yield "cost", format_usd(found.old_cost), _range(format_usd(found.lowest), highest)
     yield "not known", "", str(found.unknown.total())
 
 

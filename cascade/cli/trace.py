@@ -124,19 +124,18 @@ _PRIORITY = ("run", "status", "tier", "cost", "conf.", "answer", "graph", "rule"
 
 def _columns(found: list[RunSummary]) -> dict[str, list[str]]:
     """Return the cells of each column, in the order of the table."""
-    from cascade.explain.explain import when
-    from cascade.explain.formatting import clean, duration, number, usd
+    from cascade.explain.formatting import clean, format_duration, format_number, format_time, format_usd
 
     return {
         "run": [clean(row.run, 80) for row in found],
-        "started": [clean(when(row.started).removesuffix(" UTC"), 40) for row in found],
+        "started": [clean(format_time(row.started).removesuffix(" UTC"), 40) for row in found],
         "graph": [clean(row.graph, 40) for row in found],
         "status": [row.status for row in found],
         "tier": [clean(row.tier or "—", 20) for row in found],
         "rule": [row.rule or "—" for row in found],
-        "conf.": ["—" if row.confidence is None else number(row.confidence) for row in found],
-        "cost": [usd(row.cost_usd) for row in found],
-        "time": [duration(row.seconds) for row in found],
+        "conf.": ["—" if row.confidence is None else format_number(row.confidence) for row in found],
+        "cost": [format_usd(row.cost_usd) for row in found],
+        "time": [format_duration(row.seconds) for row in found],
         "answer": [clean(row.text or "—", 120) for row in found],
     }
 

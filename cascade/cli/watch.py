@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from cascade.config.draw import Box, outline
-from cascade.explain.formatting import clean, compared, usd
+from cascade.explain.formatting import clean, format_pair, format_usd
 from cascade.observers.observe import Observer
 from cascade.records import Request, Result, Step
 from cascade.spec.schema import Graph
@@ -107,7 +107,7 @@ def _box(box: Box, seen: _Seen) -> Panel:
         state.append("   " if state else "")
         state.append(f"{_WORDS[action]} {times}", style=_STYLES[action])
     if seen.cost_usd:
-        state.append(f"   {usd(seen.cost_usd)}")
+        state.append(f"   {format_usd(seen.cost_usd)}")
     if seen.last:
         state.append(f"   {seen.last}", style="dim")
     style = "bold" if asking else "green" if seen.actions["accept"] else "dim"
@@ -121,5 +121,5 @@ def _reason(step: Step) -> str:
     estimate, threshold = step.estimate, step.decision.threshold
     if estimate is None or threshold is None:
         return step.decision.rule.replace("_", " ")
-    confidence, needed = compared(estimate.confidence, threshold)
+    confidence, needed = format_pair(estimate.confidence, threshold)
     return f"{confidence} {'≥' if estimate.confidence >= threshold else '<'} {needed}"

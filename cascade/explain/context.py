@@ -9,7 +9,7 @@ from cascade.spec.schema import Graph, Stage
 
 
 @dataclass(frozen=True)
-class Point:
+class StepContext:
     """A step of a run; the graph it ran on, if known, tells what the step could have done instead."""
 
     result: Result

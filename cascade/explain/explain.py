@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from datetime import datetime
 
-from cascade.explain.context import Point
-from cascade.explain.formatting import clean, compared, duration, fill, number, quoted, usd
+from cascade.explain.context import StepContext
+from cascade.explain.formatting import (
+    clean,
+    fill,
+    format_duration,
+    format_number,
+    format_pair,
+    format_time,
+    format_usd,
+    quoted,
+)
 from cascade.explain.reasons import SKIPPED, reason
 from cascade.records import Baseline, Call, Estimate, Result, Step
 from cascade.spec.schema import Graph
@@ -27,22 +35,14 @@ def explain(result: Result, graph: Graph | None = None, *, width: int | None = N
     columns = width or min(max(shutil.get_terminal_size().columns, _NARROW), _WIDE)
     blocks = [
         "\n".join(fill(line, columns, hang="  ") for line in _head(result)),
-        *("\n".join(_step(Point(result, index, graph), columns)) for index in range(len(result.trace))),
+        *("\n".join(_step(StepContext(result, index, graph), columns)) for index in range(len(result.trace))),
         "\n".join(fill(line, columns, hang="  ") for line in _totals(result, graph)),
     ]
     return "\n\n".join(blocks)
 
 
-def when(started: str) -> str:
-    """Return an ISO 8601 time as people read it, or as it is if it is none."""
-    try:
-        return f"{datetime.fromisoformat(started):%Y-%m-%d %H:%M:%S} UTC"
-    except ValueError:
-        return started
-
-
 def _head(result: Result) -> Iterator[str]:
-    yield " · ".join(filter(None, (f"Run {result.run}", result.graph, when(result.started))))
+    yield " · ".join(filter(None, (f"Run {result.run}", result.graph, format_time(result.started))))
     yield f"Asked: {quoted(result.request.text, 300)}" + (
         " (local only)" if result.request.local_only else ""
     )
@@ -64,15 +64,17 @@ def _head(result: Result) -> Iterator[str]:
 
 
 def _sure(confidence: float, calibrated: bool | None) -> str:
-    return number(confidence) + ("" if calibrated else " (uncalibrated)")
+    return format_number(confidence) + ("" if calibrated else " (uncalibrated)")
 
 
-def _step(point: Point, width: int) -> Iterator[str]:
-    step, decision = point.step, point.step.decision
-    yield fill(f"{point.index + 1}. {step.stage}: {_verdict(step)} (rule {decision.rule})", width, hang="   ")
+def _step(context: StepContext, width: int) -> Iterator[str]:
+    step, decision = context.step, context.step.decision
+    yield fill(
+        f"{context.index + 1}. {step.stage}: {_verdict(step)} (rule {decision.rule})", width, hang="   "
+    )
     for line in _evidence(step):
         yield fill(line, width, "   ", "  ")
-    why, otherwise = reason(point)
+    why, otherwise = reason(context)
     yield fill(why, width, "   ", "  ")
     if decision.marginal:
         yield fill(_MARGINAL, width, "   ", "  ")
@@ -98,7 +100,11 @@ def _evidence(step: Step) -> Iterator[str]:
     """What was asked and measured: the gate's scores, each call, the estimate."""
     if step.gate:
         ranked = sorted(step.gate.items(), key=lambda item: -item[1])
-        yield "The gate scored " + ", ".join(f"{name} {number(score)}" for name, score in ranked[:6]) + "."
+        yield (
+            "The gate scored "
+            + ", ".join(f"{name} {format_number(score)}" for name, score in ranked[:6])
+            + "."
+        )
     samples = any(call.sample for call in step.calls)
     for index, call in enumerate(step.calls):
         chosen = step.estimate is not None and step.estimate.chosen == index and len(step.calls) > 1
@@ -111,21 +117,21 @@ def _evidence(step: Step) -> Iterator[str]:
 def _call(call: Call, *, sample: bool) -> str:
     who = f"{call.tier} ({call.model}{f', sample {call.sample + 1}' if sample else ''})"
     who = f"The gate's model, {who}," if call.role == "gate" else who
-    took = f"{duration(call.seconds)}{'' if call.local else ', remote'}"
+    took = f"{format_duration(call.seconds)}{'' if call.local else ', remote'}"
     if call.error is not None:
         return f"{who} failed after {took}: {clean(call.error, 300).rstrip('.')}."
-    return f"{who} answered {quoted(call.text)} for {usd(call.cost_usd)} in {took}."
+    return f"{who} answered {quoted(call.text)} for {format_usd(call.cost_usd)} in {took}."
 
 
 def _estimate(estimate: Estimate, threshold: float | None) -> str:
-    signals = ", ".join(f"{name} {number(value)}" for name, value in estimate.signals.items())
+    signals = ", ".join(f"{name} {format_number(value)}" for name, value in estimate.signals.items())
     sure = estimate.confidence
     if estimate.by == "policy":
         threshold = None  # it is one of the score, not of the confidence
-    confidence = number(sure) if threshold is None else compared(sure, threshold)[0]
+    confidence = format_number(sure) if threshold is None else format_pair(sure, threshold)[0]
     meaning = f"Uncalibrated: {confidence} is a raw score, not a measured chance of being right."
     if estimate.calibrated:
-        score = number(estimate.score)
+        score = format_number(estimate.score)
         meaning = f"The calibration turns the score {score} into a confidence of {confidence}."
     return f"Judged by {estimate.by}: {signals or 'no signals'}. {meaning}"
 
@@ -137,7 +143,7 @@ def _rivals(step: Step, estimate: Estimate) -> Iterator[str]:
         return
     others = sorted(chosen.labels.items(), key=lambda item: -item[1])
     named = [
-        f"{quoted(name, 60)} {number(value)}"
+        f"{quoted(name, 60)} {format_number(value)}"
         for name, value in others
         if name != chosen.text and value >= 0.001
     ]
@@ -150,7 +156,7 @@ def _totals(result: Result, graph: Graph | None) -> Iterator[str]:
     remote = sum(not call.local for call in calls)
     where = f", {remote} of them remote" if remote else ", all on this machine" if calls else ""
     yield (
-        f"Total: {usd(result.cost_usd)} and {duration(result.seconds)} for "
+        f"Total: {format_usd(result.cost_usd)} and {format_duration(result.seconds)} for "
         f"{len(calls)} model call{'' if len(calls) == 1 else 's'}{where}."
     )
     if result.baseline is not None:
@@ -173,7 +179,7 @@ def _saving(baseline: Baseline, cost_usd: float, *, answered: bool) -> str:
     elif baseline.cost_usd > 0:
         verdict = f"this run cost {abs(saved) / baseline.cost_usd:.0%} {'less' if saved > 0 else 'more'}"
     else:
-        verdict = f"this run cost {usd(-saved)} more"
-    return f"{baseline.model} alone would have cost {usd(baseline.cost_usd)}: {verdict}. Assumed: " + (
+        verdict = f"this run cost {format_usd(-saved)} more"
+    return f"{baseline.model} alone would have cost {format_usd(baseline.cost_usd)}: {verdict}. Assumed: " + (
         f"{clean(baseline.assumption, 300).rstrip('.')}."
     )

@@ -13,14 +13,14 @@ _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # Unicode categories that can ga
 _HASH = len("sha256:") + 64
 
 
-def usd(value: float) -> str:
+def format_usd(value: float) -> str:
     """Return dollars: four decimals, or two significant digits of less than a cent; zero is `$0`."""
     if value == 0:
         return "$0"
     return f"${value:,.4f}" if abs(value) >= 0.01 else f"${Decimal(f'{value:.2g}'):f}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration in the unit people would use."""
     if seconds >= 120:
         return f"{seconds / 60:.1f} min"
@@ -29,32 +29,40 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1e3:.0f} ms" if seconds >= 0.01 else f"{seconds * 1e3:.1f} ms"
 
 
-def number(value: float, digits: int = 3) -> str:
+def format_time(started: str) -> str:
+    """Return an ISO 8601 time as `2026-11-21 03:40:12 UTC`, or unchanged if it is not one."""
+    try:
+        return f"{datetime.fromisoformat(started):%Y-%m-%d %H:%M:%S} UTC"
+    except ValueError:
+        return started
+
+
+def format_number(value: float, digits: int = 3) -> str:
     """Return `value` without trailing zeros; what is not 0 or 1 is not shown as such, up to six digits."""
     shown = f"{value:.{digits}f}"
     if digits < 6 and float(shown) in (0.0, 1.0) and value != float(shown):
-        return number(value, digits + 1)
+        return format_number(value, digits + 1)
     return shown.rstrip("0").rstrip(".")
 
 
-def compared(value: float, threshold: float) -> tuple[str, str]:
+def format_pair(value: float, threshold: float) -> tuple[str, str]:
     """Return two numbers with as many digits as it takes to tell them apart."""
     for digits in range(3, 9):
-        pair = number(value, digits), number(threshold, digits)
+        pair = format_number(value, digits), format_number(threshold, digits)
         if value == threshold or pair[0] != pair[1]:
             return pair
     return repr(value), repr(threshold)
 
 
-def down(value: float) -> str:
+def format_floor(value: float) -> str:
     """Return `value` in [0, 1] rounded down, to three digits or as many as it takes to stay above zero."""
     if not 0.0 <= value <= 1.0:  # a trace may come from a file that says anything
-        return number(value)
+        return format_number(value)
     exact = Decimal(repr(value))
     for digits in (3, 6):
         floor = exact.quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR)
         if floor > 0:
-            return number(float(floor), digits)
+            return format_number(float(floor), digits)
     return repr(value)
 
 
@@ -99,9 +107,9 @@ def parse_since(text: str | None) -> str | None:
     if text is None:
         return None
     try:
-        when = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         example = "2026-11-21 or 2026-11-21T06:00"
         raise RequestError(f"--since: {text!r} is no time; give ISO 8601, such as {example}") from None
     # Without an offset it is the time on the user's clock.
-    return when.astimezone(UTC).isoformat(timespec="milliseconds")
+    return time.astimezone(UTC).isoformat(timespec="milliseconds")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup, escape
 
-from cascade.explain.formatting import compared, number
+from cascade.explain.formatting import format_number, format_pair
 from cascade.policy.calibrate import Curve
 
 _TOP, _BOTTOM = 16, 22  # pixels above and below the plot
@@ -122,7 +122,7 @@ def span(start: float, length: float, style: str = "") -> Markup:
 
 def gauge(measure: float, threshold: float | None, name: str = "Confidence") -> Markup:
     """Return what was measured and its threshold on a line from 0 to 1."""
-    shown, needed = (number(measure), "") if threshold is None else compared(measure, threshold)
+    shown, needed = (format_number(measure), "") if threshold is None else format_pair(measure, threshold)
     title = f"{name} {shown}" + (f", accepted from {needed}" if needed else "")
     style = "passed" if threshold is None or measure >= threshold else "missed"
     parts = [
@@ -142,8 +142,10 @@ def gauge(measure: float, threshold: float | None, name: str = "Confidence") -> 
 
 def calibration(curve: Curve, score: float, confidence: float, threshold: float | None) -> Markup:
     """Return the way from score to confidence on a calibration curve, and the threshold."""
-    shown, needed = (number(confidence), "") if threshold is None else compared(confidence, threshold)
-    title = f"The calibration maps the score {number(score)} to a confidence of {shown}"
+    shown, needed = (
+        (format_number(confidence), "") if threshold is None else format_pair(confidence, threshold)
+    )
+    title = f"The calibration maps the score {format_number(score)} to a confidence of {shown}"
     plot = Plot(title + (f"; accepted from {needed}" if needed else ""))
     for y in (0.0, 0.5, 1.0):
         plot.rule(y, f"{y:g}")
@@ -152,7 +154,7 @@ def calibration(curve: Curve, score: float, confidence: float, threshold: float 
     if threshold is not None:
         plot.rule(threshold, style="threshold")
         plot.word((0.05, threshold), f"accept ≥ {needed}", "threshold-text")
-    plot.cross((min(1.0, max(0.0, score)), confidence), f"{number(score)} → {shown}")
+    plot.cross((min(1.0, max(0.0, score)), confidence), f"{format_number(score)} → {shown}")
     plot.below(["score 0", "0.5", "1"])
     return plot.svg()
 

@@ -10,7 +10,7 @@ from itertools import accumulate, pairwise
 
 from markupsafe import Markup
 
-from cascade.explain.formatting import clean, number, usd
+from cascade.explain.formatting import clean, format_number, format_usd
 from cascade.serve import charts
 from cascade.serve.pages import percent, tier_class
 from cascade.trace.overview import Figures, Opinion, Overview
@@ -229,10 +229,12 @@ def _spend(periods: Sequence[Period]) -> Markup:
     spent = list(accumulate(period.cost_usd for period in periods))
     alone = list(accumulate(period.baseline_usd for period in periods))
     most = max(spent[-1], alone[-1]) or 1.0
-    plot = charts.Plot(f"Spent {usd(spent[-1])}; the baseline alone would have cost {usd(alone[-1])}")
+    plot = charts.Plot(
+        f"Spent {format_usd(spent[-1])}; the baseline alone would have cost {format_usd(alone[-1])}"
+    )
     plot.rule(0.0, "$0")
-    plot.rule(0.5, usd(most / 2))
-    plot.rule(1.0, usd(most))
+    plot.rule(0.5, format_usd(most / 2))
+    plot.rule(1.0, format_usd(most))
     for values, style in ((alone, "baseline"), (spent, "spent")):
         for points in charts.steps(values, most):
             plot.line(points, f"{style}-line")
@@ -246,7 +248,9 @@ def _drift(periods: Sequence[Period]) -> Markup | None:
     if not known:
         return None
     first, last = periods[known[0]].middle or 0.0, periods[known[-1]].middle or 0.0
-    plot = charts.Plot(f"Median confidence over time: {number(first)} at first, {number(last)} at last")
+    plot = charts.Plot(
+        f"Median confidence over time: {format_number(first)} at first, {format_number(last)} at last"
+    )
     for y in (0.0, 0.5, 1.0):
         plot.rule(y, f"{y:g}")
     low = charts.steps([period.low for period in periods], 1.0)

@@ -28,7 +28,7 @@ HEADERS = {
 _WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 
 
-class Guard:
+class HostGuardMiddleware:
     """ASGI middleware that refuses foreign hosts and origins, and adds the security headers.
 
     Args:

@@ -11,8 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from cascade.explain.explain import when
-from cascade.explain.formatting import clean, duration, number, usd
+from cascade.explain.formatting import clean, format_duration, format_number, format_time, format_usd
 from cascade.serve import charts
 
 HERE = Path(__file__).parent
@@ -38,13 +37,13 @@ def _environment() -> Environment:
     )
     environment.globals["bar"] = charts.bar
     environment.filters |= {
-        "usd": usd,
-        "duration": duration,
-        "number": number,
+        "usd": format_usd,
+        "duration": format_duration,
+        "number": format_number,
         "percent": percent,
-        "day": lambda started: when(started)[:10],
-        "clock": lambda started: when(started)[11:19],
-        "when": when,
+        "day": lambda started: format_time(started)[:10],
+        "clock": lambda started: format_time(started)[11:19],
+        "when": format_time,
         "line": clean,
         "said": said,
         "prose": prose,

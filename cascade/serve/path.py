@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 
 from cascade.config.draw import GIVE_UP, START, Arrow, Box, Kind, outline
 from cascade.config.svg import Lit, drawing
-from cascade.explain.formatting import clean, compared, number
+from cascade.explain.formatting import clean, format_number, format_pair
 from cascade.records import Estimate, Result, Step
 from cascade.spec.schema import Graph
 
@@ -72,12 +72,12 @@ def _left(step: Step) -> str:
     """Why a step was left."""
     rule, estimate, threshold = step.decision.rule, step.estimate, step.decision.threshold
     if rule in ("below_threshold", "policy_below") and estimate is not None and threshold is not None:
-        return " < ".join(compared(_measure(estimate), threshold))
+        return " < ".join(format_pair(_measure(estimate), threshold))
     best = max((step.gate or {}).items(), key=lambda item: item[1], default=None)
     if rule == "routed" and best is not None:
-        return f"{clean(best[0], _NAME)} {number(best[1])}"
+        return f"{clean(best[0], _NAME)} {format_number(best[1])}"
     if rule == "gate_unsure" and best is not None and threshold is not None:
-        return "gate " + " < ".join(compared(best[1], threshold))
+        return "gate " + " < ".join(format_pair(best[1], threshold))
     return _OTHERWISE.get(rule, "")
 
 
@@ -87,7 +87,7 @@ def _accepted(step: Step) -> str | None:
         return None
     if step.estimate is None or step.decision.threshold is None:
         return "unchecked"
-    return " ≥ ".join(compared(_measure(step.estimate), step.decision.threshold))
+    return " ≥ ".join(format_pair(_measure(step.estimate), step.decision.threshold))
 
 
 def _measure(estimate: Estimate) -> float:

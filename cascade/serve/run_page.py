@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from cascade.config.load import LoadedGraph
 from cascade.explain.explain import explain
-from cascade.explain.formatting import number
+from cascade.explain.formatting import format_number
 from cascade.policy.budget import spent
 from cascade.records import Call, Result, Step, Token
 from cascade.serve import charts
@@ -162,7 +162,7 @@ def _shade(token: Token) -> Shade:
     probability = min(1.0, math.exp(min(0.0, token.logprob)))
     level = sum(probability < least for least in _HEAT)
     more = (("margin", token.margin), ("entropy", token.entropy))
-    figures = [f"{name} {number(value)} nats" for name, value in more if value is not None]
+    figures = [f"{name} {format_number(value)} nats" for name, value in more if value is not None]
     return Shade(token.text, level, probability, ", ".join([percent(probability, 1), *figures]))
 
 

@@ -10,7 +10,14 @@ from drawn_records import values
 from hypothesis import given, settings
 
 from cascade.explain.explain import explain
-from cascade.explain.formatting import compared, down, duration, number, quoted, usd
+from cascade.explain.formatting import (
+    format_duration,
+    format_floor,
+    format_number,
+    format_pair,
+    format_usd,
+    quoted,
+)
 from cascade.policy.budget import Spend, over_limit
 from cascade.records import Baseline, Call, Decision, Estimate, Request, Result, Rule, Step
 from cascade.spec.schema import Graph, Limits
@@ -450,17 +457,28 @@ def test_the_answer_it_got_in_the_end_is_recognised() -> None:
 
 
 def test_numbers_read_well_and_never_lie_about_a_threshold() -> None:
-    assert [usd(value) for value in (0, 1234.5, 0.012, 0.00042, 4e-7)] == [
+    assert [format_usd(value) for value in (0, 1234.5, 0.012, 0.00042, 4e-7)] == [
         "$0", "$1,234.5000", "$0.0120", "$0.00042", "$0.0000004"
     ]  # fmt: skip
-    assert [duration(value) for value in (0.0004, 0.0421, 1.26, 150)] == [
+    assert [format_duration(value) for value in (0.0004, 0.0421, 1.26, 150)] == [
         "0.4 ms",
         "42 ms",
         "1.3 s",
         "2.5 min",
     ]
-    assert [number(value) for value in (0.58, 1.0, 0.0, 0.99996, 1e-9)] == ["0.58", "1", "0", "0.99996", "0"]
-    assert compared(0.94999, 0.95) == ("0.94999", "0.95")
-    assert [down(value) for value in (0.58, 0.5799, 0.00042, 1.0)] == ["0.58", "0.579", "0.00042", "1"]
+    assert [format_number(value) for value in (0.58, 1.0, 0.0, 0.99996, 1e-9)] == [
+        "0.58",
+        "1",
+        "0",
+        "0.99996",
+        "0",
+    ]
+    assert format_pair(0.94999, 0.95) == ("0.94999", "0.95")
+    assert [format_floor(value) for value in (0.58, 0.5799, 0.00042, 1.0)] == [
+        "0.58",
+        "0.579",
+        "0.00042",
+        "1",
+    ]
     assert quoted("a\u202eb\x07" + "c" * 300, 10) == "`a·b·ccccc…`"
     assert quoted("  ") == "an empty text"
