@@ -48,7 +48,7 @@ def replay(
     changed = change_graph(loaded, set_ or [], policy)
     from cascade.confidence.measurement import answers
     from cascade.lab.replays.compare import compare
-    from cascade.lab.replays.replay import Scene
+    from cascade.lab.replays.replay import ReplaySettings
     from cascade.lab.replays.replay import replay as decide_anew
     from cascade.trace.queries import RunFilter
 
@@ -56,9 +56,9 @@ def replay(
     where = RunFilter(graph=graph_name or loaded.graph.name, status=status, since=parse_since(since))
     price = _prices(changed, url, where)
     seconds = loaded.graph.limits.seconds
-    scene = Scene(changed.graph, seconds, changed.calibrations, price, changed.policy, answers)
+    settings = ReplaySettings(changed.graph, seconds, changed.calibrations, price, changed.policy, answers)
     left_out: Counter[str] = Counter()
-    found = compare(_fitting(changed, url, where, left_out), lambda result: decide_anew(result, scene))
+    found = compare(_fitting(changed, url, where, left_out), lambda result: decide_anew(result, settings))
     if json_:
         about: dict[str, Any] = {"graph": f"{loaded.graph.name}@{loaded.digest}", "set": set_ or []}
         about |= {} if policy is None else {"policy": str(policy)}

@@ -9,12 +9,12 @@ from cascade.confidence import estimate, labels, logprob, validity
 from cascade.confidence.agreement import vote
 from cascade.models.base import Reply
 from cascade.policy.calibrate import DECIMALS, Calibration
-from cascade.policy.tuned import NOTE, Answer
+from cascade.policy.tuned import MEASURED_KEY, MeasuredAnswer
 from cascade.records import Call, Estimate, Step
 from cascade.spec.schema import ConfidenceConfig
 
 
-class Outcome(NamedTuple):
+class Measurement(NamedTuple):
     """The chosen draft (an index), what was measured on it, and what the stage's check says of it."""
 
     chosen: int
@@ -37,7 +37,7 @@ def measured(
     calls: Sequence[Call],
     replies: Sequence[Reply | None],
     calibration: Calibration | None,
-) -> Outcome | None:
+) -> Measurement | None:
     """Return what the answer calls of one model say; None if all failed.
 
     The draft is the one that `check` chooses, else the first. `agreement` is the share of drafts that agree,
@@ -52,18 +52,18 @@ def measured(
     asked = [reply for call, reply in zip(calls, replies, strict=True) if call.role == "answer"]
     voted = vote([validity.canonical(reply) if reply else None for reply in asked])
     signals = measure(reply) | ({"agreement": voted[1]["agreement"]} if voted else {})
-    return Outcome(chosen, {name: round(value, DECIMALS) for name, value in signals.items()}, judged)
+    return Measurement(chosen, {name: round(value, DECIMALS) for name, value in signals.items()}, judged)
 
 
-def noted(call: Call, outcome: Outcome) -> Call:
+def noted(call: Call, measurement: Measurement) -> Call:
     """Return `call` with what was measured on it in its `meta`."""
-    note = {"signals": outcome.signals, "confidence": outcome.confidence}
-    return call.model_copy(update={"meta": call.meta | {NOTE: note}})
+    note = {"signals": measurement.signals, "confidence": measurement.confidence}
+    return call.model_copy(update={"meta": call.meta | {MEASURED_KEY: note}})
 
 
-def answers(trace: Iterable[Step]) -> dict[str, Answer]:
+def answers(trace: Iterable[Step]) -> dict[str, MeasuredAnswer]:
     """Return model → answer of the steps of a run, live or stored; a model that failed is absent."""
-    found: dict[str, Answer] = {}
+    found: dict[str, MeasuredAnswer] = {}
     for step in trace:
         for name in dict.fromkeys(call.model for call in step.calls if _answers(call)):
             found[name] = recorded(step, draft_of(step, name))
@@ -74,21 +74,21 @@ def draft_of(step: Step, name: str) -> Call:
     """Return the answer of model `name` that counts: the noted or the judged one, else the first."""
     good = [call for call in step.calls if _answers(call) and call.model == name]
     chosen = None if step.estimate is None else step.calls[step.estimate.chosen]
-    return next((call for call in good if NOTE in call.meta or call is chosen), good[0])
+    return next((call for call in good if MEASURED_KEY in call.meta or call is chosen), good[0])
 
 
-def recorded(step: Step, draft: Call) -> Answer:
+def recorded(step: Step, draft: Call) -> MeasuredAnswer:
     """Return what a stored step tells about one of its drafts."""
-    note = draft.meta.get(NOTE)
+    note = draft.meta.get(MEASURED_KEY)
     if isinstance(note, Mapping):
-        return Answer(draft.text, dict(note.get("signals", {})), note.get("confidence"))
+        return MeasuredAnswer(draft.text, dict(note.get("signals", {})), note.get("confidence"))
     signals = measure(Reply(draft.text, labels=draft.labels, tokens=draft.tokens))
     estimate = step.estimate
     if estimate is None or estimate.by == "policy" or step.calls[estimate.chosen] is not draft:
-        return Answer(draft.text, {name: round(value, DECIMALS) for name, value in signals.items()})
+        return MeasuredAnswer(draft.text, {name: round(value, DECIMALS) for name, value in signals.items()})
     signals |= estimate.signals
     rounded = {name: round(value, DECIMALS) for name, value in signals.items()}
-    return Answer(draft.text, rounded, round(estimate.confidence, DECIMALS))
+    return MeasuredAnswer(draft.text, rounded, round(estimate.confidence, DECIMALS))
 
 
 def _answers(call: Call) -> bool:

@@ -12,7 +12,7 @@ from langgraph.errors import GraphBubbleUp
 
 from cascade.confidence import validity
 from cascade.errors import ModelError, PrivacyError
-from cascade.graph.guard import OPEN_DOOR, Guard
+from cascade.graph.guard import NO_GUARD, EndpointGuard
 from cascade.models.base import Model, OnText, Prompt, Reply, StopEarly, charge, cost
 from cascade.records import Call, Request, Role
 
@@ -28,7 +28,7 @@ class Attempt(NamedTuple):
     fell: bool = False
 
 
-Record = Callable[[Attempt], object]
+OnAttempt = Callable[[Attempt], object]
 
 
 async def ask(
@@ -39,9 +39,9 @@ async def ask(
     sample: int = 0,
     seconds: float | None = None,
     on_text: OnText | None = None,
-    guard: Guard = OPEN_DOOR,
+    guard: EndpointGuard = NO_GUARD,
     stop_early: StopEarly | None = None,
-    record: Record | None = None,
+    record: OnAttempt | None = None,
     began: float | None = None,
 ) -> tuple[Call, Reply | None]:
     """Call `model` once and return the record of the call, with the reply unless it failed.
@@ -65,13 +65,13 @@ async def ask(
         raise PrivacyError(f"model {model.name!r} is not local and the request is local-only; not called")
     timeout = model.timeout if seconds is None else min(model.timeout, seconds)
     prompt = Prompt.of(request, role=role, sample=sample, timeout=timeout)
-    visit = _Visit(model, replace(prompt, stop_early=stop_early) if stop_early else prompt, guard)
+    model_call = _ModelCall(model, replace(prompt, stop_early=stop_early) if stop_early else prompt, guard)
     start = time.perf_counter()
     cancelled: asyncio.CancelledError | None = None
     try:
-        outcome = await visit.outcome(on_text)
+        outcome = await model_call.outcome(on_text)
     except asyncio.CancelledError as error:
-        cancelled, outcome = error, visit.cancelled(error)
+        cancelled, outcome = error, model_call.cancelled(error)
     call = Call(
         model=model.name,
         tier=model.tier,
@@ -85,16 +85,16 @@ async def ask(
     )
     usable = outcome if isinstance(outcome, Reply) and call.error is None else None
     if record is not None:
-        record(Attempt(call, usable, isinstance(outcome, ModelError) and not visit.healthy(outcome)))
+        record(Attempt(call, usable, isinstance(outcome, ModelError) and not model_call.healthy(outcome)))
     if cancelled is not None:
         raise cancelled
     return call, usable
 
 
-class _Visit:
+class _ModelCall:
     """One call on its way: through the breaker, through the queue, to the model."""
 
-    def __init__(self, model: Model, prompt: Prompt, guard: Guard) -> None:
+    def __init__(self, model: Model, prompt: Prompt, guard: EndpointGuard) -> None:
         self._model, self._prompt, self._guard = model, prompt, guard
         self._begun = False
         self._limit = prompt.timeout or model.timeout

@@ -15,7 +15,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12: no JSON schema
 
-from cascade.graph.stage import Live, Plan, run_stages
+from cascade.graph.stage import Plan, RunContext, run_stages
 from cascade.records import Request, Step
 from cascade.requests import check_request
 from cascade.spec.schema import Stage
@@ -72,11 +72,11 @@ class _Node(Runnable[State, Command[str]]):
         if trace and trace[-1].decision.to not in (None, self._stage.name):
             # A run that goes on enters the graph at its first node, too.
             return Command(update={"trace": []}, goto=str(trace[-1].decision.to))
-        live: Live = known.get("live") or Live(run=known.get("thread_id"))
-        if live.on_text is None:
+        context: RunContext = known.get("context") or RunContext(run=known.get("thread_id"))
+        if context.on_text is None:
             write = get_stream_writer()
-            live = live._replace(on_text=lambda piece: write({"text": piece}))
-        steps = await run_stages(self._plan, self._stage, request, trace, live)
+            context = context._replace(on_text=lambda piece: write({"text": piece}))
+        steps = await run_stages(self._plan, self._stage, request, trace, context)
         update["trace"] = [step.model_dump(mode="json") for step in steps]
         return Command(update=update, goto=steps[-1].decision.to or END)
 

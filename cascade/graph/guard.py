@@ -10,7 +10,7 @@ from cascade.graph.slots import Slots
 from cascade.spec.schema import ModelConfig
 
 
-class Guard:
+class EndpointGuard:
     """Lets calls through while the model works and has room; shared by every run of a cascade.
 
     Args:
@@ -57,4 +57,4 @@ class Guard:
         return f"model {self._name!r} is left alone: its circuit breaker is {why}"
 
 
-OPEN_DOOR = Guard("")
+NO_GUARD = EndpointGuard("")

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cascade.config.resources import price_of
-from cascade.graph.guard import Guard
+from cascade.graph.guard import EndpointGuard
 from cascade.models.base import Model, deployments
 from cascade.policy.artifact import Policy
 from cascade.policy.baseline import baseline_model
@@ -43,14 +43,14 @@ class Plan:
         return None if name is None or price is None else (name, price)
 
     @cached_property
-    def guards(self) -> dict[str, tuple[Guard, ...]]:
+    def guards(self) -> dict[str, tuple[EndpointGuard, ...]]:
         """Model name → one guard for each of its equal endpoints."""
         return {
-            name: tuple(Guard(name, self.graph.models.get(name)) for _ in deployments(model))
+            name: tuple(EndpointGuard(name, self.graph.models.get(name)) for _ in deployments(model))
             for name, model in self.models.items()
         }
 
-    def doors(self, name: str) -> Sequence[tuple[Model, Guard]]:
+    def endpoints(self, name: str) -> Sequence[tuple[Model, EndpointGuard]]:
         """Return the equal endpoints of a model that can be asked, with their guards; the first, if none."""
         both = list(zip(deployments(self.models[name]), self.guards[name], strict=True))
         return [(model, guard) for model, guard in both if model.unavailable() is None] or both[:1]
@@ -62,5 +62,5 @@ class Plan:
 
     def broken(self, name: str) -> str | None:
         """Return why all of a model's endpoints are left alone for a while, or None."""
-        reasons = [guard.refusal() for _, guard in self.doors(name)]
+        reasons = [guard.refusal() for _, guard in self.endpoints(name)]
         return None if None in reasons else "; ".join(dict.fromkeys(filter(None, reasons)))

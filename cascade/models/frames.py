@@ -16,7 +16,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 
 from cascade.models.base import Prompt, Reply
-from cascade.policy.early_exit import Hopeless
+from cascade.policy.early_exit import EarlyExit
 
 Frame = dict[str, Any]
 
@@ -67,7 +67,7 @@ def dump_prompt(prompt: Prompt) -> tuple[Frame, list[str]]:
     """
     calling = [field.name for field in fields(prompt) if callable(getattr(prompt, field.name))]
     data = cast("Frame", _adapter(Prompt).dump_python(prompt, mode="json", exclude=set(calling)))
-    if isinstance(prompt.stop_early, Hopeless):
+    if isinstance(prompt.stop_early, EarlyExit):
         calling.remove("stop_early")
         data["stop_early"] = prompt.stop_early.model_dump(mode="json")
     return data, calling
@@ -80,7 +80,7 @@ def load_prompt(data: Frame) -> Prompt:
         ValueError: `data` is not a prompt.
     """
     rule = data.get("stop_early")
-    early = None if rule is None else Hopeless.model_validate(rule)
+    early = None if rule is None else EarlyExit.model_validate(rule)
     return cast("Prompt", _adapter(Prompt).validate_python(data | {"stop_early": early}))
 
 

@@ -54,7 +54,7 @@ def best_score(signal: str, tokens: Tokens, max_tokens: int) -> float:
     return min(1.0, math.exp(best) + _SLACK)
 
 
-class Hopeless(Record):
+class EarlyExit(Record):
     """Says of a draft whether no ending of it can reach a confidence of `accept`.
 
     Plain data, so that it can be asked in the process where the draft is written.

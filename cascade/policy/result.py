@@ -9,7 +9,7 @@ from cascade.records import Call, Status, Step
 from cascade.spec.schema import Graph
 
 
-class Draft(NamedTuple):
+class CandidateAnswer(NamedTuple):
     """A successful answer call, the step it belongs to, and its confidence if it was measured."""
 
     step: Step
@@ -18,27 +18,27 @@ class Draft(NamedTuple):
     calibrated: bool | None
 
 
-def drafts(trace: Sequence[Step]) -> list[Draft]:
+def drafts(trace: Sequence[Step]) -> list[CandidateAnswer]:
     """Return one draft per step that has one: the evaluated one, else the first that is valid, or any."""
     found = []
     for step in trace:
         good = [call for call in step.calls if call.role == "answer" and call.error is None]
         if step.estimate is not None:
             chosen = step.calls[step.estimate.chosen]
-            found.append(Draft(step, chosen, step.estimate.confidence, step.estimate.calibrated))
+            found.append(CandidateAnswer(step, chosen, step.estimate.confidence, step.estimate.calibrated))
         elif good:
             first = next((call for call in good if not call.invalid), good[0])
-            found.append(Draft(step, first, None, None))
+            found.append(CandidateAnswer(step, first, None, None))
     return found
 
 
-def best_draft(trace: Sequence[Step]) -> Draft | None:
+def best_draft(trace: Sequence[Step]) -> CandidateAnswer | None:
     """Return the draft with the highest confidence (the later of equals), unevaluated ones last."""
     ranked = sorted(drafts(trace), key=lambda draft: -1.0 if draft.confidence is None else draft.confidence)
     return ranked[-1] if ranked else None
 
 
-def conclude(graph: Graph, trace: Sequence[Step], *, cancelled: bool = False) -> dict[str, Any]:
+def summarize(graph: Graph, trace: Sequence[Step], *, cancelled: bool = False) -> dict[str, Any]:
     """Return the fields of a `Result` that follow from a finished `trace`, or from one cut off by the caller.
 
     `best_effort` needs an evaluated draft: without a measured confidence nothing is the best. An answer that

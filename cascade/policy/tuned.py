@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from cascade.policy.table import Outcomes
 
-NOTE = "measured"  # in a call's meta: what a later stage, or a replay, cannot measure again
+MEASURED_KEY = "measured"  # in a call's meta: what a later stage, or a replay, cannot measure again
 
 
 @dataclass(frozen=True)
-class Answer:
+class MeasuredAnswer:
     """What a model answered, as an outcome table holds it: what was not measured is absent."""
 
     text: str
@@ -34,7 +34,7 @@ class Answer:
     confidence: float | None = None
 
 
-def place(policy: Policy, stage: Stage) -> int | None:
+def stage_index(policy: Policy, stage: Stage) -> int | None:
     """Return which of the policy's stages `stage` is; None if the policy does not name it."""
     alone = stage.ask[0] if len(stage.ask) == 1 else None
     return policy.chain.index(alone) if alone in policy.chain else None
@@ -42,7 +42,7 @@ def place(policy: Policy, stage: Stage) -> int | None:
 
 def streams(policy: Policy, stage: Stage) -> bool | None:
     """Return whether every answer of `stage` is accepted; None if the policy does not name the stage."""
-    index = place(policy, stage)
+    index = stage_index(policy, stage)
     return None if index is None else policy.stages[index].accept == "always"
 
 
@@ -56,7 +56,7 @@ def reads_texts(policy: Policy) -> bool:
 
 def skip(policy: Policy, graph: Graph, stage: Stage, prompt: str) -> Decision | None:
     """Decide whether the policy passes `stage` over, before anything is called; None means it does not."""
-    index = place(policy, stage)
+    index = stage_index(policy, stage)
     if index is None:
         if not before_last(policy, graph, stage):
             return None
@@ -71,13 +71,13 @@ def skip(policy: Policy, graph: Graph, stage: Stage, prompt: str) -> Decision | 
     return _onward(graph, stage, "policy_skip", f"{_named(policy)}: {why}")
 
 
-def steer(
+def decide_by_policy(
     policy: Policy,
     graph: Graph,
     stage: Stage,
     *,
     prompt: str,
-    answers: Mapping[str, Answer],
+    answers: Mapping[str, MeasuredAnswer],
     chosen: int | None,
     calls: Sequence[Call],
     checked: Estimate | None = None,
@@ -146,7 +146,7 @@ def before_last(policy: Policy, graph: Graph, stage: Stage) -> bool:
     name = graph.next_stage(stage.name)
     while name is not None:
         after = graph.stage(name)
-        if place(policy, after) is not None:
+        if stage_index(policy, after) is not None:
             return True
         name = graph.next_stage(name)
     return False
@@ -168,14 +168,14 @@ def _promised(policy: Policy, model: str) -> str:
     return f"{_named(policy)}, not certified"
 
 
-def _value(score: Score, prompt: str, answers: Mapping[str, Answer]) -> float:
+def _value(score: Score, prompt: str, answers: Mapping[str, MeasuredAnswer]) -> float:
     from cascade.policy.apply import score_values
     from cascade.policy.features import features_of
 
     return float(score_values(score, features_of(_row(score, prompt, answers)), 1)[0])
 
 
-def _features(score: Score, prompt: str, answers: Mapping[str, Answer]) -> dict[str, float]:
+def _features(score: Score, prompt: str, answers: Mapping[str, MeasuredAnswer]) -> dict[str, float]:
     from cascade.policy.features import features_of
 
     known = features_of(_row(score, prompt, answers))
@@ -183,7 +183,7 @@ def _features(score: Score, prompt: str, answers: Mapping[str, Answer]) -> dict[
     return {feature.label: float(known.column(feature)[0]) for feature in terms}
 
 
-def _row(score: Score, prompt: str, answers: Mapping[str, Answer]) -> Outcomes:
+def _row(score: Score, prompt: str, answers: Mapping[str, MeasuredAnswer]) -> Outcomes:
     """Return the table of one row that a score is computed on; a model without an answer is all NaN."""
     import numpy as np
 

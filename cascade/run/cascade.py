@@ -227,15 +227,15 @@ class Cascade(Interfaces):
         """Run the compiled graph from `start`, keep the result, and yield it last."""
         from langgraph.runtime import RunControl
 
-        from cascade.graph.stage import Live
+        from cascade.graph.stage import RunContext
 
         config = self._thread(run.id)
         config["metadata"] = config["metadata"] | {"started": run.started.isoformat()}
-        config["configurable"]["live"] = Live(
+        config["configurable"]["context"] = RunContext(
             run=run.id,
             began=run.began,
             entered=lambda stage: self._observers.entered(run.id, stage),
-            left=run.left,
+            cancelled_steps=run.left,
         )
         # A run that may wait is stored where it stops, and not at each step.
         durability: Durability | None = "exit" if self._compiled.checkpointer else None

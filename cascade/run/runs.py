@@ -15,7 +15,7 @@ from cascade.errors import RequestError, UnknownRunError
 from cascade.models.base import Prompt
 from cascade.policy.baseline import price_baseline
 from cascade.policy.budget import spent
-from cascade.policy.result import conclude
+from cascade.policy.result import summarize
 from cascade.records import Baseline, Request, Result, Step
 from cascade.run.loop import to_its_end
 
@@ -73,7 +73,7 @@ class Run:
         outcome = (
             {"status": "waiting"}
             if self.waiting or self.stopped
-            else conclude(plan.graph, self.trace, cancelled=cancelled)
+            else summarize(plan.graph, self.trace, cancelled=cancelled)
         )
         return Result(
             run=self.id,

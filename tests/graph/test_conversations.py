@@ -12,7 +12,7 @@ from loopback import Loopback, chat
 from scripting import REMOTE, checked, load, scripted
 
 from cascade import RequestError, Result, TextPiece
-from cascade.lab.replays.replay import Scene, replay
+from cascade.lab.replays.replay import ReplaySettings, replay
 from cascade.records import Message, Request, Tool
 from cascade.trace.redact import redact
 from cascade.trace.store import TraceStore
@@ -65,7 +65,7 @@ def test_a_replay_decides_the_same(tmp_path: Path) -> None:
         result = cascade.invoke("who?", output_schema=PERSON)
     with TraceStore(str(tmp_path / "traces.db")) as store:
         stored = store.get(result.run)
-    again = replay(stored, Scene(cascade.config, None, {}, lambda name, request: 0.0))
+    again = replay(stored, ReplaySettings(cascade.config, None, {}, lambda name, request: 0.0))
     assert again.trace == stored.trace
     assert again.unknown is None
 

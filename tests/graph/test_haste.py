@@ -19,7 +19,7 @@ from cascade.explain.explain import explain
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.scripted import Scripted
 from cascade.observers.observe import Observer
-from cascade.policy.early_exit import Hopeless
+from cascade.policy.early_exit import EarlyExit
 from cascade.serve.board import Board
 from cascade.trace.budgets import BudgetBook
 from cascade.trace.store import TraceStore, default_url
@@ -74,7 +74,7 @@ async def test_a_llama_cpp_model_is_stopped_at_the_first_hopeless_token(
         whole = await cascade.ainvoke("hello")
     async with load(tmp_path, models, [early(signal), LAST]) as cascade:
         result = await cascade.ainvoke("hello")
-    rule = Hopeless(signal=signal, accept=0.8, max_tokens=20)
+    rule = EarlyExit(signal=signal, accept=0.8, max_tokens=20)
     written = 0
     running = RunningStats()
     for written, token in enumerate(whole.trace[0].calls[0].tokens, 1):  # noqa: B007

@@ -16,7 +16,7 @@ from scripting import REMOTE, checked, load, scripted
 from cascade import Cascade, ConfigError, Result, TextPiece
 from cascade.graph.ask import ask
 from cascade.graph.breaker import Breaker
-from cascade.graph.guard import Guard
+from cascade.graph.guard import EndpointGuard
 from cascade.models import build_model
 from cascade.records import Request
 from cascade.spec.schema import ScriptedModel
@@ -225,7 +225,7 @@ async def test_slots_are_shared_by_event_loops_and_given_back_by_cancelled_calls
 
 async def test_a_call_that_waits_too_long_for_a_slot_is_busy_and_free() -> None:
     config = ScriptedModel(kind="scripted", default="yes", concurrency=1, **REMOTE)
-    model, guard = build_model("m", config, Path()), Guard("m", config)
+    model, guard = build_model("m", config, Path()), EndpointGuard("m", config)
     async with guard.slot():
         call, reply = await ask(model, Request(text="hello"), guard=guard, seconds=0.02)
     assert (reply, call.cost_usd, call.meta) == (None, 0.0, {"refused": "busy"})

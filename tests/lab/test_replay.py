@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.graph.stage import Live, Plan, run_stage
+from cascade.graph.stage import Plan, RunContext, run_stage
 from cascade.lab.replays.compare import compare, recorded
 from cascade.lab.replays.compatibility import misfit
-from cascade.lab.replays.replay import Outcome, Replayed, Scene, replay
+from cascade.lab.replays.replay import Outcome, ReplayResult, ReplaySettings, replay
 from cascade.models import build_model
 from cascade.models.base import Prompt, cost
 from cascade.policy.budget import spent
 from cascade.policy.calibrate import Calibration
-from cascade.policy.result import conclude
+from cascade.policy.result import summarize
 from cascade.records import Call, Decision, Estimate, Request, Result, Step
 from cascade.spec.schema import Graph
 
@@ -38,7 +38,9 @@ def run(plan: Plan, request: Request, called: str = "R1") -> Result:
         trace: list[Step] = []
         name: str | None = plan.graph.stages[0].name
         while name is not None:
-            trace.append(await run_stage(plan, plan.graph.stage(name), request, trace, Live(run=called)))
+            trace.append(
+                await run_stage(plan, plan.graph.stage(name), request, trace, RunContext(run=called))
+            )
             name = trace[-1].decision.to
         return trace
 
@@ -49,18 +51,20 @@ def run(plan: Plan, request: Request, called: str = "R1") -> Result:
         cost_usd=spent(trace).cost_usd,
         request=request,
         trace=tuple(trace),
-        **conclude(plan.graph, trace),
+        **summarize(plan.graph, trace),
     )
 
 
-def scene(graph: Graph, before: Graph | None = None, **changes: Any) -> Scene:
+def under(graph: Graph, before: Graph | None = None, **changes: Any) -> ReplaySettings:
     models = plan(graph).models
 
     def price(name: str, request: Request) -> float:
         return cost(models[name].price, *models[name].worst_case(Prompt.of(request)))
 
     seconds = (before or graph).limits.seconds
-    return Scene(**{"graph": graph, "seconds": seconds, "calibrations": {}, "price": price} | changes)
+    return ReplaySettings(
+        **{"graph": graph, "seconds": seconds, "calibrations": {}, "price": price} | changes
+    )
 
 
 def model(confidence: float, tier: str = "haiku", **settings: Any) -> dict[str, Any]:
@@ -135,7 +139,7 @@ def test_an_unchanged_graph_replays_to_what_was_recorded(
     pair: tuple[Graph, Graph], text: str, local_only: bool
 ) -> None:
     result = run(plan(pair[0]), Request(text=text, local_only=local_only))
-    again = replay(result, scene(pair[0]))
+    again = replay(result, under(pair[0]))
     assert again.unknown is None
     assert decided(again.trace) == decided(result.trace)
     assert again.outcomes == (recorded(result),)
@@ -150,7 +154,7 @@ def test_a_replay_is_what_the_changed_graph_does_or_bounds_it(
     request = Request(text=text, local_only=local_only)
     before, after = pair
     real = run(plan(after), request, called)
-    again = replay(run(plan(before), request, called), scene(after, before))
+    again = replay(run(plan(before), request, called), under(after, before))
     assert again.highest is not None
     assert recorded(real) in again.outcomes
     assert again.lowest - 1e-12 <= real.cost_usd <= again.highest + 1e-12
@@ -174,8 +178,8 @@ ASKED = Request(text="hello")
 
 def test_a_stage_that_was_never_called_is_bounded_by_its_worst_case() -> None:
     result = run(plan(two()), ASKED)
-    again = replay(result, scene(two(0.8)))
-    assert again == Replayed(
+    again = replay(result, under(two(0.8)))
+    assert again == ReplayResult(
         result.run,
         again.trace,
         (Outcome("accepted", "second", "sonnet"), Outcome("abstained")),
@@ -188,18 +192,18 @@ def test_a_stage_that_was_never_called_is_bounded_by_its_worst_case() -> None:
 
 def test_the_cost_limit_bounds_what_a_run_could_have_cost() -> None:
     result = run(plan(two()), ASKED)
-    again = replay(result, scene(two(0.8, limits={"cost_usd": 2.5e-5})))
+    again = replay(result, under(two(0.8, limits={"cost_usd": 2.5e-5})))
     assert again.highest == pytest.approx(2.3e-5)
     stages = [*two(0.8).model_dump(exclude_unset=True)["stages"], {"name": "third", "ask": ["c"]}]
-    again = replay(result, scene(two(limits={"cost_usd": 2.5e-5}, stages=stages)))
+    again = replay(result, under(two(limits={"cost_usd": 2.5e-5}, stages=stages)))
     assert (again.unknown, again.highest) == ("second", 2.5e-5)
 
 
 def test_without_a_price_there_is_no_bound_but_the_limit() -> None:
     result = run(plan(two()), ASKED)
     blind: dict[str, Any] = {"price": lambda name, request: None}
-    assert replay(result, scene(two(0.8), **blind)).highest is None
-    assert replay(result, scene(two(0.8, limits={"cost_usd": 0.5}), **blind)).highest == 0.5
+    assert replay(result, under(two(0.8), **blind)).highest is None
+    assert replay(result, under(two(0.8, limits={"cost_usd": 0.5}), **blind)).highest == 0.5
 
 
 def test_a_new_calibration_is_applied_to_the_recorded_score() -> None:
@@ -208,14 +212,14 @@ def test_a_new_calibration_is_applied_to_the_recorded_score() -> None:
         method="isotonic", x=(0.5, 0.6), y=(0.2, 0.4), by="logprob", signal="mean", rows=50, accuracy=0.5,
         auroc=0.5, ece=0.0, brier=0.2, data_sha256="0" * 64, model_fingerprint="0" * 64, fitted="2026-11-21",
     )  # fmt: skip
-    again = replay(result, scene(two(0.35), calibrations={"first": fitted}))
+    again = replay(result, under(two(0.35), calibrations={"first": fitted}))
     assert again.unknown == "second"
     estimate = again.trace[0].estimate
     assert estimate is not None
     assert (estimate.score, estimate.confidence, estimate.calibrated) == (
         pytest.approx(0.55), pytest.approx(0.3), True,
     )  # fmt: skip
-    assert replay(result, scene(two(0.2), calibrations={"first": fitted})).outcomes == (
+    assert replay(result, under(two(0.2), calibrations={"first": fitted})).outcomes == (
         Outcome("accepted", "first", "haiku"),
     )
 
@@ -223,9 +227,9 @@ def test_a_new_calibration_is_applied_to_the_recorded_score() -> None:
 def test_another_signal_is_read_from_the_record_or_unknown() -> None:
     result = run(plan(two()), ASKED)
 
-    def by(confidence: dict[str, str]) -> Replayed:
+    def by(confidence: dict[str, str]) -> ReplayResult:
         first = {"name": "first", "ask": ["a"], "accept": 0.5, "confidence": confidence}
-        return replay(result, scene(two(stages=[first, {"name": "second", "ask": ["c"]}])))
+        return replay(result, under(two(stages=[first, {"name": "second", "ask": ["c"]}])))
 
     assert by({"by": "logprob", "signal": "min"}).outcomes == (Outcome("accepted", "first", "haiku"),)
     assert by({"by": "logprob", "signal": "entropy"}).unknown == "first"
@@ -234,7 +238,7 @@ def test_another_signal_is_read_from_the_record_or_unknown() -> None:
 
 def test_a_stage_that_is_checked_now_and_was_not_then_is_unknown() -> None:
     unchecked = two(stages=[{"name": "first", "ask": ["a"]}, {"name": "second", "ask": ["c"]}])
-    again = replay(run(plan(unchecked), ASKED), scene(two()))
+    again = replay(run(plan(unchecked), ASKED), under(two()))
     assert again.unknown == "first"
     assert set(again.outcomes) == {
         Outcome("accepted", "first", "haiku"), Outcome("accepted", "second", "sonnet"), Outcome("abstained"),
@@ -252,10 +256,10 @@ def test_a_run_that_waits_for_a_person_still_waits_or_is_answered_before() -> No
     decision = trace[0].decision.model_copy(update={"to": "person"})
     trace = (trace[0].model_copy(update={"decision": decision}),)
     waiting = Result(run="R", graph="g@1", status="waiting", request=ASKED, trace=trace)
-    assert replay(waiting, scene(person(0.8))).outcomes == (Outcome("waiting"),)
-    assert replay(waiting, scene(person(0.5))).outcomes == (Outcome("accepted", "first", "haiku"),)
+    assert replay(waiting, under(person(0.8))).outcomes == (Outcome("waiting"),)
+    assert replay(waiting, under(person(0.5))).outcomes == (Outcome("accepted", "first", "haiku"),)
     never_asked = run(plan(two(0.5)), ASKED)
-    assert Outcome("waiting") in replay(never_asked, scene(person(0.8))).outcomes
+    assert Outcome("waiting") in replay(never_asked, under(person(0.8))).outcomes
 
 
 def timed(seconds: float, error: str | None = None) -> Result:
@@ -278,16 +282,16 @@ def timed(seconds: float, error: str | None = None) -> Result:
 
 def test_a_call_that_would_have_been_cut_off_is_unknown() -> None:
     before, after = two(limits={"seconds": 9.0}), two(limits={"seconds": 2.0})
-    assert replay(timed(1.0), scene(after, before)).unknown is None
-    assert replay(timed(3.0), scene(after, before)).unknown == "first"
+    assert replay(timed(1.0), under(after, before)).unknown is None
+    assert replay(timed(3.0), under(after, before)).unknown == "first"
 
 
 def test_a_call_that_was_cut_off_is_unknown_with_more_time() -> None:
     before = two(limits={"seconds": 2.0})
-    assert replay(timed(2.1, "no answer"), scene(before)).outcomes == (Outcome("abstained"),)
-    assert replay(timed(2.1, "no answer"), scene(two(limits={"seconds": 9.0}), before)).unknown == "first"
+    assert replay(timed(2.1, "no answer"), under(before)).outcomes == (Outcome("abstained"),)
+    assert replay(timed(2.1, "no answer"), under(two(limits={"seconds": 9.0}), before)).unknown == "first"
     # It failed by itself, long before its time was up.
-    assert replay(timed(0.1, "refused"), scene(two(limits={"seconds": 9.0}), before)).unknown == "second"
+    assert replay(timed(0.1, "refused"), under(two(limits={"seconds": 9.0}), before)).unknown == "second"
 
 
 def stopped_early(accept: float) -> Result:
@@ -303,8 +307,8 @@ def stopped_early(accept: float) -> Result:
 def test_a_draft_that_was_stopped_early_is_unknown_under_a_lower_threshold() -> None:
     result = stopped_early(0.8)
     for accept in (0.8, 0.9):
-        assert replay(result, scene(two(accept))).outcomes == (Outcome("accepted", "second", "sonnet"),)
-    assert replay(result, scene(two(0.7))).unknown == "first"
+        assert replay(result, under(two(accept))).outcomes == (Outcome("accepted", "second", "sonnet"),)
+    assert replay(result, under(two(0.7))).unknown == "first"
 
 
 def hedged(accept: float) -> Graph:
@@ -320,9 +324,9 @@ def test_a_stage_that_lost_a_hedge_is_unknown_where_the_winner_is_not_accepted()
     won = run(plan(two(0.5)), ASKED).trace[0].model_copy(update={"stage": "second"})
     trace = (Step(stage="first", decision=lost, calls=(late,)), won)
     result = Result(run="R", graph="g@1", status="accepted", cost_usd=0.002, request=ASKED, trace=trace)
-    same = replay(result, scene(hedged(0.5)))
+    same = replay(result, under(hedged(0.5)))
     assert (same.outcomes, same.lowest) == ((Outcome("accepted", "second", "haiku"),), 0.002)
-    assert replay(result, scene(hedged(0.8))).unknown == "first"
+    assert replay(result, under(hedged(0.8))).unknown == "first"
 
 
 def test_what_the_loser_of_a_hedge_cost_counts_where_it_would_have_come_later() -> None:
@@ -331,8 +335,8 @@ def test_what_the_loser_of_a_hedge_cost_counts_where_it_would_have_come_later() 
     won = run(plan(two(0.5)), ASKED).trace[0]
     trace = (Step(stage="second", decision=lost, calls=(late,)), won)
     result = Result(run="R", graph="g@1", status="accepted", cost_usd=0.002, request=ASKED, trace=trace)
-    assert replay(result, scene(two(0.5))).lowest == 0.002
-    assert replay(result, scene(two(0.8))).unknown == "second"
+    assert replay(result, under(two(0.5))).lowest == 0.002
+    assert replay(result, under(two(0.8))).unknown == "second"
 
 
 def test_a_cancelled_run_is_left_out() -> None:
@@ -345,7 +349,7 @@ def test_a_model_that_could_not_be_called_then_cannot_be_called_now() -> None:
     skip = Decision(action="abstain", rule="unavailable", detail="no key")
     trace = (first, Step(stage="second", decision=skip))
     result = Result(run="R", graph="g@1", status="abstained", request=ASKED, trace=trace)
-    again = replay(result, scene(two(0.9)))
+    again = replay(result, under(two(0.9)))
     assert (again.outcomes, again.highest) == ((Outcome("abstained"),), 0.0)
     assert again.trace[1].decision == skip
 
@@ -378,7 +382,7 @@ def test_a_gate_with_other_candidates_is_left_out() -> None:
 
 def test_counts_are_bounded_by_what_is_certain_and_what_is_possible() -> None:
     results = [run(plan(two(accept)), ASKED) for accept in (0.5, 0.8, 0.9)]
-    found = compare(results, lambda result: replay(result, scene(two(0.6))))
+    found = compare(results, lambda result: replay(result, under(two(0.6))))
     assert (found.runs, dict(found.unknown)) == (3, {"second": 1})
     assert (found.old["status", "answered"], found.old["tier", "haiku"], found.old["tier", "sonnet"]) == (
         3,
@@ -407,12 +411,12 @@ def test_the_dearest_branch_bounds_a_gate_that_was_unsure() -> None:
 
     unsure = run(plan(gated(0.9)), ASKED)
     assert decided(unsure.trace) == [("door", "gate_unsure", None)]
-    again = replay(unsure, scene(gated(None)))
+    again = replay(unsure, under(gated(None)))
     assert (again.unknown, again.outcomes) == (
         "cheap", (Outcome("accepted", "cheap", "haiku"), Outcome("abstained")),
     )  # fmt: skip
     without_gate = unsure.model_copy(update={"trace": ()})
-    again = replay(without_gate, scene(gated(None)))
+    again = replay(without_gate, under(gated(None)))
     assert (again.unknown, again.highest) == ("door", pytest.approx(2.3e-5))
 
 
@@ -422,5 +426,5 @@ def test_a_gate_that_would_pick_other_models_is_unknown() -> None:
         return two(stages=[{"name": "only", "ask": ["a", "b"], "gate": gate}])
 
     result = run(plan(picking(1)), Request(text="loan"))
-    assert replay(result, scene(picking(1))).outcomes == (Outcome("accepted", "only", "haiku"),)
-    assert replay(result, scene(picking(2))).unknown == "only"
+    assert replay(result, under(picking(1))).outcomes == (Outcome("accepted", "only", "haiku"),)
+    assert replay(result, under(picking(2))).unknown == "only"

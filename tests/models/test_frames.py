@@ -16,7 +16,7 @@ from cascade.models import frames
 from cascade.models.base import Prompt, Reply
 from cascade.models.frames import dump_prompt, dump_reply, load_prompt, load_reply, pack, read_frame
 from cascade.policy.calibrate import Curve
-from cascade.policy.early_exit import Hopeless
+from cascade.policy.early_exit import EarlyExit
 from cascade.records import Message, Token, Tool, ToolCall
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -95,7 +95,7 @@ def test_a_callback_stays_behind_and_is_named() -> None:
 
 def test_the_rule_of_early_exit_goes_along_and_any_other_stays_behind() -> None:
     curve = Curve(method="isotonic", x=(0.2, 0.9), y=(0.1, 0.97))
-    rule = Hopeless(signal="p10", accept=0.8, calibration=curve, max_tokens=9)
+    rule = EarlyExit(signal="p10", accept=0.8, calibration=curve, max_tokens=9)
     data, callbacks = dump_prompt(Prompt("hi", stop_early=rule))
     assert (load_prompt(across(data)), callbacks) == (Prompt("hi", stop_early=rule), [])
     data, callbacks = dump_prompt(Prompt("hi", stop_early=lambda _: True))

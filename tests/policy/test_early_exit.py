@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cascade.confidence import logprob
 from cascade.models.base import Reply
 from cascade.policy.calibrate import Curve
-from cascade.policy.early_exit import BOUNDED, Hopeless, best_score
+from cascade.policy.early_exit import BOUNDED, EarlyExit, best_score
 from cascade.records import Token
 
 
@@ -66,7 +66,7 @@ def test_a_stopped_draft_could_never_have_been_accepted(
     most = len(begun) + len(rest) + spare
     finished = score(signal, begun + rest)
     assert finished <= best_score(signal, Running(begun), most)
-    if Hopeless(signal=signal, accept=accept, calibration=shape, max_tokens=most)(Running(begun)):
+    if EarlyExit(signal=signal, accept=accept, calibration=shape, max_tokens=most)(Running(begun)):
         confidence = shape.apply(finished) if shape is not None else finished
         assert confidence < accept
 
@@ -81,8 +81,8 @@ def test_the_bound_is_reached_by_a_draft_that_is_sure_from_there_on(
 
 
 def test_a_margin_is_never_hopeless() -> None:
-    assert not Hopeless(signal="margin", accept=1.0, max_tokens=1)(Running([(-20.0, 8.0)]))
+    assert not EarlyExit(signal="margin", accept=1.0, max_tokens=1)(Running([(-20.0, 8.0)]))
 
 
 def test_before_the_first_token_there_is_hope() -> None:
-    assert not Hopeless(signal="min", accept=1.0, max_tokens=10)(Running([]))
+    assert not EarlyExit(signal="min", accept=1.0, max_tokens=10)(Running([]))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cascade.policy.baseline import baseline_model, price_baseline
-from cascade.policy.result import best_draft, conclude
+from cascade.policy.result import best_draft, summarize
 from cascade.records import Call, Decision, Estimate, Step
 from cascade.spec.schema import Graph, Price
 
@@ -34,14 +34,14 @@ def step(stage: str, text: str, confidence: float | None, action: str = "escalat
 
 
 def test_an_accepted_answer_is_the_last_steps_even_if_an_earlier_draft_was_surer() -> None:
-    fields = conclude(graph(), [step("first", "no", 0.94), step("last", "yes", 0.91, "accept")])
+    fields = summarize(graph(), [step("first", "no", 0.94), step("last", "yes", 0.91, "accept")])
     assert (fields["status"], fields["text"], fields["stage"], fields["confidence"]) == (
         "accepted", "yes", "last", 0.91,
     )  # fmt: skip
 
 
 def test_an_abstained_run_has_no_text_and_its_best_draft() -> None:
-    fields = conclude(graph(), [step("first", "maybe", 0.8), step("last", "no", 0.3, "abstain")])
+    fields = summarize(graph(), [step("first", "maybe", 0.8), step("last", "no", 0.3, "abstain")])
     assert fields["status"] == "abstained"
     assert "text" not in fields
     assert (fields["draft"], fields["stage"], fields["confidence"]) == ("maybe", "first", 0.8)
@@ -49,17 +49,17 @@ def test_an_abstained_run_has_no_text_and_its_best_draft() -> None:
 
 def test_best_effort_returns_the_best_evaluated_answer_and_never_says_accepted() -> None:
     trace = [step("first", "maybe", 0.8), step("last", "no", None, "abstain")]
-    fields = conclude(graph("best"), trace)
+    fields = summarize(graph("best"), trace)
     assert (fields["status"], fields["text"]) == ("best_effort", "maybe")
 
 
 def test_an_unevaluated_draft_is_never_best_effort() -> None:
-    fields = conclude(graph("best"), [step("last", "no", None, "abstain")])
+    fields = summarize(graph("best"), [step("last", "no", None, "abstain")])
     assert (fields["status"], fields["draft"]) == ("abstained", "no")
 
 
 def test_a_run_without_any_draft_has_neither_text_nor_draft() -> None:
-    fields = conclude(graph("best"), [step("last", "", None, "abstain", error="down")])
+    fields = summarize(graph("best"), [step("last", "", None, "abstain", error="down")])
     assert fields == {"status": "abstained", "rule": "below_threshold"}
 
 
@@ -94,11 +94,11 @@ def test_an_audited_answer_stands_unless_a_later_stage_accepts_another() -> None
     audited = step("first", "yes", 0.94)
     audited = audited.model_copy(update={"decision": Decision(action="escalate", rule="audit", to="last")})
     for trace in ([audited, step("last", "no", 0.3, "abstain")], [audited]):
-        fields = conclude(graph(), trace)
+        fields = summarize(graph(), trace)
         assert (fields["status"], fields["rule"], fields["text"], fields["confidence"]) == (
             "accepted", "audit", "yes", 0.94,
         )  # fmt: skip
-    fields = conclude(graph(), [audited, step("last", "no", 0.91, "accept")])
+    fields = summarize(graph(), [audited, step("last", "no", 0.91, "accept")])
     assert (fields["status"], fields["rule"], fields["text"], fields["stage"]) == (
         "accepted", "confident", "no", "last",
     )  # fmt: skip

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from cascade.lab.replays.replay import Outcome, Replayed
+from cascade.lab.replays.replay import Outcome, ReplayResult
 from cascade.records import Result
 
 ANSWERED = ("accepted", "best_effort")
@@ -51,7 +51,7 @@ class Comparison:
     highest: float | None = 0.0
     changes: list[Change] = field(default_factory=list)
 
-    def add(self, result: Result, replayed: Replayed) -> None:
+    def add(self, result: Result, replayed: ReplayResult) -> None:
         """Count one run."""
         old = recorded(result)
         self.runs += 1
@@ -81,7 +81,7 @@ def recorded(result: Result) -> Outcome:
     return Outcome(result.status, result.stage, result.tier)
 
 
-def compare(results: Iterable[Result], replay_one: Callable[[Result], Replayed]) -> Comparison:
+def compare(results: Iterable[Result], replay_one: Callable[[Result], ReplayResult]) -> Comparison:
     """Replay every run and count."""
     found = Comparison()
     for result in results:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cascade.policy.artifact import Policy
-from cascade.policy.tuned import NOTE, Answer, steer
+from cascade.policy.tuned import MEASURED_KEY, MeasuredAnswer, decide_by_policy
 from cascade.records import Result, Step
 from cascade.spec.schema import Graph, Stage
 
 
-def steered(
-    policy: Policy, graph: Graph, stage: Stage, result: Result, old: Step, answers: Mapping[str, Answer]
+def decided_anew(
+    policy: Policy,
+    graph: Graph,
+    stage: Stage,
+    result: Result,
+    old: Step,
+    answers: Mapping[str, MeasuredAnswer],
 ) -> Step | None:
     """Return `old` as `policy` decides it; None if the record lacks what a live run might have measured.
 
@@ -24,9 +29,9 @@ def steered(
         answers: model → answer of this step and those before it.
     """
     good = [index for index, call in enumerate(old.calls) if call.role == "answer" and call.error is None]
-    noted = [index for index in good if NOTE in old.calls[index].meta]
+    noted = [index for index in good if MEASURED_KEY in old.calls[index].meta]
     judged = [] if old.estimate is None else [old.estimate.chosen]
-    decision, estimate = steer(
+    decision, estimate = decide_by_policy(
         policy,
         graph,
         stage,

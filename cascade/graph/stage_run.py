@@ -8,18 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cascade import confidence, gates
-from cascade.confidence import measurement as outcome
-from cascade.confidence import validity
+from cascade.confidence import measurement, validity
 from cascade.confidence.noise import bounds, mark
 from cascade.graph.ask import Attempt, ask, worst_cost
 from cascade.graph.plan import Plan
-from cascade.graph.purse import Purse
+from cascade.graph.stage_budget import StageBudget
 from cascade.models.base import Model, OnText, Reply, StopEarly, deployments
-from cascade.policy import tuned as steer
+from cascade.policy import tuned
 from cascade.policy.artifact import Policy
 from cascade.policy.budget import Spend, worst_case
 from cascade.policy.decide import admit, decide, over_budget, route
-from cascade.policy.early_exit import Hopeless
+from cascade.policy.early_exit import EarlyExit
 from cascade.records import Call, Decision, Estimate, Request, Step
 from cascade.spec.gates import ClassifierGate
 from cascade.spec.schema import LogprobConfidence, Stage
@@ -28,7 +27,7 @@ _CLOSED = "model {!r} answers with its labels only; the request asks for JSON or
 
 
 @dataclass
-class Turn:
+class StageRun:
     """A stage at work on one request; `calls[i]` and `replies[i]` belong together.
 
     A call is there as soon as it has ended, cancelled ones too.
@@ -49,24 +48,24 @@ class Turn:
     estimate: Estimate | None = None
 
     def __post_init__(self) -> None:
-        self.purse = Purse(self.plan.graph, self.request, self.used, self.plan.book, self.run)
+        self.budget = StageBudget(self.plan.graph, self.request, self.used, self.plan.book, self.run)
 
     async def decide(self, on_text: OnText | None) -> Decision:
         """Admit, gate, ask, estimate, decide."""
         policy = self.plan.policy
-        skipped = policy and steer.skip(policy, self.plan.graph, self.stage, self.request.text)
+        skipped = policy and tuned.skip(policy, self.plan.graph, self.stage, self.request.text)
         if skipped:
             return skipped
         usable, worst, refused = self._usable()
         if refused is not None:
             return refused
         try:
-            shortfall = await self.purse.open(worst)
+            shortfall = await self.budget.reserve(worst)
             if shortfall is not None:
                 return over_budget(self.plan.graph, self.stage, shortfall)
             return await self._work(usable, on_text)
         finally:
-            self.purse.close(self.calls)
+            self.budget.settle(self.calls)
 
     def admission(self) -> Decision | None:
         """Return the decision that the stage may not start now, or None if it may."""
@@ -98,8 +97,8 @@ class Turn:
             usable = sorted(usable, key=lambda name: -(self.scores or {})[name])[: gate.top]
         await self._draft(usable, on_text)
         policy = self.plan.policy
-        if policy is not None and steer.place(policy, self.stage) is not None:
-            return self._steered(policy)
+        if policy is not None and tuned.stage_index(policy, self.stage) is not None:
+            return self._decide_by_policy(policy)
         trouble = self._estimate()
         decision = decide(self.plan.graph, self.stage, self.calls, self.estimate, self.run)
         decision = mark(decision, self._bounds())
@@ -147,7 +146,7 @@ class Turn:
         # An answer that may turn out to be invalid is never shown before it is accepted.
         unchecked = unchecked and not validity.demanded(self.request)
         if self.plan.policy is not None:
-            unchecked = unchecked and steer.streams(self.plan.policy, self.stage) is not False
+            unchecked = unchecked and tuned.streams(self.plan.policy, self.stage) is not False
         attempts: list[list[Attempt]] = [[] for _ in range(samples * len(names))]
         todo = [
             self._ask_any(name, attempts[place * samples + sample], sample, on_text if unchecked else None)
@@ -170,7 +169,7 @@ class Turn:
         role_gate: bool = False,
     ) -> None:
         """Ask a model, and where an endpoint fails, the next equal one; `attempts` gets every call."""
-        doors = self.plan.doors(name)
+        endpoints = self.plan.endpoints(name)
         said: list[str] = []  # what has been handed over cannot be taken back
 
         def live(piece: str) -> None:
@@ -178,7 +177,7 @@ class Turn:
             if on_text is not None:
                 on_text(piece)
 
-        for number, (model, guard) in enumerate(doors, start=1):
+        for number, (model, guard) in enumerate(endpoints, start=1):
             await ask(
                 model,
                 self.request,
@@ -192,8 +191,8 @@ class Turn:
                 stop_early=None if role_gate else self._stop_early(name),
             )
             last = attempts[-1] = _noted(attempts[-1], model, self._most(name))
-            ended = not last.fell or number == len(doors) or said or self._left() == 0.0
-            if ended or not await self.purse.repeat(last.call):
+            ended = not last.fell or number == len(endpoints) or said or self._left() == 0.0
+            if ended or not await self.budget.reserve_retry(last.call):
                 return
 
     def _most(self, name: str) -> int | None:
@@ -205,7 +204,7 @@ class Turn:
         check, accept = self.stage.confidence, self.stage.accept
         config, most = self.plan.graph.models.get(name), self._most(name)
         policy = self.plan.policy
-        if policy is not None and steer.place(policy, self.stage) is not None:
+        if policy is not None and tuned.stage_index(policy, self.stage) is not None:
             return None  # it judges by more than the running statistics
         # The tokens of a stop string are cut off again: they count now, and not in the end.
         if not self.stage.early_exit or most is None or getattr(config, "stop", None):
@@ -213,7 +212,7 @@ class Turn:
         if not isinstance(check, LogprobConfidence) or accept is None:
             return None
         calibration = self.plan.calibrations.get(self.stage.name)
-        return Hopeless(signal=check.signal, accept=accept, calibration=calibration, max_tokens=most)
+        return EarlyExit(signal=check.signal, accept=accept, calibration=calibration, max_tokens=most)
 
     def _estimate(self) -> str | None:
         """Measure the confidence of the drafts; return what went wrong, if anything did."""
@@ -235,24 +234,24 @@ class Turn:
         calibration = self.plan.calibrations.get(self.stage.name)
         return bounds(check, estimate, self.calls[estimate.chosen], calibration)
 
-    def _steered(self, policy: Policy) -> Decision:
+    def _decide_by_policy(self, policy: Policy) -> Decision:
         """Measure the drafts, note what was measured for later stages, and let the policy decide."""
         trouble, found = None, None
         try:
             calibration = self.plan.calibrations.get(self.stage.name)
-            found = outcome.measured(self.stage.confidence, self.calls, self.replies, calibration)
+            found = measurement.measured(self.stage.confidence, self.calls, self.replies, calibration)
         except Exception as failure:  # noqa: BLE001 - an estimator that raises fails closed: nothing is measured
             trouble = f"{type(failure).__name__}: {failure}"
         if found is not None:
-            self.calls[found.chosen] = outcome.noted(self.calls[found.chosen], found)
+            self.calls[found.chosen] = measurement.noted(self.calls[found.chosen], found)
         here = Step(stage=self.stage.name, decision=Decision(action="escalate", rule="no_draft"))
         here = here.model_copy(update={"calls": tuple(self.calls)})
-        decision, self.estimate = steer.steer(
+        decision, self.estimate = tuned.decide_by_policy(
             policy,
             self.plan.graph,
             self.stage,
             prompt=self.request.text,
-            answers=outcome.answers([*self.before, here]),
+            answers=measurement.answers([*self.before, here]),
             chosen=None if found is None else found.chosen,
             calls=self.calls,
             checked=None if found is None else found.judged,

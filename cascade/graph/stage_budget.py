@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SPARE = 3600.0  # seconds after which a reservation that nobody settled is abandoned, beyond the call's time
 
 
-class Purse:
+class StageBudget:
     """Reserves before calls and settles after them.
 
     Args:
@@ -39,14 +39,14 @@ class Purse:
         self._book = book
         self._holds: list[Hold] = []
         self.worst = Spend()  # what the stage may cost, as far as it is promised
-        self.beside: Purse | None = None  # of a stage that runs at the same time
+        self.beside: StageBudget | None = None  # of a stage that runs at the same time
 
-    async def open(self, worst: Spend) -> str | None:
+    async def reserve(self, worst: Spend) -> str | None:
         """Take the stage's worst case out of the day's budgets; return why that cannot be, or None."""
         self.worst = worst
-        return await self._reserve(worst.cost_usd)
+        return await self._take(worst.cost_usd)
 
-    async def repeat(self, failed: Call) -> bool:
+    async def reserve_retry(self, failed: Call) -> bool:
         """Return whether one more call may be made in place of `failed`, whose cost is lost."""
         before, other = self.worst, self.beside.worst if self.beside is not None else Spend()
         more = Spend(before.cost_usd + failed.cost_usd, calls=before.calls + 1)
@@ -57,9 +57,9 @@ class Purse:
         if self.beside is not None:
             used = self.beside._used
             self.beside._used = Spend(used.cost_usd + failed.cost_usd, used.seconds, used.calls + 1)
-        return await self._reserve(failed.cost_usd) is None
+        return await self._take(failed.cost_usd) is None
 
-    def close(self, calls: Sequence[Call]) -> None:
+    def settle(self, calls: Sequence[Call]) -> None:
         """Put what the calls cost in the place of the reservations. Nobody waits for that to be stored."""
         paid = sum(call.cost_usd for call in calls)
         for hold in self._holds:
@@ -68,7 +68,7 @@ class Purse:
             paid = 0.0
         self._holds = []
 
-    async def _reserve(self, usd: float) -> str | None:
+    async def _take(self, usd: float) -> str | None:
         if self._book is None or not self._budgets or usd <= 0.0:
             return None
         limit = self._limits.seconds or 0.0
