@@ -23,10 +23,10 @@ from experts import Answer, ask_all
 
 from cascade.lab.tables.recorded import load_table
 from cascade.lab.training.datasets import Row, load
-from cascade.lab.tuning.design import choose, problem_of
+from cascade.lab.tuning.design import chain_data, choose
 from cascade.lab.tuning.ensemble import ensemble_of
 from cascade.lab.tuning.promise import certify
-from cascade.lab.tuning.search import Problem, boldest, walk
+from cascade.lab.tuning.search import ChainData, lowest_threshold, route_rows
 from cascade.policy.apply import score_values
 from cascade.policy.artifact import Goal
 from cascade.policy.features import features_of
@@ -141,20 +141,20 @@ def tuned(world: Outcomes, order: Rows, size: int, alpha: float, seed: int) -> O
     fresh = world.take(order[half:])
     features = features_of(fresh)
     scores = [None if s is None else score_values(s.score, features, len(fresh)) for s in design.stages]
-    problem = problem_of(fresh, design.chain, scores, goal)
-    stage = walk(problem, found[0]).stage
+    data = chain_data(fresh, design.chain, scores, goal)
+    stage = route_rows(data, found[0]).answered_by
     test = np.arange(len(fresh)) >= size - half
     return Outcome(
-        _risk(problem, stage, np.ones_like(test)),
-        _risk(problem, stage, test),
-        float((stage[test] < problem.checked).mean()),
+        _risk(data, stage, np.ones_like(test)),
+        _risk(data, stage, test),
+        float((stage[test] < data.checked).mean()),
     )
 
 
-def _risk(problem: Problem, stage: Rows, rows: np.ndarray) -> float:
+def _risk(data: ChainData, stage: Rows, rows: np.ndarray) -> float:
     """Return the largest error rate of a checked stage among what it accepts of `rows`; NaN without any."""
-    taken = [(index, rows & (stage == index)) for index in range(problem.checked)]
-    risks = [float(1.0 - problem.quality[here, index].mean()) for index, here in taken if here.any()]
+    taken = [(index, rows & (stage == index)) for index in range(data.checked)]
+    risks = [float(1.0 - data.quality[here, index].mean()) for index, here in taken if here.any()]
     return max(risks, default=np.nan)
 
 
@@ -167,7 +167,7 @@ def pointwise(world: Outcomes, order: Rows, size: int, alpha: float, seed: int) 
     own, wrong = (1.0 - rows.models[chain[-2]].quality for rows in (drawn, test))
     score = score_values(stage.score, features_of(test), len(test))
     found = []
-    for at in (boldest(stage.held_out, own, alpha), boldest(score, wrong, alpha)):
+    for at in (lowest_threshold(stage.held_out, own, alpha), lowest_threshold(score, wrong, alpha)):
         taken = score >= at
         risk = float(wrong[taken].mean()) if taken.any() else np.nan
         found.append(Outcome(risk, risk, float(taken.mean())))

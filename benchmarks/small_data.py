@@ -3,7 +3,7 @@
     python benchmarks/small_data.py --data DIR [--draws 100] [--json]
 
 From the tuning half of a table, 30 to 1,000 rows are drawn at random; on them each way of tuning picks its
-best setting for each of ten prices of a dollar, and all settings are measured on the other half. The figure
+best thresholds for each of ten prices of a dollar, and all are measured on the other half. The figure
 is the area under that error–cost curve (less is better), from the first model alone to the cost of the last.
 The grid knows the length of the first model's answer, and whether the second agrees (for two models the
 length of the prompt); it tries twelve thresholds of each. The copula tuner knows the same signals: each is
@@ -25,8 +25,8 @@ from scipy.stats import norm, rankdata
 from cascade.lab.evaluation.metrics import bootstrap
 from cascade.lab.evaluation.routing import error_cost_area
 from cascade.lab.tables.recorded import half, load_table
-from cascade.lab.tuning.design import choose, problem_of
-from cascade.lab.tuning.search import Problem, Setting, Walk, walk
+from cascade.lab.tuning.design import chain_data, choose
+from cascade.lab.tuning.search import ChainData, Routing, Thresholds, route_rows
 from cascade.policy.apply import score_values
 from cascade.policy.artifact import Feature, Goal
 from cascade.policy.features import features_of
@@ -43,7 +43,7 @@ CHAINS = {
 }
 SAMPLES = 2000  # drawn from the copula
 LEVELS = 21  # thresholds of each stage that it tries
-Tuner = Callable[[Outcomes, float, int], Callable[[Outcomes], Walk]]
+Tuner = Callable[[Outcomes, float, int], Callable[[Outcomes], Routing]]
 
 
 def main() -> None:
@@ -117,63 +117,63 @@ def area(tuner: Tuner, picked: Outcomes, test: Outcomes, seed: int) -> float:
     return float(error_cost_area(cost, error, np.asarray(last.cost_usd.mean())))
 
 
-def tuned(picked: Outcomes, price: float, seed: int) -> Callable[[Outcomes], Walk]:
+def tuned(picked: Outcomes, price: float, seed: int) -> Callable[[Outcomes], Routing]:
     """Tune as `cascade tune --lambda` does."""
     goal = Goal(kind="lambda", value=price)
     design = choose(picked, goal, seed, None)
     if design is None:
         raise ValueError("no chain to choose from")
 
-    def apply(test: Outcomes) -> Walk:
+    def apply(test: Outcomes) -> Routing:
         features = features_of(test)
         scores = [None if s is None else score_values(s.score, features, len(test)) for s in design.stages]
-        found = problem_of(test, design.chain, scores, goal)
+        found = chain_data(test, design.chain, scores, goal)
         gate = None if design.gate is None else score_values(design.gate.score, features, len(test))
-        return walk(Problem(found.quality, found.cost, found.scores, gate), design.path[-1])
+        return route_rows(ChainData(found.quality, found.cost, found.scores, gate), design.path[-1])
 
     return apply
 
 
-def grid(picked: Outcomes, price: float, _: int) -> Callable[[Outcomes], Walk]:
+def grid(picked: Outcomes, price: float, _: int) -> Callable[[Outcomes], Routing]:
     """Take the best pair of thresholds among quantiles of the raw signals."""
-    problem = raw(picked)
-    levels = [[*np.quantile(column, STEPS).tolist(), np.inf] for column in problem.scores.T]
+    data = raw(picked)
+    levels = [[*np.quantile(column, STEPS).tolist(), np.inf] for column in data.scores.T]
 
-    def worth(setting: Setting) -> float:
-        found = walk(problem, setting)
+    def worth(thresholds: Thresholds) -> float:
+        found = route_rows(data, thresholds)
         return float((found.quality - price * found.cost).mean())
 
-    best = max((Setting(accept) for accept in product(*levels)), key=worth)
-    return lambda test: walk(raw(test), best)
+    best = max((Thresholds(accept) for accept in product(*levels)), key=worth)
+    return lambda test: route_rows(raw(test), best)
 
 
-def copula(picked: Outcomes, price: float, seed: int) -> Callable[[Outcomes], Walk]:
+def copula(picked: Outcomes, price: float, seed: int) -> Callable[[Outcomes], Routing]:
     """Take the thresholds that are best under a model of the joint distribution of calibrated confidences."""
-    problem = raw(picked)
-    stages = problem.checked
-    fits = [logistic(problem.scores[:, k], problem.quality[:, k]) for k in range(stages)]
-    sure = np.column_stack([fit(problem.scores[:, k]) for k, fit in enumerate(fits)])
-    top = logistic(sure[:, -1], problem.quality[:, -1])
+    data = raw(picked)
+    stages = data.checked
+    fits = [logistic(data.scores[:, k], data.quality[:, k]) for k in range(stages)]
+    sure = np.column_stack([fit(data.scores[:, k]) for k, fit in enumerate(fits)])
+    top = logistic(sure[:, -1], data.quality[:, -1])
     ranks = norm.ppf((np.apply_along_axis(rankdata, 0, sure)) / (len(sure) + 1))
     bend = np.atleast_2d(np.corrcoef(ranks, rowvar=False) if ranks.std(axis=0).all() else np.eye(stages))
     normal = np.random.default_rng(seed).multivariate_normal(np.zeros(stages), bend, SAMPLES)
     drawn = np.column_stack([np.quantile(sure[:, k], norm.cdf(normal[:, k])) for k in range(stages)])
-    cost = problem.cost.mean(axis=0)
-    expected = Problem(
+    cost = data.cost.mean(axis=0)
+    expected = ChainData(
         np.column_stack([drawn, top(drawn[:, -1])]), np.broadcast_to(cost, (SAMPLES, stages + 1)), drawn
     )
     levels = [[*np.quantile(column, np.linspace(0, 1, LEVELS)).tolist(), np.inf] for column in drawn.T]
 
-    def worth(setting: Setting) -> float:
-        found = walk(expected, setting)
+    def worth(thresholds: Thresholds) -> float:
+        found = route_rows(expected, thresholds)
         return float((found.quality - price * found.cost).mean())
 
-    best = max((Setting(accept) for accept in product(*map(dict.fromkeys, levels))), key=worth)
+    best = max((Thresholds(accept) for accept in product(*map(dict.fromkeys, levels))), key=worth)
 
-    def apply(test: Outcomes) -> Walk:
+    def apply(test: Outcomes) -> Routing:
         found = raw(test)
         scores = np.column_stack([fit(found.scores[:, k]) for k, fit in enumerate(fits)])
-        return walk(Problem(found.quality, found.cost, scores), best)
+        return route_rows(ChainData(found.quality, found.cost, scores), best)
 
     return apply
 
@@ -197,15 +197,15 @@ def logistic(score: Column, right: Column) -> Callable[[Column], Column]:
 TUNERS: dict[str, Tuner] = {"tuned": tuned, "grid": grid, "copula": copula}
 
 
-def raw(outcomes: Outcomes) -> Problem:
+def raw(outcomes: Outcomes) -> ChainData:
     """Return the chain with raw signals: short answers first, then agreement."""
     features, names = features_of(outcomes), list(outcomes.models)
     if len(names) == 2:
         prompt: Column = -features.column(Feature(kind="prompt", name="chars"))
-        return problem_of(outcomes, names, [prompt], Goal(kind="lambda", value=0.0))
+        return chain_data(outcomes, names, [prompt], Goal(kind="lambda", value=0.0))
     length: Column = -features.column(Feature(kind="signal", model=names[0], name="chars"))
     agreement = features.column(Feature(kind="agreement", model=names[0], other=names[1]))
-    return problem_of(outcomes, names, [length, agreement], Goal(kind="lambda", value=0.0))
+    return chain_data(outcomes, names, [length, agreement], Goal(kind="lambda", value=0.0))
 
 
 if __name__ == "__main__":

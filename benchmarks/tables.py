@@ -22,10 +22,10 @@ from common import Figures, Stopwatch, guarded, parser, print_json, shown, table
 from cascade.lab.evaluation.metrics import bootstrap
 from cascade.lab.evaluation.routing import apgr, calls_needed, cpt, sweep
 from cascade.lab.tables.recorded import TABLES, half, load_table
-from cascade.lab.tuning.design import TARGETS, choose, problem_of
+from cascade.lab.tuning.design import TARGETS, chain_data, choose
 from cascade.lab.tuning.ensemble import ensemble_of
 from cascade.lab.tuning.promise import Refusal
-from cascade.lab.tuning.search import walk
+from cascade.lab.tuning.search import route_rows
 from cascade.lab.tuning.tune import tune
 from cascade.policy.apply import apply_policy, score_values
 from cascade.policy.artifact import Feature, Goal, Score
@@ -209,8 +209,8 @@ def sampled(router: Router, name: str, test: Outcomes, rows: Rows) -> tuple[floa
 def tuned_path(setup: Setup, train: Outcomes, test: Outcomes, resamples: int) -> Figures:
     """Return the cost at 98 % of what `tune --max-loss` would try: gate and checks tuned jointly.
 
-    Chain and settings are from the training rows; as for the routers, the test rows say which setting is the
-    cheapest that keeps 98 % of the strong model's accuracy.
+    Chain and thresholds are from the training rows; as for the routers, the test rows say which thresholds
+    are the cheapest that keep 98 % of the strong model's accuracy.
     """
     names = [*setup.weak, setup.strong]
     loss = (1.0 - NEAR) * float(train.models[setup.strong].quality.mean())
@@ -220,11 +220,11 @@ def tuned_path(setup: Setup, train: Outcomes, test: Outcomes, resamples: int) ->
         return {"chain": [], "cost_98_of_strong": float("nan"), "cost_98_of_strong_ci": [float("nan")] * 2}
     features = features_of(test)
     scores = [None if s is None else score_values(s.score, features, len(test)) for s in design.stages]
-    problem = problem_of(test, design.chain, scores, Goal(kind="lambda", value=0.0))
+    data = chain_data(test, design.chain, scores, Goal(kind="lambda", value=0.0))
     if design.gate is not None:
-        problem = replace(problem, gate=score_values(design.gate.score, features, len(test)))
-    walks = [walk(problem, setting) for setting in design.path]
-    quality, cost = (np.array([getattr(each, of) for each in walks]) for of in ("quality", "cost"))
+        data = replace(data, gate=score_values(design.gate.score, features, len(test)))
+    routings = [route_rows(data, thresholds) for thresholds in design.path]
+    quality, cost = (np.array([getattr(each, of) for each in routings]) for of in ("quality", "cost"))
     strong = test.models[setup.strong]
 
     def cheapest(rows: Rows) -> float:

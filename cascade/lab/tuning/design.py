@@ -10,7 +10,16 @@ from itertools import combinations
 import numpy as np
 
 from cascade.lab.tuning.ensemble import Ensemble, StageModel, Target, ensemble_of, expected
-from cascade.lab.tuning.search import Problem, Setting, Walk, best, foreseen, frontier, risk_path, walk
+from cascade.lab.tuning.search import (
+    ChainData,
+    Routing,
+    Thresholds,
+    best_thresholds,
+    foreseen_bound,
+    frontier,
+    risk_path,
+    route_rows,
+)
 from cascade.policy.artifact import Goal
 from cascade.policy.bounds import fixed_sequence
 from cascade.policy.table import Column, Outcomes
@@ -24,7 +33,7 @@ TARGETS: tuple[Target, ...] = ("correct", "gain")
 
 @dataclass(frozen=True)
 class Design:
-    """A chain with its scores and the path of settings to try.
+    """A chain with its scores and the path of thresholds to try.
 
     `cost` (USD) and `quality` are what is expected of the last one that should keep the goal, a request;
     `short` is by how much not even the first one is expected to, with some bad luck.
@@ -33,14 +42,14 @@ class Design:
     chain: tuple[str, ...]
     stages: tuple[StageModel | None, ...]
     gate: StageModel | None
-    path: list[Setting]
+    path: list[Thresholds]
     cost: float
     quality: float
     short: float
 
     @property
     def promising(self) -> int:
-        """How many stages accept anything in some setting, and so share delta."""
+        """How many stages accept anything anywhere on the path, and so share delta."""
         return promising(self.path)
 
 
@@ -93,88 +102,88 @@ def design_chain(
     """
     stages = tuple(ensemble.stage(names[: i + 1], names[-1], target) for i in range(len(names) - 1))
     gate = ensemble.gate(names[0], names[-1]) if len(names) > 1 and goal.kind != "max_risk" else None
-    problem = problem_of(ensemble.outcomes, names, [s.held_out if s else None for s in stages], goal)
+    data = chain_data(ensemble.outcomes, names, [s.held_out if s else None for s in stages], goal)
     if goal.kind in ("budget", "lambda"):
-        problem = smoothed(problem)
+        data = smoothed(data)
     if gate is not None:
-        problem = replace(problem, gate=gate.held_out)
-    path, walks, short = _path(problem, goal, scale)
+        data = replace(data, gate=gate.held_out)
+    path, routings, short = _path(data, goal, scale)
     if not path:
         return None
-    last = walks[-1]
-    quality = float(last.quality.mean() + (goal.abstention_price or 0.0) * (last.stage < 0).mean())
+    last = routings[-1]
+    quality = float(last.quality.mean() + (goal.abstention_price or 0.0) * (last.answered_by < 0).mean())
     if goal.kind == "lambda":
         quality -= goal.value * float(last.cost.mean())
     return Design(names, stages, gate, path, float(last.cost.mean()), quality, short)
 
 
-def smoothed(problem: Problem) -> Problem:
+def smoothed(data: ChainData) -> ChainData:
     """Replace part of each quality by what the score lets expect; the fewer the rows, the greater the part.
 
     Thresholds that are chosen on a few observed outcomes follow their noise; expectations hardly do, which is
     what a copula model of the chain gains (arXiv 2501.09345). The last model's are on the last stage's score.
     """
-    share = _SMOOTHING / (_SMOOTHING + len(problem.quality))
-    scored = [index for index in range(problem.checked) if np.isfinite(problem.scores[:, index]).any()]
-    quality = problem.quality.copy()
+    share = _SMOOTHING / (_SMOOTHING + len(data.quality))
+    scored = [index for index in range(data.checked) if np.isfinite(data.scores[:, index]).any()]
+    quality = data.quality.copy()
     for index, by in [*((index, index) for index in scored), *((-1, index) for index in scored[-1:])]:
-        hoped = expected(problem.scores[:, by], problem.quality[:, index])
-        mixed = (1.0 - share) * problem.quality[:, index] + share * hoped
-        quality[:, index] = np.where(np.isnan(hoped), problem.quality[:, index], mixed)
-    return replace(problem, quality=quality)
+        hoped = expected(data.scores[:, by], data.quality[:, index])
+        mixed = (1.0 - share) * data.quality[:, index] + share * hoped
+        quality[:, index] = np.where(np.isnan(hoped), data.quality[:, index], mixed)
+    return replace(data, quality=quality)
 
 
-def promising(path: Sequence[Setting]) -> int:
-    """Return how many stages accept anything in some setting of a path."""
-    return sum(min(at) < math.inf for at in zip(*(setting.accept for setting in path), strict=True))
+def promising(path: Sequence[Thresholds]) -> int:
+    """Return how many stages accept anything anywhere on a path."""
+    return sum(min(at) < math.inf for at in zip(*(thresholds.accept for thresholds in path), strict=True))
 
 
-def _path(problem: Problem, goal: Goal, scale: float) -> tuple[list[Setting], list[Walk], float]:
-    """Return settings from safe to bold, walks of those that should keep the goal, what the first lacks."""
+def _path(data: ChainData, goal: Goal, scale: float) -> tuple[list[Thresholds], list[Routing], float]:
+    """Return thresholds from safe to bold, routings of those that should keep the goal, and a shortfall."""
     if goal.kind == "lambda":
-        setting = best(problem, goal.value)
-        return [setting], [walk(problem, setting)], 0.0
-    delta = (goal.delta or 0.0) / max(1, problem.checked)
+        thresholds = best_thresholds(data, goal.value)
+        return [thresholds], [route_rows(data, thresholds)], 0.0
+    delta = (goal.delta or 0.0) / max(1, data.checked)
     if goal.kind == "max_risk":
-        path = risk_path(problem, goal.value, delta, scale)
+        path = risk_path(data, goal.value, delta, scale)
         delta = (goal.delta or 0.0) / max(1, promising(path))
     else:
-        path = frontier(problem)
-    walks = [walk(problem, setting) for setting in path]
+        path = frontier(data)
+    routings = [route_rows(data, thresholds) for thresholds in path]
     if goal.kind == "budget":
-        inside = [i for i, each in enumerate(walks) if each.cost.mean() <= goal.value]
-        top = max(inside, key=lambda i: float(walks[i].quality.mean()), default=None)
-        return ([], [], 0.0) if top is None else ([path[top]], [walks[top]], 0.0)
+        inside = [i for i, each in enumerate(routings) if each.cost.mean() <= goal.value]
+        top = max(inside, key=lambda i: float(routings[i].quality.mean()), default=None)
+        return ([], [], 0.0) if top is None else ([path[top]], [routings[top]], 0.0)
     if goal.kind == "max_risk":
-        bounds = [_risk_foreseen(each, problem.checked, delta, scale) for each in walks]
+        bounds = [_foreseen_risk(each, data.checked, delta, scale) for each in routings]
     else:
-        bounds = [_loss_foreseen(problem, each, scale) for each in walks]
+        bounds = [_foreseen_loss(data, each, scale) for each in routings]
     start = int(np.argmin(bounds)) if bounds else 0  # what is before it is neither safer nor cheaper
     passed = fixed_sequence(bound <= goal.value for bound in bounds[start:])
     short = max(0.0, bounds[start] - goal.value) if bounds else 0.0
-    return path[start:], walks[start : start + max(1, passed)], short
+    return path[start:], routings[start : start + max(1, passed)], short
 
 
-def _risk_foreseen(found: Walk, checked: int, delta: float, scale: float) -> float:
+def _foreseen_risk(found: Routing, checked: int, delta: float, scale: float) -> float:
     """Return the largest bound among the stages that accept anything."""
     bounds = [0.0]
     for index in range(checked):
-        taken = found.stage == index
+        taken = found.answered_by == index
         if taken.any():
             bounds.append(
-                foreseen(scale * taken.sum(), scale * float((1.0 - found.quality[taken]).sum()), delta)
+                foreseen_bound(scale * taken.sum(), scale * float((1.0 - found.quality[taken]).sum()), delta)
             )
     return max(bounds)
 
 
-def _loss_foreseen(problem: Problem, found: Walk, scale: float) -> float:
-    loss = problem.quality[:, -1] - found.quality
+def _foreseen_loss(data: ChainData, found: Routing, scale: float) -> float:
+    loss = data.quality[:, -1] - found.quality
     return float(loss.mean() + _Z * loss.std() / math.sqrt(scale * len(loss)))
 
 
-def problem_of(
+def chain_data(
     outcomes: Outcomes, names: Sequence[str], scores: Sequence[Column | None], goal: Goal
-) -> Problem:
+) -> ChainData:
     """Return a chain's columns; a stage without a score never accepts, nor does one whose call failed."""
     models = [outcomes.models[name] for name in names]
     quality = np.column_stack([model.credit for model in models])
@@ -185,4 +194,4 @@ def problem_of(
         for score, model in zip(scores, models, strict=False)
     ]
     matrix = np.column_stack(columns) if columns else np.zeros((len(outcomes), 0))
-    return Problem(quality, cost, matrix, None, goal.abstention_price)
+    return ChainData(quality, cost, matrix, None, goal.abstention_price)

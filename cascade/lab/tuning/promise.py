@@ -9,9 +9,9 @@ from statistics import NormalDist
 import numpy as np
 
 from cascade.errors import ConfigError
-from cascade.lab.tuning.design import TARGETS, Design, chains, problem_of
+from cascade.lab.tuning.design import TARGETS, Design, chain_data, chains
 from cascade.lab.tuning.ensemble import ensemble_of
-from cascade.lab.tuning.search import Problem, Setting, frontier, walk
+from cascade.lab.tuning.search import ChainData, Thresholds, frontier, route_rows
 from cascade.policy.apply import apply_policy, score_values
 from cascade.policy.artifact import Certificate, Goal, Policy
 from cascade.policy.bounds import fixed_sequence, loss_p_value, loss_upper, risk_upper, rows_needed
@@ -51,27 +51,30 @@ def check_binary(outcomes: Outcomes) -> None:
             )
 
 
-def certify(design: Design, held_out: Outcomes, goal: Goal) -> tuple[Setting, tuple[Certificate, ...]] | None:
-    """Return the boldest setting that held-out rows support, and its certificates; None if none is,
-    or only one that saves nothing against the last model alone.
+def certify(
+    design: Design, held_out: Outcomes, goal: Goal
+) -> tuple[Thresholds, tuple[Certificate, ...]] | None:
+    """Return the boldest thresholds that the held-out rows support, with their certificates.
+
+    Return None if there are none, or only ones that save nothing over asking the last model alone.
 
     The path was fixed before these rows were looked at, and the test stops at the first failure. Where
     several stages promise something, each has its share of delta at every step of their one path.
     """
     features, rows = features_of(held_out), len(held_out)
     scores = [None if s is None else score_values(s.score, features, rows) for s in design.stages]
-    problem = problem_of(held_out, design.chain, scores, goal)
+    data = chain_data(held_out, design.chain, scores, goal)
     if design.gate is not None:
-        problem = replace(problem, gate=score_values(design.gate.score, features, rows))
-    passed = fixed_sequence(_holds(problem, setting, design, goal) for setting in design.path)
+        data = replace(data, gate=score_values(design.gate.score, features, rows))
+    passed = fixed_sequence(_holds(data, thresholds, design, goal) for thresholds in design.path)
     if not passed:
         return None
-    setting = design.path[passed - 1]
-    found = walk(problem, setting)
-    if (found.stage == problem.checked).all() or found.cost.mean() > problem.cost[:, -1].mean():
+    thresholds = design.path[passed - 1]
+    found = route_rows(data, thresholds)
+    if (found.answered_by == data.checked).all() or found.cost.mean() > data.cost[:, -1].mean():
         return None
-    return setting, certificates(
-        design.chain, found.stage, problem.quality, goal, design.promising, bounds=True
+    return thresholds, certificates(
+        design.chain, found.answered_by, data.quality, goal, design.promising, bounds=True
     )
 
 
@@ -143,8 +146,8 @@ def refusal(fitting: Outcomes, goal: Goal, seed: int, top: str) -> Refusal:
         for target in TARGETS:
             stages = [ensemble.stage(names[: i + 1], names[-1], target) for i in range(len(names) - 1)]
             scores = [None if stage is None else stage.held_out for stage in stages]
-            problem = problem_of(fitting, names, scores, goal)
-            need = _risk_rows(problem, goal) if goal.kind == "max_risk" else _loss_rows(problem, goal)
+            data = chain_data(fitting, names, scores, goal)
+            need = _risk_rows(data, goal) if goal.kind == "max_risk" else _loss_rows(data, goal)
             found += [] if need is None else [need]
     what = "error among the accepted" if goal.kind == "max_risk" else f"loss against {top}"
     promise = f"{what} of at most {goal.value:g} with probability {1 - (goal.delta or 0.0):g}"
@@ -158,9 +161,9 @@ def refusal(fitting: Outcomes, goal: Goal, seed: int, top: str) -> Refusal:
     )
 
 
-def _risk_rows(problem: Problem, goal: Goal) -> int | None:
+def _risk_rows(data: ChainData, goal: Goal) -> int | None:
     """Return how many held-out rows the last checked stage needs, over shares of its best rows."""
-    score, wrong = problem.scores[:, -1], 1.0 - problem.quality[:, problem.checked - 1]
+    score, wrong = data.scores[:, -1], 1.0 - data.quality[:, data.checked - 1]
     if not np.isfinite(score).any():
         return None
     errors, found = np.cumsum(wrong[np.argsort(-score, kind="stable")]), []
@@ -174,15 +177,15 @@ def _risk_rows(problem: Problem, goal: Goal) -> int | None:
     return min(found, default=None)
 
 
-def _loss_rows(problem: Problem, goal: Goal) -> int | None:
+def _loss_rows(data: ChainData, goal: Goal) -> int | None:
     """Return how many held-out rows the easiest promise needs, by the normal approximation."""
     reach = NormalDist().inv_cdf(1.0 - (goal.delta or 0.0) / 2) + _POWER
     found = []
-    for setting in frontier(problem):
-        walked = walk(problem, setting)
-        if (walked.stage == problem.checked).all():
+    for thresholds in frontier(data):
+        routing = route_rows(data, thresholds)
+        if (routing.answered_by == data.checked).all():
             continue
-        loss = problem.quality[:, -1] - walked.quality
+        loss = data.quality[:, -1] - routing.quality
         spare = goal.value - float(loss.mean())
         if spare > 0:
             least = 2.0 * math.log(2.0 / (goal.delta or 1.0)) / goal.value
@@ -190,7 +193,7 @@ def _loss_rows(problem: Problem, goal: Goal) -> int | None:
     return min(found, default=None)
 
 
-def _holds(problem: Problem, setting: Setting, design: Design, goal: Goal) -> bool:
-    stage = walk(problem, setting).stage
-    made = certificates(design.chain, stage, problem.quality, goal, design.promising, bounds=False)
+def _holds(data: ChainData, thresholds: Thresholds, design: Design, goal: Goal) -> bool:
+    stage = route_rows(data, thresholds).answered_by
+    made = certificates(design.chain, stage, data.quality, goal, design.promising, bounds=False)
     return all(each.bound <= each.alpha for each in made)

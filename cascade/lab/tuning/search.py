@@ -1,6 +1,6 @@
-"""Thresholds of one chain: what a setting does on rows, and the settings worth trying, safest first.
+"""Thresholds of one chain: where they route rows, and which ones are worth trying, safest first.
 
-A setting is found on fitting rows only; what it is worth is for other rows to say.
+Thresholds are chosen on the fitting rows only; other rows tell what they are worth.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from cascade.policy.table import Column
 
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-_SWEEPS = 8
-_PRICES = 30
-_PARTS = 6  # steps between the settings of neighbouring prices
-_RISKS = 40
-_CARE = 0.5  # standard deviations of the number of errors that a design allows for
+_MAX_SWEEPS = 8  # of coordinate ascent
+_PRICES = 30  # points of a frontier
+_STEPS = 6  # between the thresholds of neighbouring prices
+_RISKS = 40  # points of a risk path
+_MARGIN = 0.5  # standard deviations of the error count that a design allows for
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One chain on some rows; the last model is not checked.
+class ChainData:
+    """The outcomes and scores of one chain of models on some rows. The last model is unchecked.
 
     Attributes:
-        quality, cost: rows × models.
-        scores: rows × (models − 1); a stage without a score holds −inf.
-        gate: how much each prompt needs the last model at once; None without a gate.
-        abstention: what no answer is worth, in quality; None where a run may not abstain.
+        quality: quality of each answer, 0 to 1; shape (rows, models).
+        cost: cost of each answer in USD; shape (rows, models).
+        scores: score of each answer; shape (rows, models − 1); −inf for a stage without a score.
+        gate: how strongly each prompt calls for the last model, shape (rows,); None without a gate.
+        abstention: the quality that no answer counts as; None if a run may not abstain.
     """
 
     quality: Matrix
@@ -44,13 +45,19 @@ class Problem:
 
     @property
     def checked(self) -> int:
-        """How many stages have a threshold."""
+        """The number of stages that have a threshold."""
         return int(self.scores.shape[1])
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Thresholds: accept at or above, abstain below, and ask the last model at once at or above `skip_at`."""
+class Thresholds:
+    """The thresholds of a chain.
+
+    Attributes:
+        accept: per checked stage, accept a score at or above it.
+        abstain: per checked stage, give up below it; empty if a run may not abstain.
+        skip_at: gate scores at or above it go straight to the last model.
+    """
 
     accept: tuple[float, ...]
     abstain: tuple[float, ...] = ()
@@ -58,192 +65,206 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Walk:
-    """What a setting does: `stage` is who answered (−1 nobody), `quality` 0 where nobody did."""
+class Routing:
+    """Where thresholds send each row.
 
-    stage: NDArray[np.intp]
+    Attributes:
+        answered_by: index of the model that answers; −1 if none does. Shape (rows,), like the others.
+        quality: quality of the answer; 0 where there is none.
+        cost: USD spent on all models asked.
+    """
+
+    answered_by: NDArray[np.intp]
     quality: Column
     cost: Column
 
 
-def walk(problem: Problem, setting: Setting) -> Walk:
-    """Send every row through the chain."""
-    rows, last = len(problem.quality), problem.checked
-    stage, quality, cost = np.full(rows, last), problem.quality[:, last].copy(), np.zeros(rows)
-    skipped = _skipped(problem, setting)
+def route_rows(data: ChainData, thresholds: Thresholds) -> Routing:
+    """Send every row through the chain and return who answers, how well, and at what cost."""
+    rows, last = len(data.quality), data.checked
+    answered_by, quality, cost = np.full(rows, last), data.quality[:, last].copy(), np.zeros(rows)
+    skipped = _skipped(data, thresholds)
     here = ~skipped
     for index in range(last):
-        cost[here] += problem.cost[here, index]
-        accepted = here & (problem.scores[:, index] >= setting.accept[index])
-        stage[accepted], quality[accepted] = index, problem.quality[accepted, index]
+        cost[here] += data.cost[here, index]
+        accepted = here & (data.scores[:, index] >= thresholds.accept[index])
+        answered_by[accepted], quality[accepted] = index, data.quality[accepted, index]
         here &= ~accepted
-        if setting.abstain:
-            score = problem.scores[:, index]
-            given_up = here & np.isfinite(score) & (score < setting.abstain[index])
-            stage[given_up], quality[given_up] = -1, 0.0
+        if thresholds.abstain:
+            score = data.scores[:, index]
+            given_up = here & np.isfinite(score) & (score < thresholds.abstain[index])
+            answered_by[given_up], quality[given_up] = -1, 0.0
             here &= ~given_up
     asked = here | skipped
-    cost[asked] += problem.cost[asked, last]
-    return Walk(stage, quality, cost)
+    cost[asked] += data.cost[asked, last]
+    return Routing(answered_by, quality, cost)
 
 
-def best(problem: Problem, price: float) -> Setting:
-    """Return thresholds that make mean quality − price · cost large.
+def best_thresholds(data: ChainData, price: float) -> Thresholds:
+    """Maximize mean quality − price · cost over thresholds, by coordinate ascent (a local maximum).
 
-    With a gate there are two ways to begin: every row is escalated, or every row is accepted, for the gate
-    to take out what it should not have; the better end is taken.
+    With a gate, the ascent starts twice: from escalating every row, and from accepting every row so that the
+    gate can take out the ones that should skip ahead. The better end wins.
 
     Args:
-        problem: the rows.
-        price: what a US dollar is worth in quality (the shadow price of the budget).
+        data: the rows.
+        price: the quality that one US dollar is worth (the shadow price of the budget).
     """
-    starts = [np.inf] if problem.gate is None or not problem.checked else [np.inf, -np.inf]
-    ends = [_climb(problem, price, (start,) * problem.checked) for start in starts]
-    return max(ends, key=lambda setting: _worth(problem, setting, price))
+    starts = [np.inf] if data.gate is None or not data.checked else [np.inf, -np.inf]
+    ends = [_climb(data, price, (start,) * data.checked) for start in starts]
+    return max(ends, key=lambda thresholds: _mean_value(data, thresholds, price))
 
 
-def _climb(problem: Problem, price: float, accept: tuple[float, ...]) -> Setting:
-    """Move each threshold in turn to where it is best, until none moves."""
-    abstain = () if problem.abstention is None else (-np.inf,) * problem.checked
-    setting = Setting(accept, abstain)
-    stages = list(reversed(range(problem.checked)))
-    for _ in range(_SWEEPS):
-        before = setting
-        if problem.gate is not None and accept[:1] == (-np.inf,):
-            setting = _gated(problem, setting, price)
+def _climb(data: ChainData, price: float, accept: tuple[float, ...]) -> Thresholds:
+    """Move each threshold in turn to its best value, until none moves."""
+    abstain = () if data.abstention is None else (-np.inf,) * data.checked
+    thresholds = Thresholds(accept, abstain)
+    stages = list(reversed(range(data.checked)))
+    for _ in range(_MAX_SWEEPS):
+        before = thresholds
+        if data.gate is not None and accept[:1] == (-np.inf,):
+            thresholds = _gated(data, thresholds, price)
         for index in stages:
-            setting = _improve(problem, setting, index, price)
-        if problem.gate is not None:
-            setting = _gated(problem, setting, price)
-        if setting == before:
+            thresholds = _improve(data, thresholds, index, price)
+        if data.gate is not None:
+            thresholds = _gated(data, thresholds, price)
+        if thresholds == before:
             break
-    return setting
+    return thresholds
 
 
-def _gated(problem: Problem, setting: Setting, price: float) -> Setting:
-    """Move the gate's threshold to where it is best."""
-    if problem.gate is None:
-        return setting
-    stay = _onward(problem, setting, 0, price)
-    skip = problem.quality[:, -1] - price * problem.cost[:, -1]
-    return replace(setting, skip_at=_cut(problem.gate, skip - stay))
+def _gated(data: ChainData, thresholds: Thresholds, price: float) -> Thresholds:
+    """Move the gate's threshold to its best value."""
+    if data.gate is None:
+        return thresholds
+    stay = _onward(data, thresholds, 0, price)
+    skip = data.quality[:, -1] - price * data.cost[:, -1]
+    return replace(thresholds, skip_at=_cut(data.gate, skip - stay))
 
 
-def _worth(problem: Problem, setting: Setting, price: float) -> float:
-    skip = problem.quality[:, -1] - price * problem.cost[:, -1]
-    return float(np.where(_skipped(problem, setting), skip, _onward(problem, setting, 0, price)).mean())
+def _mean_value(data: ChainData, thresholds: Thresholds, price: float) -> float:
+    skip = data.quality[:, -1] - price * data.cost[:, -1]
+    return float(np.where(_skipped(data, thresholds), skip, _onward(data, thresholds, 0, price)).mean())
 
 
-def frontier(problem: Problem) -> list[Setting]:
-    """Return the best settings for rising prices of a dollar: from careful to cheap."""
-    typical = 1.0 / max(float(problem.cost[:, -1].mean()), 1e-12)
+def frontier(data: ChainData) -> list[Thresholds]:
+    """Return the best thresholds for rising prices of a dollar, from careful to cheap, with steps between."""
+    typical = 1.0 / max(float(data.cost[:, -1].mean()), 1e-12)
     prices = [0.0, *np.geomspace(1e-3, 1e2, _PRICES) * typical]
-    path = [best(problem, float(price)) for price in prices]
-    ordered = [np.sort(column[np.isfinite(column)]) for column in problem.scores.T]
-    gate = np.sort(problem.gate) if problem.gate is not None else np.zeros(0)
+    path = [best_thresholds(data, float(price)) for price in prices]
+    ordered = [np.sort(column[np.isfinite(column)]) for column in data.scores.T]
+    gate = np.sort(data.gate) if data.gate is not None else np.zeros(0)
     steps = [
-        _between(left, right, part / _PARTS, ordered, gate)
+        _between(left, right, step / _STEPS, ordered, gate)
         for left, right in pairwise(path)
-        for part in range(_PARTS)
+        for step in range(_STEPS)
     ]
     return list(dict.fromkeys([*steps, path[-1]]))
 
 
-def _between(left: Setting, right: Setting, share: float, ordered: Sequence[Column], gate: Column) -> Setting:
-    """Return a setting part of the way, counted in rows that each threshold lets through."""
+def _between(
+    left: Thresholds, right: Thresholds, share: float, ordered: Sequence[Column], gate: Column
+) -> Thresholds:
+    """Return thresholds part of the way from `left` to `right`, counted in rows that each lets through."""
     accept = tuple(map(_mixed, left.accept, right.accept, repeat(share), ordered))
     abstain = tuple(map(min, map(_mixed, left.abstain, right.abstain, repeat(share), ordered), accept))
-    return Setting(accept, abstain, _mixed(left.skip_at, right.skip_at, share, gate))
+    return Thresholds(accept, abstain, _mixed(left.skip_at, right.skip_at, share, gate))
 
 
 def _mixed(left: float, right: float, share: float, ordered: Column) -> float:
-    """Return the threshold that lets through a mixture of what two of them do; `ordered` are the scores."""
+    """Interpolate between two thresholds by rank in `ordered`, the sorted scores."""
     if left == right or share == 0.0:
         return left
     low, high = np.searchsorted(ordered, [left, right])
-    place = round(low + share * (high - low))
-    return float(ordered[place]) if place < len(ordered) else np.inf
+    rank = round(low + share * (high - low))
+    return float(ordered[rank]) if rank < len(ordered) else np.inf
 
 
-def risk_path(problem: Problem, alpha: float, delta: float, share: float) -> list[Setting]:
-    """Return settings whose stages err ever more among what they accept, up to one and a half times `alpha`.
+def risk_path(data: ChainData, alpha: float, delta: float, share: float) -> list[Thresholds]:
+    """Return thresholds whose stages err more and more among what they accept, up to 1.5 · `alpha`.
 
-    A stage joins in once `share` times as many rows as these should support its promise at `delta`, with the
-    errors seen here or with half of those that `alpha` allows.
+    A stage takes part once `share` times as many rows as these should support its promise at `delta`, with
+    the errors seen here or with half of those that `alpha` allows, whichever is less.
+
+    Args:
+        data: the fitting rows.
+        alpha: the promised error rate among accepted answers.
+        delta: the probability that the promise may fail.
+        share: held-out rows per fitting row.
     """
-    path: list[Setting] = []
-    active = [False] * problem.checked
+    path: list[Thresholds] = []
+    active = [False] * data.checked
     for target in np.linspace(0.0, 1.5 * alpha, _RISKS):
-        here, accept = np.ones(len(problem.quality), dtype=bool), [np.inf] * problem.checked
-        for index in range(problem.checked):
-            score, wrong = problem.scores[here, index], 1.0 - problem.quality[here, index]
-            at = boldest(score, wrong, float(target))
-            taken = score >= at
+        here, accept = np.ones(len(data.quality), dtype=bool), [np.inf] * data.checked
+        for index in range(data.checked):
+            score, wrong = data.scores[here, index], 1.0 - data.quality[here, index]
+            threshold = lowest_threshold(score, wrong, float(target))
+            taken = score >= threshold
             rows, errors = share * float(taken.sum()), share * float(wrong[taken].sum())
-            active[index] |= foreseen(rows, min(errors, 0.5 * alpha * rows), delta) <= alpha
+            active[index] |= foreseen_bound(rows, min(errors, 0.5 * alpha * rows), delta) <= alpha
             if active[index]:
-                accept[index] = at
-                here &= problem.scores[:, index] < at
+                accept[index] = threshold
+                here &= data.scores[:, index] < threshold
         if any(active):
-            path.append(Setting(tuple(accept)))
+            path.append(Thresholds(tuple(accept)))
     return list(dict.fromkeys(path))
 
 
-def foreseen(rows: float, errors: float, delta: float) -> float:
-    """Return the risk bound that so many held-out rows should give even with some bad luck."""
+def foreseen_bound(rows: float, errors: float, delta: float) -> float:
+    """Return the risk bound to expect from `rows` held-out rows, allowing for some bad luck."""
     whole = round(rows)
-    return risk_upper(min(whole, math.ceil(errors + _CARE * math.sqrt(errors + 1.0))), whole, delta)
+    return risk_upper(min(whole, math.ceil(errors + _MARGIN * math.sqrt(errors + 1.0))), whole, delta)
 
 
-def _skipped(problem: Problem, setting: Setting) -> Mask:
-    if problem.gate is None:
-        return np.zeros(len(problem.quality), dtype=bool)
-    return np.asarray(problem.gate >= setting.skip_at)
+def _skipped(data: ChainData, thresholds: Thresholds) -> Mask:
+    if data.gate is None:
+        return np.zeros(len(data.quality), dtype=bool)
+    return np.asarray(data.gate >= thresholds.skip_at)
 
 
-def _onward(problem: Problem, setting: Setting, start: int, price: float) -> Column:
-    """Return quality − price · cost of each row from stage `start` on."""
-    value = problem.quality[:, -1] - price * problem.cost[:, -1]
-    for index in reversed(range(start, problem.checked)):
-        score = problem.scores[:, index]
-        if setting.abstain and problem.abstention is not None:
-            low = np.isfinite(score) & (score < setting.abstain[index])
-            value = np.where(low, problem.abstention, value)
-        value = np.where(score >= setting.accept[index], problem.quality[:, index], value)
-        value = value - price * problem.cost[:, index]
+def _onward(data: ChainData, thresholds: Thresholds, start: int, price: float) -> Column:
+    """Return each row's quality − price · cost when it enters the chain at stage `start`."""
+    value = data.quality[:, -1] - price * data.cost[:, -1]
+    for index in reversed(range(start, data.checked)):
+        score = data.scores[:, index]
+        if thresholds.abstain and data.abstention is not None:
+            low = np.isfinite(score) & (score < thresholds.abstain[index])
+            value = np.where(low, data.abstention, value)
+        value = np.where(score >= thresholds.accept[index], data.quality[:, index], value)
+        value = value - price * data.cost[:, index]
     return value
 
 
-def _improve(problem: Problem, setting: Setting, index: int, price: float) -> Setting:
-    """Move one stage's thresholds to where they are best, all others fixed."""
-    here = ~_skipped(problem, setting)
+def _improve(data: ChainData, thresholds: Thresholds, index: int, price: float) -> Thresholds:
+    """Move one stage's thresholds to their best values, with all others fixed."""
+    here = ~_skipped(data, thresholds)
     for earlier in range(index):
-        here &= problem.scores[:, earlier] < setting.accept[earlier]
-        if setting.abstain:
-            here &= problem.scores[:, earlier] >= setting.abstain[earlier]
-    onward = _onward(problem, setting, index + 1, price)[here]
-    score = problem.scores[here, index]
+        here &= data.scores[:, earlier] < thresholds.accept[earlier]
+        if thresholds.abstain:
+            here &= data.scores[:, earlier] >= thresholds.abstain[earlier]
+    onward = _onward(data, thresholds, index + 1, price)[here]
+    score = data.scores[here, index]
     refuse = onward
-    abstain = list(setting.abstain)
-    if problem.abstention is not None:
-        abstain[index] = -_cut(-score, problem.abstention - onward)
-        refuse = np.where(score < abstain[index], problem.abstention, onward)
-    accept = list(setting.accept)
-    accept[index] = _cut(score, problem.quality[here, index] - refuse)
+    abstain = list(thresholds.abstain)
+    if data.abstention is not None:
+        abstain[index] = -_cut(-score, data.abstention - onward)
+        refuse = np.where(score < abstain[index], data.abstention, onward)
+    accept = list(thresholds.accept)
+    accept[index] = _cut(score, data.quality[here, index] - refuse)
     if abstain:
         abstain[index] = min(abstain[index], accept[index])
-    return replace(setting, accept=tuple(accept), abstain=tuple(abstain))
+    return replace(thresholds, accept=tuple(accept), abstain=tuple(abstain))
 
 
 def _cut(score: Column, gain: Column) -> float:
-    """Return the threshold t that makes the sum of `gain` over rows with score ≥ t largest.
+    """Return the threshold t that maximizes the sum of `gain` over rows with score ≥ t.
 
-    inf if no row should be taken, −inf if every row should; else halfway between two scores.
+    It is inf if no row should be taken, −inf if every row should, else halfway between two scores.
     """
     known = np.isfinite(score)
     order = np.argsort(-score[known], kind="stable")
     ordered, total = score[known][order], np.cumsum(gain[known][order])
-    ends = np.flatnonzero(np.diff(ordered, append=-np.inf))  # only between different scores can one cut
+    ends = np.flatnonzero(np.diff(ordered, append=-np.inf))  # a cut needs two different scores
     if not len(ends) or total[ends].max() <= 0.0:
         return np.inf
     end = int(ends[int(np.argmax(total[ends]))])
@@ -252,12 +273,12 @@ def _cut(score: Column, gain: Column) -> float:
     return float(ordered[end] + ordered[end + 1]) / 2
 
 
-def boldest(score: Column, wrong: Column, risk: float) -> float:
-    """Return the lowest threshold above which at most `risk` of the rows are wrong; inf if there is none."""
+def lowest_threshold(score: Column, wrong: Column, risk: float) -> float:
+    """Return the lowest threshold at which at most `risk` of the accepted rows are wrong; inf if none."""
     known = np.isfinite(score)
     score, wrong = score[known], wrong[known]
     order = np.argsort(-score, kind="stable")
     ordered, errors = score[order], np.cumsum(wrong[order])
     ends = np.flatnonzero(np.diff(ordered, append=-np.inf) != 0)
-    good = ends[errors[ends] <= risk * (ends + 1) + 1e-9]
-    return float(ordered[good[-1]]) if len(good) else np.inf
+    allowed = ends[errors[ends] <= risk * (ends + 1) + 1e-9]
+    return float(ordered[allowed[-1]]) if len(allowed) else np.inf

@@ -1,6 +1,6 @@
 """From labelled outcomes to a policy: which models take part, how they are judged, and when they are trusted.
 
-Goals `max_risk` and `max_loss` are promises: half of the rows fit scores and design a path of settings from
+Goals `max_risk` and `max_loss` are promises: half of the rows fit scores and design a path of thresholds from
 safe to bold; the other half, never looked at before, says how far along that path the promise is kept. Goals
 `budget` and `lambda` use all rows and promise nothing.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from cascade.errors import ConfigError
 from cascade.lab.tuning.design import Design, choose
 from cascade.lab.tuning.promise import Refusal, certify, check_binary, refusal, renew
-from cascade.lab.tuning.search import Setting
+from cascade.lab.tuning.search import Thresholds
 from cascade.policy.artifact import Certificate, Goal, Policy, PolicyStage, PromptGate
 from cascade.policy.calibrate import fit
 from cascade.policy.table import Outcomes
@@ -114,15 +114,19 @@ def _too_dear(table: Outcomes, goal: Goal) -> str:
 
 
 def _policy(
-    design: Design, setting: Setting, certificates: tuple[Certificate, ...], fitting: Outcomes, goal: Goal
+    design: Design,
+    thresholds: Thresholds,
+    certificates: tuple[Certificate, ...],
+    fitting: Outcomes,
+    goal: Goal,
 ) -> Policy:
     gate = None
-    if design.gate is not None and math.isfinite(setting.skip_at):
-        gate = PromptGate(score=design.gate.score, skip_at=setting.skip_at, to=design.chain[-1])
+    if design.gate is not None and math.isfinite(thresholds.skip_at):
+        gate = PromptGate(score=design.gate.score, skip_at=thresholds.skip_at, to=design.chain[-1])
     stages: list[PolicyStage] = []
-    checked = len(design.chain) - 1 if setting.skip_at > -math.inf else 0  # −inf: all go to the last model
+    checked = len(design.chain) - 1 if thresholds.skip_at > -math.inf else 0  # −inf: all go to the last model
     for index in range(checked):
-        stages.append(_stage(design, setting, index, fitting))
+        stages.append(_stage(design, thresholds, index, fitting))
         if stages[-1].accept == "always":
             break
     if gate is not None or not stages or stages[-1].accept != "always":
@@ -134,10 +138,10 @@ def _policy(
     )  # fmt: skip
 
 
-def _stage(design: Design, setting: Setting, index: int, fitting: Outcomes) -> PolicyStage:
+def _stage(design: Design, thresholds: Thresholds, index: int, fitting: Outcomes) -> PolicyStage:
     """Write down one checked stage; its confidence map is fitted on out-of-fold scores."""
-    name, model, at = design.chain[index], design.stages[index], setting.accept[index]
-    low = setting.abstain[index] if setting.abstain else -math.inf
+    name, model, at = design.chain[index], design.stages[index], thresholds.accept[index]
+    low = thresholds.abstain[index] if thresholds.abstain else -math.inf
     if at == -math.inf or model is None:
         return PolicyStage(model=name, accept="always" if at == -math.inf else "never")
     if at == math.inf and low == -math.inf:
