@@ -29,7 +29,7 @@ from trace_parts.filling import fill
 from trace_parts.writing import write
 
 from cascade.errors import TraceError
-from cascade.trace.verify import verify
+from cascade.trace import verify
 
 PHASES = ("write", "fill", "ask", "ask-plain", "verify")
 

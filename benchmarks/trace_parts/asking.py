@@ -16,7 +16,7 @@ from common import Figures
 
 from cascade.records import Result
 from cascade.serve.dashboard import summarise
-from cascade.trace.store import RunFilter, TraceStore
+from cascade.trace import RunFilter, TraceStore
 from trace_parts.filling import START, some_words
 from trace_parts.timing import summary, timed
 

@@ -15,10 +15,10 @@ from common import GRAPHS, Figures, progress
 
 from cascade import Cascade
 from cascade.records import Request, Result, new_run_id
-from cascade.trace.commit import commit
+from cascade.trace import TraceStore
+from cascade.trace._rows import RunRows, to_rows
+from cascade.trace._writing import commit_runs
 from cascade.trace.database import open_engine, parse_url
-from cascade.trace.rows import Rows, to_rows
-from cascade.trace.store import TraceStore
 
 ASKED = (
     "my new card has still not come", "what is the weather in Ghent", "please help me with the thing",
@@ -106,8 +106,8 @@ def fill(store: Path, plain: Path, total: int) -> Figures:
         for first in range(0, total, GROUP):
             group = [mould.draw(index, total) for index in range(first, min(total, first + GROUP))]
             begun = time.perf_counter()
-            rows: list[Rows] = [to_rows(run) for run in group]
-            error = commit(engine, rows)
+            rows: list[RunRows] = [to_rows(run) for run in group]
+            error = commit_runs(engine, rows)
             if error is not None:
                 raise error
             middle = time.perf_counter()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common import Figures
 
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 from trace_parts.filling import baseline, insert_plain, make_mould
 from trace_parts.timing import summary, timed
 

@@ -14,7 +14,7 @@ from cascade.errors import TraceError
 from cascade.records import Rule, Status
 
 if TYPE_CHECKING:
-    from cascade.trace.queries import RunFilter
+    from cascade.trace import RunFilter
 
 _UNITS = {"h": 1 / 24, "d": 1.0, "w": 7.0}  # days
 _Graph = Annotated[str | None, typer.Option(help="Only this graph: NAME or NAME@DIGEST.")]
@@ -28,8 +28,8 @@ def prune(
     trace_db: TraceDb = None,
 ) -> None:
     """Remove old runs for good, with their grades. The ledger keeps their hashes and says that they went."""
-    from cascade.trace.prune import prune as remove
-    from cascade.trace.queries import RunFilter
+    from cascade.trace import RunFilter
+    from cascade.trace import prune as remove
 
     where = RunFilter(graph=graph, until=_before(older_than))
     note = f"older than {older_than}" + (f", graph {graph}" if graph else "")
@@ -55,7 +55,7 @@ def _before(age: str) -> str:
 
 def vacuum(trace_db: TraceDb = None) -> None:
     """Give the space of removed runs back to the disk; nobody else may be writing."""
-    from cascade.trace.prune import vacuum as pack
+    from cascade.trace import vacuum as pack
 
     size = pack(trace_url(trace_db))
     if size.before is None or size.after is None:
@@ -76,7 +76,7 @@ def export(
     trace_db: TraceDb = None,
 ) -> None:
     """Write runs with their grades to a new file, the first stored first."""
-    from cascade.trace.archive import export_runs
+    from cascade.trace import export_runs
 
     given = {"graph": graph, "status": status, "tier": tier, "rule": rule, "grade": grade}
     where = _where(given | {"since": since, "until": until})
@@ -95,7 +95,7 @@ def _where(given: dict[str, str | None]) -> RunFilter:
 
 def import_(file: _File, trace_db: TraceDb = None) -> None:
     """Store the runs of an exported file; runs that are stored already stay as they are."""
-    from cascade.trace.archive import import_runs
+    from cascade.trace import import_runs
 
     done = import_runs(trace_url(trace_db), file)
     already = f"; {done.present} runs were stored already" if done.present else ""

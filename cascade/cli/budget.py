@@ -24,7 +24,7 @@ def show(
     trace_db: TraceDb = None,
 ) -> None:
     """Show what every scope has spent and reserved; `abandoned` is what processes that died have reserved."""
-    from cascade.trace.budgets import BudgetBook
+    from cascade.trace import BudgetBook
 
     book = BudgetBook(trace_url(trace_db))
     try:
@@ -48,7 +48,7 @@ def reset(
     trace_db: TraceDb = None,
 ) -> None:
     """Forget what SCOPE has spent on a day, and what processes that died have reserved."""
-    from cascade.trace.budgets import BudgetBook
+    from cascade.trace import BudgetBook
 
     if not _SCOPE.fullmatch(scope):
         raise RequestError(f"scope {scope!r} is none; expected graph:NAME or account:NAME")

@@ -17,7 +17,7 @@ def grade(
     trace_db: TraceDb = None,
 ) -> None:
     """Grade the answer of RUN, or, if it gave none, its best draft. The newest grade counts."""
-    from cascade.trace.store import TraceStore
+    from cascade.trace import TraceStore
 
     with TraceStore(trace_url(trace_db), create=False) as store:
         newest = store.runs(limit=1) if run == "last" else []

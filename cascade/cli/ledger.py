@@ -24,8 +24,8 @@ def verify(
     trace_db: TraceDb = None,
 ) -> None:
     """Check that no stored run or grade was edited, removed or reordered; exit status 1 if one was."""
-    from cascade.trace.ledger import read_key
-    from cascade.trace.verify import verify as check
+    from cascade.trace import read_key
+    from cascade.trace import verify as check
 
     key = read_key(key_file)
     found = check(trace_url(trace_db), anchor=anchor, key=key)
@@ -59,7 +59,7 @@ def _summary(found: dict[str, int], *, signed: bool, anchored: bool) -> str:
 
 def head(json_: Json = False, trace_db: TraceDb = None) -> None:
     """Print the last link of the ledger: kept elsewhere, it is an anchor for `verify`."""
-    from cascade.trace.verify import read_head
+    from cascade.trace import read_head
 
     last = read_head(trace_url(trace_db))
     if json_:
@@ -70,8 +70,7 @@ def head(json_: Json = False, trace_db: TraceDb = None) -> None:
 
 def upgrade(trace_db: TraceDb = None) -> None:
     """Bring a trace database of an older cascade up to date; writing to it does the same."""
-    from cascade.trace.store import TraceStore
-    from cascade.trace.tables import SCHEMA_VERSION
+    from cascade.trace import SCHEMA_VERSION, TraceStore
 
     with TraceStore(trace_url(trace_db)) as store:
         print(f"{store.location} has schema version {SCHEMA_VERSION}")

@@ -55,8 +55,7 @@ def monitor(
         typer.echo("the graph's own thresholds hold again" if known else "no threshold had been raised")
         return
     from cascade.lab.monitoring.drift import read_references
-    from cascade.trace.history import history
-    from cascade.trace.queries import RunFilter
+    from cascade.trace import RunFilter, history
 
     given = read_references(reference) if reference else None
     url = trace_url(trace_db)

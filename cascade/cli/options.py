@@ -20,7 +20,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 
 def trace_url(given: str | None) -> str:
     """Return where the traces are: what --trace-db says, else the default."""
-    from cascade.trace.store import default_url
+    from cascade.trace import default_url
 
     return default_url() if given is None else given
 

@@ -53,7 +53,7 @@ def _from_traces(grades: Path | None, graph_name: str | None, out: Path, trace_d
 
     from cascade.lab.tables.graded import graded_row, read_grades, stored_grades
     from cascade.lab.tables.outcomes import from_rows, write_outcomes
-    from cascade.trace.store import TraceStore
+    from cascade.trace import TraceStore
 
     if grades is not None and graph_name is not None:
         raise RequestError("--grades names the runs; leave out --graph-name")

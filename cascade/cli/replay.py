@@ -20,7 +20,7 @@ from cascade.records import Request, Result, Status
 if TYPE_CHECKING:
     from cascade.lab.replays.compare import Change, Comparison
     from cascade.lab.replays.replay import Outcome, Price
-    from cascade.trace.queries import RunFilter
+    from cascade.trace import RunFilter
 
 _SHOWN = 20  # changed runs that the table lists; --json lists all
 
@@ -50,7 +50,7 @@ def replay(
     from cascade.lab.replays.compare import compare
     from cascade.lab.replays.replay import ReplaySettings
     from cascade.lab.replays.replay import replay as decide_anew
-    from cascade.trace.queries import RunFilter
+    from cascade.trace import RunFilter
 
     url = trace_url(trace_db)
     where = RunFilter(graph=graph_name or loaded.graph.name, status=status, since=parse_since(since))
@@ -73,7 +73,7 @@ def _prices(loaded: LoadedGraph, url: str, where: RunFilter) -> Price:
     from cascade.models.base import Prompt, cost
     from cascade.run.cascade import Cascade
     from cascade.run.nested import build_models
-    from cascade.trace.history import dearest_calls
+    from cascade.trace import max_call_costs
 
     models = build_models(loaded, lambda inner: Cascade(inner, None))
     dearest: dict[str, float] | None = None
@@ -86,7 +86,7 @@ def _prices(loaded: LoadedGraph, url: str, where: RunFilter) -> Price:
         if cost(model.price, 1, 1) == 0:
             return 0.0
         if dearest is None:
-            dearest = dearest_calls(url, where)
+            dearest = max_call_costs(url, where)
         return dearest.get(name)
 
     return price
@@ -96,7 +96,7 @@ def _fitting(loaded: LoadedGraph, url: str, where: RunFilter, left_out: Counter[
     """Yield the runs that say something about this graph; count why the others do not."""
     from cascade.explain.formatting import is_hash
     from cascade.lab.replays.compatibility import misfit
-    from cascade.trace.history import history
+    from cascade.trace import history
 
     reading = loaded.policy is not None and reads_texts(loaded.policy)
     for result in history(url, where):

@@ -56,7 +56,7 @@ def serve(
     from cascade.config.load import load_graph
     from cascade.observers.telemetry import export
     from cascade.run.cascade import Cascade
-    from cascade.trace.store import TraceStore
+    from cascade.trace import TraceStore
 
     url = trace_url(trace_db)
     ring = None if keys is None else Keyring(keys)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.tree import Tree
 
-    from cascade.trace.store import RunSummary, TraceStore
+    from cascade.trace import RunSummary, TraceStore
 
 app = typer.Typer(no_args_is_help=True, help="List, show, explain, check, move and remove stored runs.")
 app.command()(ledger.verify)
@@ -85,7 +85,7 @@ def _get(run: str, trace_db: str | None) -> Result:
 
 
 def _open(trace_db: str | None) -> TraceStore:
-    from cascade.trace.store import TraceStore
+    from cascade.trace import TraceStore
 
     return TraceStore(trace_url(trace_db), create=False)
 

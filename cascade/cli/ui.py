@@ -33,7 +33,7 @@ def ui(
 ) -> None:
     """Look at stored runs in a browser: why each was answered as it was, and what it cost."""
     from cascade.config.load import load_graph
-    from cascade.trace.store import TraceStore
+    from cascade.trace import TraceStore
 
     loaded = [load_graph(path) for path in graphs or []]
     try:

@@ -24,7 +24,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from cascade.errors import TraceError
-from cascade.trace.database import BUSY_SECONDS, parse_url, place, sqlite_path
+from cascade.trace.database import BUSY_SECONDS, display_url, parse_url, sqlite_path
 
 
 class Checkpoints(BaseCheckpointSaver[Any]):
@@ -113,8 +113,10 @@ def open_checkpoints(url: str) -> Checkpoints:
         if parsed.get_backend_name() == "postgresql":
             return _postgres(parsed.set(drivername="postgresql").render_as_string(hide_password=False), serde)
     except Exception as error:
-        raise TraceError(f"trace database {place(parsed)}: runs cannot wait in it: {error}") from error
-    raise TraceError(f"trace database {place(parsed)}: runs that wait for a person need SQLite or Postgres")
+        raise TraceError(f"trace database {display_url(parsed)}: runs cannot wait in it: {error}") from error
+    raise TraceError(
+        f"trace database {display_url(parsed)}: runs that wait for a person need SQLite or Postgres"
+    )
 
 
 def _postgres(conninfo: str, serde: JsonPlusSerializer) -> Checkpoints:

@@ -16,7 +16,7 @@ from cascade.policy.calibrate import Calibration
 from cascade.spec.schema import Graph, Price
 
 if TYPE_CHECKING:
-    from cascade.trace.budgets import BudgetBook
+    from cascade.trace import BudgetBook
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from cascade.records import Call, Request
 from cascade.spec.schema import Graph
 
 if TYPE_CHECKING:
-    from cascade.trace.budgets import BudgetBook, Hold
+    from cascade.trace import BudgetBook, Reservation
 
 _SPARE = 3600.0  # seconds after which a reservation that nobody settled is abandoned, beyond the call's time
 
@@ -37,7 +37,7 @@ class StageBudget:
         if book is not None:
             self._budgets = day_budgets(graph, request, book.granted)
         self._book = book
-        self._holds: list[Hold] = []
+        self._holds: list[Reservation] = []
         self.worst = Spend()  # what the stage may cost, as far as it is promised
         self.beside: StageBudget | None = None  # of a stage that runs at the same time
 
@@ -85,7 +85,7 @@ class StageBudget:
         self._holds.append(answer)
         return None
 
-    def _give_back(self, future: Future[Hold | str]) -> None:
+    def _give_back(self, future: Future[Reservation | str]) -> None:
         """Settle a reservation that came after its stage was cancelled."""
         hold = "" if future.exception() is not None else future.result()
         if self._book is not None and not isinstance(hold, str):

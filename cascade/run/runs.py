@@ -22,7 +22,7 @@ from cascade.run.loop import to_its_end
 if TYPE_CHECKING:
     from cascade.graph.compile import State
     from cascade.graph.stage import Plan
-    from cascade.trace.store import TraceStore
+    from cascade.trace import TraceStore
 
 
 T = TypeVar("T")

@@ -13,8 +13,7 @@ from cascade.spec.parts import DayBudgets
 if TYPE_CHECKING:
     from cascade.config.load import LoadedGraph
     from cascade.graph.checkpoints import Checkpoints
-    from cascade.trace.budgets import BudgetBook
-    from cascade.trace.store import TraceStore
+    from cascade.trace import BudgetBook, TraceStore
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,14 @@ class Stores:
         Raises:
             TraceError: the database cannot be opened.
         """
-        from cascade.trace.store import TraceStore, default_url
+        from cascade.trace import TraceStore, default_url
 
         url = default_url() if url is None else url
         trace = TraceStore(url, store_text=loaded.graph.trace.store_text)
         book, checkpoints = None, None
         try:
             if granted is not None or _budgeted(loaded):
-                from cascade.trace.budgets import BudgetBook
+                from cascade.trace import BudgetBook
 
                 book = BudgetBook(url, granted=granted)
             if any(model.kind == "human" for model in loaded.graph.models.values()):

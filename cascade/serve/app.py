@@ -21,8 +21,7 @@ from cascade.serve.guard import HostGuardMiddleware
 from cascade.serve.inputs import Viewer, page, read_body, root, viewer_of
 from cascade.serve.pages import HERE
 from cascade.serve.run_page import heat_levels, view
-from cascade.trace.overview import WINDOW
-from cascade.trace.store import TraceStore
+from cascade.trace import OVERVIEW_WINDOW, TraceStore
 
 _PAGE = 50  # runs on a page of the list
 _FILES = {"style.css": "text/css", "icon.svg": "image/svg+xml", "live.js": "text/javascript"}
@@ -91,7 +90,7 @@ def dashboard_page(request: Request) -> Response:
         **_choices(query, store),
         summary=summary,
         saving=saving(summary) if summary else None,
-        window=WINDOW,
+        window=OVERVIEW_WINDOW,
         any_runs=bool(summary or store.runs(limit=1)),
     )
 

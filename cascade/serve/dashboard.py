@@ -13,7 +13,7 @@ from markupsafe import Markup
 from cascade.explain.formatting import clean, format_number, format_usd
 from cascade.serve import charts
 from cascade.serve.pages import percent, tier_class
-from cascade.trace.overview import Figures, Opinion, Overview
+from cascade.trace import Figures, Opinion, Overview
 
 _COLUMNS = 24  # of a chart over time
 _FEW = 10  # rows of a table

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 from cascade.records import Rule, Status
-from cascade.trace.queries import RunFilter
+from cascade.trace import RunFilter
 
 STATUSES: tuple[str, ...] = get_args(Status)
 RULES: tuple[str, ...] = get_args(Rule)

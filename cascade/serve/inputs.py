@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse
 from cascade.config.load import LoadedGraph
 from cascade.serve.board import Board
 from cascade.serve.pages import render
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 _MOST = 64 * 1024  # bytes of a body; a grade is small
 

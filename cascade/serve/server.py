@@ -22,7 +22,7 @@ from cascade.serve.openai import chat, responses
 from cascade.serve.openai.errors import ERRORS, ApiError
 from cascade.serve.openai.keys import Keyring
 from cascade.serve.openai.service import Administrating, Service, admit_admin, secret_of, service_of
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 _RUNS = "/v1/runs"  # the viewer's own JSON
 

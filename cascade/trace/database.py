@@ -1,4 +1,4 @@
-"""Opening the trace database, and saying in plain words why that, or a write, failed."""
+"""Opens the trace database, and says in plain words why opening, reading or writing it failed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from cascade.errors import TraceError
 from cascade.extras import install_command
-from cascade.trace.fulltext import create_index
-from cascade.trace.tables import SCHEMA_VERSION, metadata, schema_info
+from cascade.trace._fulltext import create_index
+from cascade.trace._tables import SCHEMA_VERSION, metadata, schema_info
 
-BUSY_SECONDS = 10.0  # how long a connection waits for another process that is writing
+BUSY_SECONDS = 10.0  # how long a connection waits while another process writes
 
-# PostgreSQL's advisory lock of who makes or changes the tables.
+# PostgreSQL's advisory lock for creating or changing the tables.
 _LOCK = 0x63617363616465
 
 _ELSEWHERE = "or choose another --trace-db"
@@ -42,7 +42,7 @@ _CAUSES = {
 
 
 def default_path() -> Path:
-    """Return the file in the user's data folder that traces go to unless something else is said."""
+    """Return the default file for traces, in the user's data folder."""
     from platformdirs import user_data_path
 
     return user_data_path("cascade", appauthor=False) / "traces.db"
@@ -67,7 +67,7 @@ def parse_url(url: str) -> URL:
         ) from error
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise TraceError(
-            f"trace database {place(parsed)}: {parsed.get_backend_name()!r} is not supported; "
+            f"trace database {display_url(parsed)}: {parsed.get_backend_name()!r} is not supported; "
             "give a file's path (SQLite) or a URL postgresql+psycopg://…"
         )
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
@@ -80,19 +80,19 @@ def sqlite_path(url: URL) -> Path | None:
     return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
 
 
-def place(url: URL) -> str:
-    """Return how messages name the database: the path of its file, or the URL without its password."""
+def display_url(url: URL) -> str:
+    """Return the name of the database in messages: the path of its file, or the URL without its password."""
     path = sqlite_path(url)
     return url.render_as_string(hide_password=True) if path is None else str(path)
 
 
 def open_engine(url: URL, *, create: bool) -> Engine | None:
-    """Return an engine for the database at `url`: ready to write if `create`, else only to read.
+    """Return an engine for the database at `url`, which can write if `create`, else only read.
 
     Returns None if there is nothing to read: no file, or no tables in it yet.
 
     Raises:
-        TraceError: it cannot be opened, is no trace database, or was written by a newer cascade.
+        TraceError: the database cannot be opened, belongs to another program, or has another version.
     """
     path = sqlite_path(url)
     if path is not None and not create and not path.exists():
@@ -103,7 +103,8 @@ def open_engine(url: URL, *, create: bool) -> Engine | None:
         engine = _sqlite(url, path, create=create) if path is not None else _engine(url)
     except ImportError as error:
         raise TraceError(
-            f"trace database {place(url)}: {error}; `{install_command('postgres')}`, or install that driver"
+            f"trace database {display_url(url)}: {error}; `{install_command('postgres')}`, "
+            "or install that driver"
         ) from error
     try:
         with engine.connect() as connection:
@@ -111,7 +112,7 @@ def open_engine(url: URL, *, create: bool) -> Engine | None:
             connection.commit()
     except SQLAlchemyError as error:
         engine.dispose()
-        raise failure(error, url) from error
+        raise trace_error(error, url) from error
     except TraceError:
         engine.dispose()
         raise
@@ -160,7 +161,7 @@ def _sqlite(url: URL, path: Path, *, create: bool) -> Engine:
 
 
 def _ready_to_write(connection: Connection, url: URL) -> bool:
-    """Make the tables, or bring those of an older cascade up to date, all in one transaction."""
+    """Create the tables, or upgrade those of an older cascade, in one transaction."""
     lock_tables(connection)
     version = _version(connection, url)
     if version is None:
@@ -178,38 +179,38 @@ def _ready_to_read(connection: Connection, url: URL) -> bool:
     version = _version(connection, url)
     if version is not None and version < SCHEMA_VERSION:
         raise TraceError(
-            f"trace database {place(url)} has schema version {version}; this cascade reads {SCHEMA_VERSION}; "
-            "`cascade trace upgrade` brings it up to date"
+            f"trace database {display_url(url)} has schema version {version}; "
+            f"this cascade reads {SCHEMA_VERSION}; `cascade trace upgrade` brings it up to date"
         )
     return version is not None
 
 
 def _version(connection: Connection, url: URL) -> int | None:
-    """Return the version of the tables, None if there are none.
+    """Return the version of the tables, or None if there are none.
 
     Raises:
-        TraceError: they are another program's, or a newer cascade's.
+        TraceError: the tables belong to another program or a newer cascade.
     """
     names = set(inspect(connection).get_table_names())
     if schema_info.name not in names:
         if taken := names & set(metadata.tables):
             raise TraceError(
-                f"trace database {place(url)}: its table {min(taken)!r} is another program's; "
+                f"trace database {display_url(url)}: its table {min(taken)!r} is another program's; "
                 "choose another --trace-db"
             )
         return None
     version = connection.execute(select(schema_info.c.version)).scalar_one_or_none()
     if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
         raise TraceError(
-            f"trace database {place(url)} has schema version {version}; this cascade reads {SCHEMA_VERSION}; "
-            f"install the cascade that wrote it, {_ELSEWHERE}"
+            f"trace database {display_url(url)} has schema version {version}; "
+            f"this cascade reads {SCHEMA_VERSION}; install the cascade that wrote it, {_ELSEWHERE}"
         )
     return version
 
 
 @contextmanager
-def reading(url: str) -> Iterator[Connection | None]:
-    """Give a connection that sees the database as it is now, whoever writes meanwhile; None if there is none.
+def read_snapshot(url: str) -> Iterator[Connection | None]:
+    """Yield a connection to a snapshot that later writes do not change; None if there is no database.
 
     Raises:
         TraceError: the database cannot be read.
@@ -227,22 +228,22 @@ def reading(url: str) -> Iterator[Connection | None]:
                 connection.execution_options(isolation_level="REPEATABLE READ")  # in place
             yield connection
     except SQLAlchemyError as error:
-        raise failure(error, parsed) from error
+        raise trace_error(error, parsed) from error
     finally:
         engine.dispose()
 
 
-def failure(error: SQLAlchemyError, url: URL) -> TraceError:
+def trace_error(error: SQLAlchemyError, url: URL) -> TraceError:
     """Return `error` as a TraceError that names the database, the cause and the fix."""
     original = getattr(error, "orig", None) or error
     code = getattr(original, "sqlite_errorcode", None)
     if code is not None and code & 0xFF in _CAUSES:
         cause, fix = _CAUSES[code & 0xFF]
-        return TraceError(f"trace database {place(url)}: {cause} ({original}); {fix}")
-    return TraceError(f"trace database {place(url)}: {original}")
+        return TraceError(f"trace database {display_url(url)}: {cause} ({original}); {fix}")
+    return TraceError(f"trace database {display_url(url)}: {original}")
 
 
 def lock_tables(connection: Connection) -> None:
-    """Keep other processes from making or changing tables until this transaction ends; must begin it."""
+    """Keep other processes from changing tables until this transaction ends; must be its first statement."""
     sqlite = connection.dialect.name == "sqlite"
     connection.exec_driver_sql("BEGIN IMMEDIATE" if sqlite else f"SELECT pg_advisory_xact_lock({_LOCK})")

@@ -19,8 +19,7 @@ from loopback import Answer, Loopback, Seen, chat
 from scripting import checked, load, scripted
 
 from cascade import Cascade, Result
-from cascade.trace.budgets import BudgetBook
-from cascade.trace.store import TraceStore, default_url
+from cascade.trace import BudgetBook, TraceStore, default_url
 
 PRICE = {"input": 1.0, "output": 2.0}
 PAID = (USAGE[0] * PRICE["input"] + USAGE[1] * PRICE["output"]) / 1e6

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from cascade.cli.main import app
 from cascade.errors import RequestError
-from cascade.trace.budgets import Budget, BudgetBook, Hold
-from cascade.trace.store import default_url
+from cascade.policy.budget import Budget
+from cascade.trace import BudgetBook, Reservation, default_url
 
 RUNNER = CliRunner()
 
@@ -22,7 +22,7 @@ def spent() -> None:
     for usd, seconds in ((0.25, 60), (0.125, 60), (0.5, -60)):  # settled, at work, abandoned
         hold = book.reserve(budgets, usd, seconds=seconds).result()
         if usd == 0.25:
-            assert isinstance(hold, Hold)
+            assert isinstance(hold, Reservation)
             book.settle(hold, usd).result()
     book.close()
 

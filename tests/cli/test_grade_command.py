@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from cascade.cli.main import app
 from cascade.errors import GradeError, UnknownRunError
 from cascade.records import Request, Result
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typer.testing import Result as Done
 
 from cascade.cli.outcomes import outcomes
 from cascade.errors import CascadeError
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 MODELS: dict[str, Any] = {
     "small": scripted(replies={"q1": "Yes", "q2": "no", "q3": "no"}, confidence=0.75),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from scripting import checked, scripted, write
 
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 CASCADE = [sys.executable, "-m", "cascade.cli.main"]
 

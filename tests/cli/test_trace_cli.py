@@ -16,7 +16,7 @@ from cascade.cli.main import app as whole
 from cascade.cli.trace import app
 from cascade.errors import TraceError
 from cascade.records import Call, Decision, Estimate, Request, Result, Step, Token
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 
 def result(run: str, **fields: Any) -> Result:

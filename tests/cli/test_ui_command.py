@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from cascade.cli.main import app
 from cascade.errors import CascadeError, ConfigError
 from cascade.records import Request, Result
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 
 def test_it_serves_the_pages_until_it_is_interrupted(tmp_path: Path, root: Path) -> None:

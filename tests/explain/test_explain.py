@@ -21,7 +21,7 @@ from cascade.explain.formatting import (
 from cascade.policy.budget import Spend, over_limit
 from cascade.records import Baseline, Call, Decision, Estimate, Request, Result, Rule, Step
 from cascade.spec.schema import Graph, Limits
-from cascade.trace.redact import redact
+from cascade.trace import redact
 
 SCRIPTED: dict[str, Any] = {"kind": "scripted"}
 GRAPH = Graph.model_validate(

@@ -13,8 +13,7 @@ from scripting import REMOTE, checked, load, scripted, write
 
 from cascade import Cascade, Result, TextPiece
 from cascade.observers.observe import Observer
-from cascade.trace.budgets import BudgetBook
-from cascade.trace.store import TraceStore, default_url
+from cascade.trace import BudgetBook, TraceStore, default_url
 
 WAIT = 60  # seconds, for a machine that is busy
 

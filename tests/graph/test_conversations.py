@@ -14,8 +14,7 @@ from scripting import REMOTE, checked, load, scripted
 from cascade import RequestError, Result, TextPiece
 from cascade.lab.replays.replay import ReplaySettings, replay
 from cascade.records import Message, Request, Tool
-from cascade.trace.redact import redact
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore, redact
 
 ADD = Tool(name="add", parameters={"properties": {"a": {"type": "integer"}}, "required": ["a"]})
 PERSON = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}

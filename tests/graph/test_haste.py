@@ -21,8 +21,7 @@ from cascade.models.scripted import Scripted
 from cascade.observers.observe import Observer
 from cascade.policy.early_exit import EarlyExit
 from cascade.serve.board import Board
-from cascade.trace.budgets import BudgetBook
-from cascade.trace.store import TraceStore, default_url
+from cascade.trace import BudgetBook, TraceStore, default_url
 
 LONG = " ".join(["word"] * 60)
 LAST = {"name": "last", "ask": ["large"]}

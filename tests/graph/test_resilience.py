@@ -20,8 +20,7 @@ from cascade.graph.guard import EndpointGuard
 from cascade.models import build_model
 from cascade.records import Request
 from cascade.spec.schema import ScriptedModel
-from cascade.trace.budgets import BudgetBook
-from cascade.trace.store import TraceStore, default_url
+from cascade.trace import BudgetBook, TraceStore, default_url
 
 PRICE = {"input": 1.0, "output": 2.0}
 LAST = {"name": "last", "ask": ["large"]}

@@ -17,8 +17,7 @@ from scripting import checked, scripted, write
 from cascade import Cascade, RequestError, Result
 from cascade.config.load import load_graph
 from cascade.explain.explain import explain
-from cascade.trace.store import TraceStore, default_url
-from cascade.trace.verify import verify
+from cascade.trace import TraceStore, default_url, verify
 
 
 def asking(folder: Path, **settings: object) -> Path:

@@ -30,7 +30,7 @@ from scripting import REMOTE, checked, load, scripted, write
 
 from cascade import Cascade, RequestError
 from cascade.langchain.chat import AbstainedError, ChatCascade
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 SMALL = scripted("maybe not", confidence=0.2, tier="haiku", **REMOTE)
 STAGES: list[dict[str, Any]] = [checked("first", "small"), {"name": "last", "ask": ["large"]}]

@@ -15,7 +15,7 @@ from scripting import checked, load, scripted, write
 
 import cascade
 from cascade import Cascade, ConfigError, TraceError
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 OUTSIDE = """
 import asyncio

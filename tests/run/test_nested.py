@@ -17,7 +17,7 @@ from cascade import Cascade, ConfigError, Result
 from cascade.cli.watch import Watch
 from cascade.config.load import load_graph
 from cascade.records import Message, Tool
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 PERSON = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 

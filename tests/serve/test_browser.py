@@ -16,7 +16,7 @@ from runs_maker import WRITTEN, quick, run, step
 from serving import running
 
 from cascade.records import Request
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 __all__ = ["driver"]  # a fixture
 pytestmark = [*needs_a_browser]

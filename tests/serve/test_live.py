@@ -18,7 +18,7 @@ from cascade.records import Request
 from cascade.serve import live
 from cascade.serve.app import create_app
 from cascade.serve.board import Board
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 HERE = "http://127.0.0.1:8765"
 ASKED = Request(text="Where is <b>my</b> card?")

@@ -14,7 +14,7 @@ from scripting import checked, scripted, write
 
 from cascade import Cascade
 from cascade.serve.server import create_server
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
 

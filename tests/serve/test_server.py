@@ -23,7 +23,7 @@ from scripting import checked, scripted, write
 from serving import serving
 
 from cascade.serve.openai.keys import add_key
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 MODELS = {
     "small": scripted("no idea", confidence=0.3),

@@ -13,7 +13,7 @@ from runs_maker import WRITTEN, quick, run, step
 from cascade.records import Result
 from cascade.serve.app import create_app
 from cascade.serve.guard import HEADERS
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 HERE = "http://127.0.0.1:8765"
 

@@ -18,7 +18,7 @@ from runs_maker import HAIKU, OPUS, WRITTEN, quick, run, step
 from cascade.config.load import load_graph
 from cascade.records import Call, Request
 from cascade.serve.app import create_app
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 HERE = "http://127.0.0.1:8765"
 GRAPH = """\

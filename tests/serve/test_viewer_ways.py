@@ -19,7 +19,7 @@ from cascade.config.load import load_graph
 from cascade.policy.artifact import write_policy
 from cascade.policy.calibrate import Curve
 from cascade.serve.app import create_app
-from cascade.trace.store import RunFilter, TraceStore
+from cascade.trace import RunFilter, TraceStore
 
 HERE = "http://127.0.0.1:8765"
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
-from cascade.trace.budgets import Budget, BudgetBook, Hold
+from cascade.policy.budget import Budget
+from cascade.trace import BudgetBook, Reservation
 
 
 def main(url: str, limit: float, die: bool) -> None:
@@ -16,7 +17,7 @@ def main(url: str, limit: float, die: bool) -> None:
     budgets = [Budget("graph:g", limit), Budget("account:a", limit)]
     spent = turn = 0
     while not isinstance(hold := book.reserve(budgets, 0.01).result(), str):
-        assert isinstance(hold, Hold)
+        assert isinstance(hold, Reservation)
         if die:
             os._exit(9)
         paid = (turn % 3) * 5  # thousandths: nothing, half, all of the worst case

@@ -17,10 +17,7 @@ from typer.testing import CliRunner
 from cascade.cli.trace import app
 from cascade.errors import TraceError
 from cascade.records import Call, Decision, Request, Result, Step, Token, new_run_id
-from cascade.trace.archive import export_runs, import_runs
-from cascade.trace.prune import prune, vacuum
-from cascade.trace.store import RunFilter, TraceStore
-from cascade.trace.verify import verify
+from cascade.trace import RunFilter, TraceStore, export_runs, import_runs, prune, vacuum, verify
 
 ALL = RunFilter()
 KINDS = ["jsonl", "parquet"]

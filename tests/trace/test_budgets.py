@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cascade.errors import TraceError
-from cascade.trace.budgets import Budget, BudgetBook, Hold
+from cascade.policy.budget import Budget
+from cascade.trace import BudgetBook, Reservation
 
 GRAPH, ACCOUNT = Budget("graph:g", 1.0), Budget("account:a", 0.5)
 SPENDER = Path(__file__).with_name("spender.py")
@@ -42,9 +43,9 @@ def book(tmp_path: Path, clock: Clock) -> Iterator[BudgetBook]:
     made.close()
 
 
-def held(book: BudgetBook, usd: float, *budgets: Budget, seconds: float = 60.0) -> Hold:
+def held(book: BudgetBook, usd: float, *budgets: Budget, seconds: float = 60.0) -> Reservation:
     hold = book.reserve(budgets or [GRAPH, ACCOUNT], usd, seconds=seconds).result()
-    assert isinstance(hold, Hold), hold
+    assert isinstance(hold, Reservation), hold
     return hold
 
 
@@ -115,7 +116,7 @@ def test_sums_of_many_small_amounts_are_exact(tmp_path: Path) -> None:
     book = BudgetBook(str(tmp_path / "traces.db"))
     budget = Budget("graph:g", 0.00003)
     holds = [book.reserve([budget], 1e-7) for _ in range(301)]
-    made = [hold for future in holds if isinstance(hold := future.result(), Hold)]
+    made = [hold for future in holds if isinstance(hold := future.result(), Reservation)]
     assert len(made) == 300
     for future in [book.settle(hold, 1e-7) for hold in made]:
         future.result()
@@ -129,7 +130,7 @@ def test_many_threads_never_overspend(book: BudgetBook) -> None:
         for _ in range(10):
             worst = draw.choice([0.01, 0.02, 0.05])
             hold = book.reserve([GRAPH], worst).result()
-            if isinstance(hold, Hold):
+            if isinstance(hold, Reservation):
                 real = worst * draw.choice([0, 0.5, 1])
                 book.settle(hold, real).result()
                 paid += real
@@ -186,7 +187,7 @@ class Machine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.clock = Clock()
         self.book = BudgetBook(f"{self.folder.name}/traces.db", self.clock)
-        self.open: list[tuple[Hold, float]] = []
+        self.open: list[tuple[Reservation, float]] = []
         self.spent: dict[tuple[str, str], float] = {}
 
     def teardown(self) -> None:
@@ -205,7 +206,7 @@ class Machine(RuleBasedStateMachine):
         }
         over = [b for b in budgets if used[b.scope] + usd > b.day_usd + 1e-9]
         under = all(used[b.scope] + usd < b.day_usd - 1e-9 for b in budgets)
-        if isinstance(hold, Hold):
+        if isinstance(hold, Reservation):
             assert not over
             self.open.append((hold, usd))
         else:

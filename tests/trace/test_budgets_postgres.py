@@ -12,7 +12,8 @@ from postgres import Server
 from scripting import checked, scripted, write
 
 from cascade import Cascade
-from cascade.trace.budgets import Budget, BudgetBook, Hold
+from cascade.policy.budget import Budget
+from cascade.trace import BudgetBook, Reservation
 
 SPENDER = Path(__file__).with_name("spender.py")
 
@@ -30,7 +31,7 @@ def test_threads_of_several_books_never_overspend(url: str) -> None:
         book, paid = books[number % 4], 0
         for _ in range(8):
             hold = book.reserve([budget], 0.01).result()
-            if isinstance(hold, Hold):
+            if isinstance(hold, Reservation):
                 book.settle(hold, 0.005).result()
                 paid += 5
         return paid

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cascade.records import Call, Decision, Request, Result, Step
-from cascade.trace.store import RunFilter, TraceStore
+from cascade.trace import RunFilter, TraceStore
 
 
 def result(run: str, **fields: Any) -> Result:

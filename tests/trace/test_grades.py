@@ -10,7 +10,7 @@ import pytest
 
 from cascade.errors import GradeError, TraceError, UnknownRunError
 from cascade.records import Request, Result
-from cascade.trace.store import RunFilter, TraceStore
+from cascade.trace import RunFilter, TraceStore
 
 
 def result(run: str, text: str | None = "card_arrival", **fields: object) -> Result:

@@ -18,11 +18,10 @@ from typer.testing import CliRunner
 from cascade.cli.trace import app
 from cascade.errors import TraceError
 from cascade.records import Call, Decision, Request, Result, Step, new_run_id
-from cascade.trace.ledger import GENESIS, Draft, body_of_run, link, read_key, sign
-from cascade.trace.rows import raw, raw_rows
-from cascade.trace.store import TraceStore
-from cascade.trace.tables import calls, grades, runs, steps
-from cascade.trace.verify import read_head, verify
+from cascade.trace import TraceStore, read_head, read_key, verify
+from cascade.trace._ledger import GENESIS, PendingEntry, hash_run, link, sign
+from cascade.trace._rows import raw_rows, select_raw
+from cascade.trace._tables import calls, grades, runs, steps
 
 WRITERS = str(Path(__file__).with_name("writers.py"))
 
@@ -167,15 +166,15 @@ def rewrite(path: Path, key: bytes | None = None, *, strip: bool = False) -> Non
     tamper(path, "UPDATE runs SET text = 'forged' WHERE run = 'B'")
     engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
-        rows = [dict(row) for row in connection.execute(raw(runs)).mappings()]
-        bodies = {found.run["run"]: body_of_run(found) for found in raw_rows(connection, rows)}
+        rows = [dict(row) for row in connection.execute(select_raw(runs)).mappings()]
+        bodies = {found.run["run"]: hash_run(found) for found in raw_rows(connection, rows)}
     engine.dispose()
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.row_factory = sqlite3.Row
         before = GENESIS
         for row in connection.execute("SELECT * FROM ledger ORDER BY seq").fetchall():
             body = bodies[row["run"]] if row["kind"] == "run" else row["body"]
-            before = link(before, row["seq"], Draft(row["kind"], row["run"], body, row["note"]))
+            before = link(before, row["seq"], PendingEntry(row["kind"], row["run"], body, row["note"]))
             signed = None if strip else sign(before, key) if key else row["sign"]
             change = "UPDATE ledger SET body = ?, link = ?, sign = ? WHERE seq = ?"
             connection.execute(change, (body, before, signed, row["seq"]))

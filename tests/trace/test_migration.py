@@ -18,9 +18,8 @@ from sqlalchemy import Engine, create_engine
 
 from cascade.errors import TraceError
 from cascade.records import Request, Result
-from cascade.trace import database, migrations
-from cascade.trace.store import TraceStore
-from cascade.trace.tables import SCHEMA_VERSION, metadata
+from cascade.trace import SCHEMA_VERSION, TraceStore, database, migrations
+from cascade.trace._tables import metadata
 
 ADD_COLUMN = """
 from alembic import op
@@ -29,7 +28,7 @@ revision, down_revision = "2", "1"
 def upgrade():
     op.add_column("runs", Column("mood", Text))
 """
-OPEN = "import sys; from cascade.trace.store import TraceStore; TraceStore(sys.argv[1]).close()"
+OPEN = "import sys; from cascade.trace._store import TraceStore; TraceStore(sys.argv[1]).close()"
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def query(path: Path, sql: str) -> list[Any]:
 
 
 def differences(engine: Engine) -> Any:
-    """Return how the tables differ from `cascade.trace.tables`; SQLite's full-text index is tables, too."""
+    """Return how the tables differ from `cascade.trace._tables`; SQLite's full-text index is tables, too."""
 
     def ours(name: str | None, kind: str, parents: object) -> bool:
         return kind != "table" or not str(name).startswith("runs_fts")

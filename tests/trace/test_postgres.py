@@ -15,12 +15,19 @@ from sqlalchemy import create_engine, text
 
 from cascade.errors import TraceError, UnknownRunError
 from cascade.records import Call, Decision, Request, Result, Step, Token, new_run_id
-from cascade.trace.archive import export_runs, import_runs
-from cascade.trace.history import dearest_calls, history
+from cascade.trace import (
+    RunFilter,
+    TraceStore,
+    export_runs,
+    history,
+    import_runs,
+    max_call_costs,
+    prune,
+    read_head,
+    vacuum,
+    verify,
+)
 from cascade.trace.migrations import upgrade
-from cascade.trace.prune import prune, vacuum
-from cascade.trace.store import RunFilter, TraceStore
-from cascade.trace.verify import read_head, verify
 
 WRITERS = str(Path(__file__).with_name("writers.py"))
 
@@ -99,7 +106,7 @@ def test_runs_are_listed_paged_and_found(url: str) -> None:
         assert store.known("graph") == ["g0", "g1", "g2"]
         assert len(store.overview(ALL).figures) == 6
     assert len(list(history(url, ALL))) == 6
-    assert dearest_calls(url, ALL) == {"nano": 0.5}
+    assert max_call_costs(url, ALL) == {"nano": 0.5}
 
 
 def test_ids_are_used_once_and_runs_that_waited_are_replaced(url: str) -> None:

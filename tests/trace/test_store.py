@@ -21,8 +21,7 @@ from sqlalchemy import text
 
 from cascade.errors import TraceError
 from cascade.records import Call, Decision, Request, Result, Step, Token, new_run_id
-from cascade.trace.store import TraceStore, default_url
-from cascade.trace.verify import verify
+from cascade.trace import TraceStore, default_url, verify
 
 
 def result(run: str | None = None, **fields: Any) -> Result:
@@ -195,7 +194,7 @@ def test_sqlite_syncs_its_log_at_each_commit(path: Path) -> None:
 WRITER = """
 import sys
 from cascade.records import Request, Result
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 name, path, count = sys.argv[1:]
 store = TraceStore(path)
 print("ready", flush=True)

@@ -14,8 +14,7 @@ import pytest
 
 from cascade.errors import TraceError
 from cascade.records import Request, Result, new_run_id
-from cascade.trace.store import TraceStore
-from cascade.trace.tables import SCHEMA_VERSION
+from cascade.trace import SCHEMA_VERSION, TraceStore
 
 
 def result(size: int = 10, **fields: Any) -> Result:

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from cascade.records import Request, Result
-from cascade.trace import search
-from cascade.trace.filters import RunFilter, conditions
-from cascade.trace.fulltext import has_index
-from cascade.trace.prune import prune
-from cascade.trace.store import TraceStore
-from cascade.trace.tables import runs
+from cascade.trace import RunFilter, TraceStore, prune
+from cascade.trace import _search as search
+from cascade.trace._filters import conditions
+from cascade.trace._fulltext import has_index
+from cascade.trace._tables import runs
 
 WORDS = (
     "card",
@@ -101,7 +100,7 @@ def test_the_same_runs_are_found(
         patch.setattr(search, "_WINDOW", 16)
         patch.setattr(search, "_MAX_RARE", max_rare)  # texts are looked up, or read
         patch.setattr(search, "_MAX_TIMES", max_times)
-        found = search.newest(connection, where, limit=limit, below=below)
+        found = search.newest_runs(connection, where, limit=limit, below=below)
         every = select(runs.c.seq).where(*conditions(where)).order_by(runs.c.seq.desc())
         wanted = [seq for seq in connection.execute(every).scalars() if below is None or seq < below]
     assert found == wanted[:limit]

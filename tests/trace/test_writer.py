@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 
-from cascade.trace.writer import Writer
+from cascade.trace._writing import BatchWriter
 
 
 def test_what_waits_is_written_together_and_in_order() -> None:
@@ -18,7 +18,7 @@ def test_what_waits_is_written_together_and_in_order() -> None:
         begun.set()
         assert go_on.wait(30)
 
-    writer = Writer("a test", write)
+    writer = BatchWriter("a test", write)
     assert writer.put(0)
     assert begun.wait(30)  # the first is being written; the others wait
     assert all(writer.put(number) for number in range(1, 300))
@@ -29,21 +29,21 @@ def test_what_waits_is_written_together_and_in_order() -> None:
 
 def test_a_closed_writer_takes_nothing_and_can_be_closed_again() -> None:
     written: list[int] = []
-    writer = Writer("a test", written.extend)
+    writer = BatchWriter("a test", written.extend)
     assert writer.put(1)
     writer.close()
     writer.close()
     assert not writer.put(2)
     assert written == [1]
-    unused = Writer("a test", written.extend)
+    unused = BatchWriter("a test", written.extend)
     unused.close()
     assert not unused.put(3)
 
 
 def test_what_was_handed_over_is_written_when_the_process_ends() -> None:
     code = (
-        "from cascade.trace.writer import Writer\n"
-        "writer = Writer('a test', lambda group: print(*group, flush=True))\n"
+        "from cascade.trace._writing import BatchWriter\n"
+        "writer = BatchWriter('a test', lambda group: print(*group, flush=True))\n"
         "for number in range(5): writer.put(number)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

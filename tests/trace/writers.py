@@ -3,7 +3,7 @@
 import sys
 
 from cascade.records import Request, Result
-from cascade.trace.store import TraceStore
+from cascade.trace import TraceStore
 
 name, database, runs = sys.argv[1:]
 with TraceStore(database) as store:

@@ -13,8 +13,7 @@ from cascade.errors import RequestError
 from cascade.lab.tables.formats import parse_file, read_file
 from cascade.lab.tables.outcomes import is_field
 from cascade.records import Call, Result, Step
-from cascade.trace.queries import RunFilter
-from cascade.trace.store import TraceStore
+from cascade.trace import RunFilter, TraceStore
 
 _PAGE = 500  # runs that are listed at once
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")

@@ -1,7 +1,7 @@
 """Upgrades an older database with Alembic.
 
 The table `schema_info` holds the version of a database; each version is a revision in `versions`. New
-databases are made from `cascade.trace.tables`; a test compares them with what the revisions make.
+databases are made from `cascade.trace._tables`; a test compares them with what the revisions make.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, update
 
-from cascade.trace.tables import schema_info
+from cascade.trace._tables import schema_info
 
 SCRIPTS = Path(__file__).parent
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from cascade.trace.fulltext import create_index
+from cascade.trace._fulltext import create_index
 
 revision = "1"
 down_revision = None

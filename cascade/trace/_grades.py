@@ -1,6 +1,6 @@
-"""Grades: whether an answer was right, as a person or a job says afterwards.
+"""Grades: whether an answer was right, as a person or a job judged it later.
 
-A run may be graded again: the newest grade counts, and all are kept. Each has its entry in the ledger.
+A run may be graded again: all grades are kept, and the newest counts. Each has an entry in the ledger.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from sqlalchemy import Connection, Engine, ScalarSelect, insert, select
 
 from cascade.errors import GradeError
 from cascade.records import Record
-from cascade.trace.ledger import Draft, append, body_of_grade, lock
-from cascade.trace.rows import without_nul
-from cascade.trace.tables import grades, runs, storable
+from cascade.trace._ledger import PendingEntry, append_entries, hash_grade, lock_ledger
+from cascade.trace._rows import without_nul
+from cascade.trace._tables import grades, runs, storable
 
 MAX_BY, MAX_NOTE = 200, 10_000  # characters
 
 
 class Grade(Record):
-    """Whether the answer of `run` was right; `by` whom, `at` UTC in ISO 8601.
+    """Whether the answer of `run`, or else its draft, was right.
 
-    For a run without an answer, whether its draft was.
+    `by` names who judged it, `note` says why; `at` is the time, UTC in ISO 8601.
     """
 
     run: str
@@ -34,28 +34,28 @@ class Grade(Record):
 
 
 def checked_grade(grade: Grade) -> Grade:
-    """Return `grade` with the present time; a blank `by` or `note` becomes None.
+    """Return `grade` with the current time; a blank `by` or `note` becomes None.
 
     Raises:
         GradeError: `by` or `note` is too long.
     """
     values = {}
-    for name, value, most in (("by", grade.by, MAX_BY), ("note", grade.note, MAX_NOTE)):
+    for name, value, limit in (("by", grade.by, MAX_BY), ("note", grade.note, MAX_NOTE)):
         values[name] = (value or "").strip() or None
-        if value is not None and len(value) > most:
-            raise GradeError(f"{name} has {len(value)} characters; a grade takes at most {most}; shorten it")
+        if value is not None and len(value) > limit:
+            raise GradeError(f"{name} has {len(value)} characters; a grade takes at most {limit}; shorten it")
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     return grade.model_copy(update={**values, "at": at})
 
 
 def add_grade(engine: Engine, grade: Grade, key: bytes | None = None) -> None:
-    """Store `grade`, of a run that exists.
+    """Store `grade`; its run must exist.
 
     Raises:
         GradeError: the run has neither an answer nor a draft.
     """
     with engine.begin() as connection:
-        lock(connection)
+        lock_ledger(connection)
         row = connection.execute(select(runs.c.text, runs.c.draft).where(runs.c.run == grade.run)).one()
         if row.text is None and row.draft is None:
             raise GradeError(
@@ -65,11 +65,13 @@ def add_grade(engine: Engine, grade: Grade, key: bytes | None = None) -> None:
 
 
 def insert_grades(connection: Connection, given: Sequence[Grade], key: bytes | None) -> None:
-    """Insert grades and their entries in the ledger, in a transaction that holds the ledger's lock."""
+    """Insert grades and their ledger entries; the transaction must hold the ledger's lock."""
     rows = [_row(grade) for grade in given]
     if connection.dialect.name == "postgresql":
         rows = [without_nul(row) for row in rows]
-    numbers = append(connection, [Draft("grade", row["run"], body_of_grade(row)) for row in rows], key)
+    numbers = append_entries(
+        connection, [PendingEntry("grade", row["run"], hash_grade(row)) for row in rows], key
+    )
     if rows:
         connection.execute(
             insert(grades), [row | {"seq": seq} for row, seq in zip(rows, numbers, strict=True)]
@@ -83,13 +85,13 @@ def _row(grade: Grade) -> dict[str, Any]:
 
 
 def read_grades(connection: Connection, run: str) -> tuple[Grade, ...]:
-    """Return the grades of `run`, the newest last."""
+    """Return the grades of `run`, newest last."""
     columns = [grades.c[name] for name in Grade.model_fields]
     query = select(*columns).where(grades.c.run == run).order_by(grades.c.seq)
     return tuple(Grade(**row) for row in connection.execute(query).mappings())
 
 
 def newest_grade() -> ScalarSelect[bool]:
-    """Return, as part of a query of `runs`, whether the newest grade of each says right."""
+    """Return a subquery of `runs`: whether the newest grade of a run is "right"; NULL if it has none."""
     query = select(grades.c.correct).where(grades.c.run == runs.c.run)
     return query.order_by(grades.c.seq.desc()).limit(1).scalar_subquery()

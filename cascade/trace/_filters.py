@@ -1,4 +1,4 @@
-"""Which runs are wanted, and what a query of the table has to ask for to get them."""
+"""Which runs are wanted, as a record and as conditions of a query."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ from typing import Literal
 from sqlalchemy import ColumnElement, or_, select
 
 from cascade.records import Record
-from cascade.trace.grades import newest_grade
-from cascade.trace.tables import grades, runs
+from cascade.trace._grades import newest_grade
+from cascade.trace._tables import grades, runs
 
 
 class RunFilter(Record):
-    """Which runs are wanted; None does not filter.
+    """Which runs are wanted; fields that are None do not filter.
 
-    `graph` is a name, of any version, or `name@digest`. Confidence and cost (USD) are at least or at most
-    what is given. `since` is inclusive, `until` is not; both are UTC in ISO 8601, as stored. `contains` is
-    looked for in the request, the answer and the draft, without regard to case of ASCII letters, and at the
-    beginning of the run's name. `grade` is the newest one.
+    Attributes:
+        graph: a name, for all versions of the graph, or `name@digest`.
+        status: the run's status.
+        tier: the tier that answered.
+        rule: the rule of the last decision.
+        confidence_min, confidence_max: inclusive bounds.
+        cost_min, cost_max: inclusive bounds, in USD.
+        since, until: bounds of the start time, UTC in ISO 8601; `since` is inclusive, `until` exclusive.
+        contains: a piece of the request, the answer or the draft, ignoring the case of ASCII letters; or the
+            beginning of the run's name.
+        grade: the newest grade.
     """
 
     graph: str | None = None
@@ -36,20 +43,20 @@ class RunFilter(Record):
 
 
 def conditions(where: RunFilter) -> Iterator[ColumnElement[bool]]:
-    """Yield what a query of `runs` has to ask for to get those in `where`."""
-    for tests in by_column(where).values():
+    """Yield the conditions of a query of `runs` that match `where`."""
+    for tests in conditions_by_column(where).values():
         yield from tests
     if where.contains is not None:
-        yield or_(in_texts(where.contains), is_named(where.contains))
+        yield or_(text_contains(where.contains), name_starts_with(where.contains))
     if where.grade == "none":
         yield newest_grade().is_(None)
     elif where.grade is not None:
-        yield runs.c.run.in_(select(grades.c.run))  # few are: this way they are found by it
+        yield runs.c.run.in_(select(grades.c.run))  # few are graded: SQLite looks these up
         yield newest_grade().is_(where.grade == "right")
 
 
-def by_column(where: RunFilter) -> dict[str, list[ColumnElement[bool]]]:
-    """Return what `where` asks of each column that has an index of its own, where it asks anything."""
+def conditions_by_column(where: RunFilter) -> dict[str, list[ColumnElement[bool]]]:
+    """Return the conditions of `where` for each column that it filters; each column has an index."""
     name, at, digest = (where.graph or "").partition("@")
     tests: dict[str, list[ColumnElement[bool] | None]] = {
         "digest": [runs.c.digest == digest if at else None],
@@ -70,16 +77,16 @@ def by_column(where: RunFilter) -> dict[str, list[ColumnElement[bool]]]:
             None if where.until is None else runs.c.started < where.until,
         ],
     }
-    given = {column: [test for test in found if test is not None] for column, found in tests.items()}
-    return {column: found for column, found in given.items() if found}
+    given = {column: [test for test in group if test is not None] for column, group in tests.items()}
+    return {column: group for column, group in given.items() if group}
 
 
-def in_texts(piece: str) -> ColumnElement[bool]:
-    """Ask for `piece` in the texts of a run."""
+def text_contains(piece: str) -> ColumnElement[bool]:
+    """Return the condition that one of a run's texts contains `piece`."""
     texts = (runs.c.request_text, runs.c.text, runs.c.draft)
     return or_(*(column.icontains(piece, autoescape=True) for column in texts))
 
 
-def is_named(piece: str) -> ColumnElement[bool]:
-    """Ask for runs whose name begins with `piece`."""
+def name_starts_with(piece: str) -> ColumnElement[bool]:
+    """Return the condition that a run's name begins with `piece`."""
     return runs.c.run.startswith(piece.upper(), autoescape=True)

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
-from cascade.trace.filters import RunFilter, by_column, conditions, in_texts
-from cascade.trace.fulltext import MIN_LETTERS, candidates, has_index
-from cascade.trace.tables import grades, runs
+from cascade.trace._filters import RunFilter, conditions, conditions_by_column, text_contains
+from cascade.trace._fulltext import MIN_LETTERS, candidates, has_index
+from cascade.trace._tables import grades, runs
 
 _EQUALITY = {"graph", "digest", "status", "rule", "tier"}  # columns that a filter compares with one value
 _WINDOW = 20_000  # newest runs that are tried first
@@ -28,7 +28,9 @@ _MAX_BATCH = 20_000  # runs looked up in one query
 _FILTER_INDEX = "INDEXED BY ix_runs_filter"
 
 
-def newest(connection: Connection, where: RunFilter, *, limit: int, below: int | None = None) -> list[int]:
+def newest_runs(
+    connection: Connection, where: RunFilter, *, limit: int, below: int | None = None
+) -> list[int]:
     """Return the numbers of the newest runs that match `where`, newest first.
 
     Args:
@@ -48,7 +50,7 @@ def newest(connection: Connection, where: RunFilter, *, limit: int, below: int |
     return _select(connection, [*wanted, recent], limit, below, "NOT INDEXED")
 
 
-def numbered(connection: Connection, numbers: Sequence[int]) -> ColumnElement[bool]:
+def has_number(connection: Connection, numbers: Sequence[int]) -> ColumnElement[bool]:
     """Return the condition that a run has one of these numbers."""
     if connection.dialect.name != "sqlite":
         return runs.c.seq.in_(numbers)
@@ -80,7 +82,7 @@ def _by_columns(
     below: int | None,
 ) -> list[int]:
     """Return the newest runs that meet `wanted`, which is what `where` asks for and perhaps more."""
-    columns = by_column(where)
+    columns = conditions_by_column(where)
     graded = where.grade in ("right", "wrong")
     if not columns and not graded:
         return _select(connection, wanted, limit, below)
@@ -108,7 +110,7 @@ def _rare(connection: Connection, where: RunFilter, below: int) -> list[int] | N
     """Return the runs below `below` that meet every rare condition, newest first; None if none is rare."""
     queries = [
         select(runs.c.seq).where(*tests).with_hint(runs, f"INDEXED BY ix_runs_{column}", "sqlite")
-        for column, tests in by_column(where).items()
+        for column, tests in conditions_by_column(where).items()
     ]
     if where.grade in ("right", "wrong"):
         queries.append(select(runs.c.seq).where(runs.c.run.in_(select(grades.c.run))))
@@ -129,7 +131,7 @@ def _end_of_time(connection: Connection, where: RunFilter) -> int:
     end = 2**63 - 1
     if where.until is None:
         return end
-    started = select(runs.c.seq).where(*by_column(where)["started"])
+    started = select(runs.c.seq).where(*conditions_by_column(where)["started"])
     inner = started.with_hint(runs, "INDEXED BY ix_runs_started", "sqlite").limit(_MAX_TIMES + 1).subquery()
     count, last = connection.execute(select(func.count(), func.max(inner.c.seq)).select_from(inner)).one()
     return end if count > _MAX_TIMES else (last or 0) + 1
@@ -147,7 +149,7 @@ def _look_up(
     for batch in batches:
         start = 0
         while start < len(batch) and len(result) < limit:
-            here = [numbered(connection, batch[start : start + size]), *wanted]
+            here = [has_number(connection, batch[start : start + size]), *wanted]
             result += _select(connection, here, limit - len(result), index="NOT INDEXED")
             start, size = start + size, min(4 * size, _MAX_BATCH)
         if len(result) >= limit:
@@ -165,7 +167,7 @@ def _with_text(connection: Connection, where: RunFilter, limit: int, below: int 
         return _look_up(connection, [rare], list(conditions(where)), limit)
     rest = list(conditions(others))
     named = _named(connection, others, rest, piece.upper(), limit, below)
-    matches = _look_up(connection, candidates(connection, piece, end), [*rest, in_texts(piece)], limit)
+    matches = _look_up(connection, candidates(connection, piece, end), [*rest, text_contains(piece)], limit)
     return sorted({*named, *matches}, reverse=True)[:limit]
 
 

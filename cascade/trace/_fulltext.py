@@ -1,8 +1,8 @@
-"""The index that finds pieces of texts: three letters at a time, so that any piece is found, not only words.
+"""The full-text index, made of groups of three letters, so that any piece is found, not only whole words.
 
-SQLite has it as an FTS5 table that triggers keep up to date (https://sqlite.org/fts5.html, the trigram
-tokenizer), PostgreSQL as a GIN index of pg_trgm. Hashes in place of texts are not indexed. Where the database
-cannot make the index, texts are looked for one by one.
+In SQLite it is an FTS5 table that triggers keep up to date (https://sqlite.org/fts5.html, the trigram
+tokenizer), in PostgreSQL a GIN index of pg_trgm. Hashes that replace texts are not indexed. If the database
+does not support the index, every text is read.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 MIN_LETTERS = 3  # that the index can look up
-_CHUNK = 500  # runs that are looked up at first
-_GROUPS = 20  # groups of letters that are looked up; the text itself decides
+_FIRST_BATCH = 500  # runs; later batches double up to the maximum
+_MAX_BATCH = 20_000
+_MAX_GROUPS = 20  # groups of letters that are looked up; the caller checks the text
 _SQLITE = (
     """
 CREATE VIRTUAL TABLE runs_fts USING fts5(
@@ -49,13 +50,13 @@ WHERE request_text NOT LIKE 'sha256:%'
 
 
 def create_index(connection: Connection) -> None:
-    """Make the index of what is stored, if this database can."""
+    """Create the index, and add what is stored, if this database supports it."""
     try:
         with connection.begin_nested():
             for statement in _SQLITE if connection.dialect.name == "sqlite" else _POSTGRES:
                 connection.execute(text(statement))
     except SQLAlchemyError as error:
-        if not any(lack in str(error) for lack in ("no such module", "no such tokenizer", "pg_trgm")):
+        if not any(reason in str(error) for reason in ("no such module", "no such tokenizer", "pg_trgm")):
             raise
 
 
@@ -66,29 +67,28 @@ def has_index(connection: Connection) -> bool:
 
 
 def candidates(connection: Connection, piece: str, below: int) -> Iterator[list[int]]:
-    """Yield the numbers of the runs in which `piece` may be, the newest first, some hundreds at a time.
+    """Yield batches of numbers of runs that may contain `piece`, newest first.
 
-    Groups of three letters that make it up are in them, though perhaps not in this order: look at the text.
+    These runs contain its groups of three letters, but perhaps not next to each other: check the text.
 
     Args:
         connection: to a SQLite database with the index.
         piece: at least three letters.
         below: only numbers below this one.
     """
-    # Every third group has all its letters; the ones between cost more to look up than they rule out.
+    # Every third group covers all letters; those between cost more to look up than they rule out.
     starts = (*range(0, len(piece) - MIN_LETTERS, MIN_LETTERS), len(piece) - MIN_LETTERS)
     groups = dict.fromkeys(piece[start : start + MIN_LETTERS] for start in starts)
-    match = " AND ".join('"' + group.replace('"', '""') + '"' for group in list(groups)[:_GROUPS])
+    match = " AND ".join('"' + group.replace('"', '""') + '"' for group in list(groups)[:_MAX_GROUPS])
     query = text(
         "SELECT rowid FROM runs_fts WHERE runs_fts MATCH :match AND rowid < :below "
-        "ORDER BY rowid DESC LIMIT :most"
+        "ORDER BY rowid DESC LIMIT :limit"
     )
-    last = below
-    most = _CHUNK
+    limit = _FIRST_BATCH
     while True:
-        found = list(connection.execute(query, {"match": match, "below": last, "most": most}).scalars())
-        if not found:
+        batch = list(connection.execute(query, {"match": match, "below": below, "limit": limit}).scalars())
+        if not batch:
             return
-        yield found
-        last = found[-1]
-        most = min(2 * most, 20_000)
+        yield batch
+        below = batch[-1]
+        limit = min(2 * limit, _MAX_BATCH)

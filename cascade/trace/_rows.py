@@ -1,7 +1,7 @@
-"""The way between a `Result` and its rows.
+"""Converts between a `Result` and its rows.
 
-Rows to be written hold what the database will: JSON as text, no lone surrogates. They are made once,
-stored as they are, and hashed as they are (`cascade.trace.ledger`).
+Rows to be written hold exactly what the database will hold: JSON as text, no lone surrogates. They are made
+once, and stored and hashed as they are (`cascade.trace._ledger`).
 """
 
 from __future__ import annotations
@@ -28,37 +28,39 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 
 from cascade.records import Baseline, Call, Decision, Estimate, Record, Request, Result, Step, Token
-from cascade.trace.tables import Json, UnicodeText, calls, dumps, runs, steps, storable
+from cascade.trace._tables import Json, UnicodeText, calls, dumps, runs, steps, storable
 
-# Fields that have the same name in a record and in its table.
+# Fields with the same name in a record and in its table.
 _ANSWER = ("text", "draft", "confidence", "calibrated", "stage", "model", "tier")
 _RUN = (*_ANSWER, "run", "status", "rule", "cost_usd", "seconds", "started")
 _REQUEST = ("tool_choice", "output_schema", "local_only", "account", "metadata")
 _USE = ("tokens_in", "tokens_out", "cost_usd", "started", "seconds", "local")
 _CALL = (*_USE, "model", "tier", "role", "sample", "text", "error", "labels", "meta")
-_CHUNK = 500  # rows that are read at once
+_BATCH = 500  # rows that are read in one query
 
 Row = Mapping[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """One result as rows: one of `runs` (without its `seq`), and those of `steps` and `calls` in order."""
+class RunRows:
+    """The rows of one result: one of `runs` (without its `seq`), and those of `steps` and `calls`."""
 
     run: dict[str, Any]
     steps: list[dict[str, Any]]
     calls: list[dict[str, Any]]
 
-    def without_nul(self) -> Rows:
-        """Return the rows with U+FFFD in place of NUL characters, which PostgreSQL does not store."""
-        return Rows(without_nul(self.run), [*map(without_nul, self.steps)], [*map(without_nul, self.calls)])
+    def without_nul(self) -> RunRows:
+        """Return the rows with NUL, which PostgreSQL does not store, replaced by U+FFFD."""
+        return RunRows(
+            without_nul(self.run), [*map(without_nul, self.steps)], [*map(without_nul, self.calls)]
+        )
 
     def result(self) -> Result:
-        """Return what these rows, as a database holds them, say.
+        """Return the result that these rows of a database describe.
 
         Raises:
-            pydantic.ValidationError: a row holds what no result of this version has.
-            ValueError: a text in them is no JSON.
+            pydantic.ValidationError: a row holds a value that no result of this version has.
+            ValueError: a JSON column does not hold JSON.
         """
         return from_rows(
             _decoded(runs, self.run),
@@ -73,56 +75,56 @@ def _decoded(table: Table, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_nul(row: dict[str, Any]) -> dict[str, Any]:
-    """Return `row` with U+FFFD in place of NUL characters."""
+    """Return `row` with NUL characters replaced by U+FFFD."""
     return {
         name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
         for name, value in row.items()
     }
 
 
-def insertion(table: Table) -> Insert:
-    """Return the statement that stores rows as they are, past the conversions of the columns' types."""
+def insert_raw(table: Table) -> Insert:
+    """Return the statement that stores rows as they are, without the conversions of the column types."""
     return insert(table).values(
         {item.name: bindparam(item.name, type_=_plain_type(item.type)) for item in table.c}
     )
 
 
-def raw(table: Table) -> Select[Any]:
-    """Return a query of `table` that gives what the database holds, unconverted."""
+def select_raw(table: Table) -> Select[Any]:
+    """Return a query of `table` that returns what the database holds, without conversions."""
     columns: list[Any] = [type_coerce(item, NullType()).label(item.name) for item in table.c]
     return select(*columns)
 
 
-def raw_chunks(connection: Connection, query: Select[Any]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of a raw query of a table with a `seq`, in its order, a few hundred at a time."""
+def raw_batches(connection: Connection, query: Select[Any]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a raw query of a table with a `seq`, in that order, a few hundred at a time."""
     seq: ColumnClause[int] = column("seq")
     last = -(2**63)
     while True:
-        chunk = connection.execute(query.where(seq > last).order_by(seq).limit(_CHUNK)).mappings()
-        rows = [dict(row) for row in chunk]
+        batch = connection.execute(query.where(seq > last).order_by(seq).limit(_BATCH)).mappings()
+        rows = [dict(row) for row in batch]
         if not rows:
             return
         last = rows[-1]["seq"]
         yield rows
 
 
-def raw_rows(connection: Connection, of_run: list[dict[str, Any]]) -> Iterator[Rows]:
-    """Yield the raw rows of runs, whose raw rows in `runs` are given."""
+def raw_rows(connection: Connection, of_run: list[dict[str, Any]]) -> Iterator[RunRows]:
+    """Yield all raw rows of the runs whose raw rows in `runs` are `of_run`."""
     names = [row["run"] for row in of_run]
-    of_step = _by_run(connection, raw(steps), names, "step")
-    of_call = _by_run(connection, raw(calls), names, "step", "call")
+    of_step = _by_run(connection, select_raw(steps), names, "step")
+    of_call = _by_run(connection, select_raw(calls), names, "step", "call")
     for row in of_run:
-        yield Rows(row, of_step.get(row["run"], []), of_call.get(row["run"], []))
+        yield RunRows(row, of_step.get(row["run"], []), of_call.get(row["run"], []))
 
 
 def _by_run(
     connection: Connection, query: Select[Any], names: list[str], *order: str
 ) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     wanted = query.where(column("run").in_(names)).order_by(*map(column, order))
     for row in connection.execute(wanted).mappings():
-        found.setdefault(row["run"], []).append(dict(row))
-    return found
+        groups.setdefault(row["run"], []).append(dict(row))
+    return groups
 
 
 def _plain_type(kind: Any) -> Any:
@@ -133,8 +135,8 @@ def _stored(table: Table, row: dict[str, Any]) -> dict[str, Any]:
     """Return `row` as the database will hold it.
 
     Raises:
-        TypeError: a value is no plain JSON.
-        ValueError: one contains itself.
+        TypeError: a value is not plain JSON.
+        ValueError: a value contains itself.
     """
     for name in _JSON[table.name]:
         if (value := row[name]) is not None:
@@ -152,11 +154,11 @@ _TEXT = {
 }
 
 
-def to_rows(result: Result) -> Rows:
+def to_rows(result: Result) -> RunRows:
     """Return the rows of `result`.
 
     Raises:
-        TypeError: its metadata is no plain JSON.
+        TypeError: its metadata is not plain JSON.
         ValueError: its metadata contains itself.
     """
     graph, at, digest = result.graph.partition("@")
@@ -173,7 +175,7 @@ def to_rows(result: Result) -> Rows:
         "messages": _plain(request.messages),
         "tools": _plain(request.tools),
     } | {name: getattr(request, name) for name in _REQUEST}
-    return Rows(
+    return RunRows(
         _stored(runs, run),
         [_stored(steps, _step_row(result.run, index, step)) for index, step in enumerate(result.trace)],
         [
@@ -221,15 +223,15 @@ def _call_row(run: str, step: int, number: int, call: Call) -> dict[str, Any]:
 
 
 def _plain(records: Iterable[Record]) -> list[dict[str, Any]] | None:
-    """Return records as plain JSON; none of them as None, which takes no room."""
+    """Return records as plain JSON, or None if there are none, which takes no space."""
     return [record.model_dump() for record in records] or None
 
 
 def from_rows(run: Row, steps: Iterable[Row], calls: Iterable[Row]) -> Result:
-    """Return the result whose rows these are (`steps` and `calls` in order).
+    """Return the result with these rows; `steps` and `calls` must be in order.
 
     Raises:
-        pydantic.ValidationError: a row holds what no result of this version has.
+        pydantic.ValidationError: a row holds a value that no result of this version has.
     """
     by_step: dict[int, list[Call]] = {}
     for row in calls:
@@ -288,5 +290,5 @@ def _step(row: Row, calls: list[Call]) -> Step:
 
 
 def full_graph(name: str, digest: str | None) -> str:
-    """Return `name@digest`, as results call their graph."""
+    """Return `name@digest`, the form used in results."""
     return name if digest is None else f"{name}@{digest}"

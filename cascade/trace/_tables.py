@@ -32,7 +32,7 @@ SCHEMA_VERSION = 1
 
 
 class UnicodeText(TypeDecorator[str]):
-    """Text in which lone surrogates become U+FFFD: a model may answer them, no database stores them."""
+    """Text in which lone surrogates become U+FFFD: models may produce them, databases do not store them."""
 
     impl = Text
     cache_ok = True
@@ -43,7 +43,7 @@ class UnicodeText(TypeDecorator[str]):
 
 
 class Json(TypeDecorator[Any]):
-    """JSON in a text column. Python's own dialect, because a log-probability may be -Infinity."""
+    """JSON in a text column, in Python's dialect, because a log-probability may be -Infinity."""
 
     impl = UnicodeText
     cache_ok = True
@@ -53,12 +53,12 @@ class Json(TypeDecorator[Any]):
         return None if value is None else dumps(value)
 
     def process_result_value(self, value: str | None, dialect: object) -> Any:
-        """Return what the JSON text says."""
+        """Return the value of the JSON text."""
         return None if value is None else json.loads(value)
 
 
 def storable(value: str) -> str:
-    """Return `value` with U+FFFD in place of lone surrogates."""
+    """Return `value` with lone surrogates replaced by U+FFFD."""
     return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -76,7 +76,7 @@ schema_info = Table("schema_info", metadata, Column("version", Integer, nullable
 runs = Table(
     "runs",
     metadata,
-    Column("seq", _Number, primary_key=True, autoincrement=False),  # the order of commit: `ledger.seq`
+    Column("seq", _Number, primary_key=True, autoincrement=False),  # commit order: `ledger.seq`
     Column("run", UnicodeText, nullable=False, unique=True),
     Column("graph", UnicodeText, nullable=False, index=True),
     Column("digest", UnicodeText, index=True),
@@ -106,7 +106,7 @@ runs = Table(
     Column("metadata", Json, nullable=False),
 )
 
-# All that filters compare, in commit order: SQLite scans it if no condition is rare (`cascade.trace.search`).
+# All filtered columns in commit order: SQLite scans it if no condition is rare (`cascade.trace._search`).
 _FILTERED = ("seq", "status", "rule", "tier", "graph", "digest", "confidence", "cost_usd", "started")
 Index("ix_runs_filter", *(runs.c[name] for name in _FILTERED)).ddl_if(dialect="sqlite")
 
@@ -123,7 +123,7 @@ steps = Table(
     Column("detail", UnicodeText),
     Column("marginal", Boolean, nullable=False, server_default=false()),
     Column("gate", Json),
-    Column("estimate_by", UnicodeText),  # NULL: nothing was estimated
+    Column("estimate_by", UnicodeText),  # NULL if nothing was estimated
     Column("chosen", Integer),
     Column("signals", Json),
     Column("score", Double),
@@ -162,7 +162,7 @@ calls = Table(
 grades = Table(
     "grades",
     metadata,
-    Column("seq", _Number, primary_key=True, autoincrement=False),  # the order of grading: `ledger.seq`
+    Column("seq", _Number, primary_key=True, autoincrement=False),  # grading order: `ledger.seq`
     Column("run", UnicodeText, ForeignKey("runs.run", ondelete="CASCADE"), nullable=False, index=True),
     Column("correct", Boolean, nullable=False),
     Column("by", UnicodeText),
@@ -177,8 +177,8 @@ ledger = Table(
     Column("kind", Text, nullable=False),  # run, waiting, grade or prune
     Column("run", UnicodeText),
     Column("body", LargeBinary, nullable=False),  # hash of what was stored
-    Column("link", LargeBinary, nullable=False),  # hash of this entry and of the link before
-    Column("sign", LargeBinary),  # HMAC of the link, by who had a key
-    Column("pruned", BigInteger),  # the entry that says so
+    Column("link", LargeBinary, nullable=False),  # hash of this entry and of the previous link
+    Column("sign", LargeBinary),  # HMAC of the link, if the writer had a key
+    Column("pruned", BigInteger),  # the entry that recorded the pruning
     Column("note", UnicodeText),
 )

@@ -1,7 +1,7 @@
-"""How runs stand in a file.
+"""File formats of exported runs.
 
-JSON Lines: one line a run, the fields of `Result` and `grades`. Parquet: one row a run, with the columns of
-the table `runs`, and the rows of `steps`, `calls` and `grades` as lists in it; JSON stays text.
+JSON Lines: one line per run, with the fields of `Result` and its `grades`. Parquet: one row per run, with the
+columns of the table `runs`, and lists of its rows in `steps`, `calls` and `grades`; JSON columns stay text.
 """
 
 from __future__ import annotations
@@ -19,67 +19,67 @@ from sqlalchemy import Boolean, Double, Integer, Table
 from cascade.errors import TraceError
 from cascade.extras import missing_package
 from cascade.records import Result
-from cascade.trace.grades import Grade
-from cascade.trace.rows import Rows, to_rows
-from cascade.trace.tables import calls, grades, runs, steps
+from cascade.trace._grades import Grade
+from cascade.trace._rows import RunRows, to_rows
+from cascade.trace._tables import calls, grades, runs, steps
 
-_GROUP = 500  # runs in one group of rows of a Parquet file
+_ROW_GROUP = 500  # runs in a row group of a Parquet file
 _TABLES = {"steps": steps, "calls": calls, "grades": grades}
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A run as a database holds it, and its grades, the newest last."""
+class ArchivedRun:
+    """A run as the database holds it, and its grades, newest last."""
 
-    rows: Rows
+    rows: RunRows
     grades: tuple[Grade, ...] = ()
 
 
-def write_jsonl(file: Path, kept: Iterable[Kept]) -> int:
-    """Write runs as JSON Lines; return how many there were.
+def write_jsonl(file: Path, archived: Iterable[ArchivedRun]) -> int:
+    """Write runs as JSON Lines; return their number.
 
     Raises:
-        TraceError: a stored run makes no result that this version knows.
+        TraceError: the rows of a run are no result that this version knows.
     """
     count = 0
     with file.open("w", encoding="utf-8") as out:
-        for one in kept:
-            line = _result(one.rows, "the database").model_dump()
-            line["grades"] = [grade.model_dump(exclude={"run"}) for grade in one.grades]
-            # Python's own dialect, because a log-probability may be -Infinity.
+        for run in archived:
+            line = _result(run.rows, "the database").model_dump()
+            line["grades"] = [grade.model_dump(exclude={"run"}) for grade in run.grades]
+            # Python's dialect of JSON, because a log-probability may be -Infinity.
             out.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
             count += 1
     return count
 
 
-def read_jsonl(file: Path) -> Iterator[Kept]:
-    """Yield the runs of a file of JSON Lines.
+def read_jsonl(file: Path) -> Iterator[ArchivedRun]:
+    """Yield the runs of a JSON Lines file.
 
     Raises:
-        TraceError: a line is no run; the message says which.
+        TraceError: a line is not a run; the message gives its number.
     """
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 fields = json.loads(line.decode())
-                given = fields.pop("grades", [])
+                grades = fields.pop("grades", [])
                 result = Result.model_validate(fields)
-                yield Kept(to_rows(result), tuple(Grade(run=result.run, **grade) for grade in given))
+                yield ArchivedRun(to_rows(result), tuple(Grade(run=result.run, **grade) for grade in grades))
             except (ValidationError, ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise TraceError(f"{file}:{number}: this line is no run: {_brief(error)}") from error
 
 
-def write_parquet(file: Path, kept: Iterable[Kept]) -> int:
-    """Write runs as Parquet; return how many there were.
+def write_parquet(file: Path, archived: Iterable[ArchivedRun]) -> int:
+    """Write runs as Parquet; return their number.
 
     Raises:
         TraceError: pyarrow is not installed.
     """
     arrow, parquet = _pyarrow()
     schema = _schema(arrow)
-    count, items = 0, iter(kept)
+    count, items = 0, iter(archived)
     with parquet.ParquetWriter(file, schema, compression="zstd") as out:
-        while group := list(islice(items, _GROUP)):
+        while group := list(islice(items, _ROW_GROUP)):
             rows = [
                 one.rows.run
                 | {"steps": one.rows.steps, "calls": one.rows.calls}
@@ -91,39 +91,39 @@ def write_parquet(file: Path, kept: Iterable[Kept]) -> int:
     return count
 
 
-def read_parquet(file: Path) -> Iterator[Kept]:
+def read_parquet(file: Path) -> Iterator[ArchivedRun]:
     """Yield the runs of a Parquet file.
 
     Raises:
-        TraceError: it is no such file, or a row of it is no run; or pyarrow is not installed.
+        TraceError: the file is not Parquet, a row is not a run, or pyarrow is not installed.
     """
     arrow, parquet = _pyarrow()
     number = 0
     try:
         with parquet.ParquetFile(file) as source:
-            for batch in source.iter_batches(_GROUP):
+            for batch in source.iter_batches(_ROW_GROUP):
                 for row in batch.to_pylist():
                     number += 1
-                    yield _kept(row, f"{file}: row {number}")
+                    yield _archived(row, f"{file}: row {number}")
     except arrow.ArrowException as error:
         raise TraceError(f"{file} cannot be read as Parquet: {_brief(error)}") from error
 
 
-def _kept(row: dict[str, Any], place: str) -> Kept:
+def _archived(row: dict[str, Any], location: str) -> ArchivedRun:
     try:
         inner = {name: row.pop(name) for name in _TABLES}
-        rows = Rows(row, inner["steps"], inner["calls"])
-        given = tuple(Grade.model_validate(grade) for grade in inner["grades"])
+        rows = RunRows(row, inner["steps"], inner["calls"])
+        grades = tuple(Grade.model_validate(grade) for grade in inner["grades"])
     except (KeyError, ValidationError) as error:
-        raise TraceError(f"{place} is no run: {_brief(error)}") from error
-    return Kept(to_rows(_result(rows, place)), given)
+        raise TraceError(f"{location} is no run: {_brief(error)}") from error
+    return ArchivedRun(to_rows(_result(rows, location)), grades)
 
 
-def _result(rows: Rows, place: str) -> Result:
+def _result(rows: RunRows, location: str) -> Result:
     try:
         return rows.result()
     except (ValidationError, ValueError, TypeError, KeyError) as error:
-        raise TraceError(f"run {rows.run.get('run')!r} of {place} is damaged: {_brief(error)}") from error
+        raise TraceError(f"run {rows.run.get('run')!r} of {location} is damaged: {_brief(error)}") from error
 
 
 def _brief(error: Exception) -> str:
@@ -155,7 +155,7 @@ _FLAGS = {
 
 
 def _cast(row: dict[str, Any]) -> dict[str, Any]:
-    """Return `row` with truth values in place of SQLite's 0 and 1."""
+    """Return `row` with booleans instead of SQLite's 0 and 1."""
     cast: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Many stored runs in full, a few hundred at a time: what replays and monitors read."""
+"""Reads many runs in full, a few hundred at a time, for replays and monitors."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cascade.errors import TraceError
 from cascade.records import Result
-from cascade.trace.database import failure, open_engine, parse_url, place
-from cascade.trace.filters import RunFilter, conditions
-from cascade.trace.rows import from_rows
-from cascade.trace.tables import calls, runs, steps
+from cascade.trace._filters import RunFilter, conditions
+from cascade.trace._rows import from_rows
+from cascade.trace._tables import calls, runs, steps
+from cascade.trace.database import display_url, open_engine, parse_url, read_snapshot, trace_error
 
 _CHUNK = 500
 
 
 def history(url: str, where: RunFilter) -> Iterator[Result]:
-    """Yield the stored runs in `where`, in full, the first stored first; a missing store has none.
+    """Yield the stored runs that match `where`, in full, in the order they were stored.
+
+    A database that does not exist has no runs.
 
     Args:
         url: a SQLAlchemy URL, or the path of a SQLite file.
@@ -39,17 +41,17 @@ def history(url: str, where: RunFilter) -> Iterator[Result]:
         while True:
             with engine.connect() as connection:
                 query = select(runs).where(runs.c.seq > last, *wanted).order_by(runs.c.seq).limit(_CHUNK)
-                found, last = _read(connection, place(parsed), query, last)
-            if not found:
+                results, last = _read(connection, display_url(parsed), query, last)
+            if not results:
                 return
-            yield from found
+            yield from results
     except SQLAlchemyError as error:
-        raise failure(error, parsed) from error
+        raise trace_error(error, parsed) from error
     finally:
         engine.dispose()
 
 
-def _read(connection: Connection, file: str, query: Select[Any], last: int) -> tuple[list[Result], int]:
+def _read(connection: Connection, location: str, query: Select[Any], last: int) -> tuple[list[Result], int]:
     """Return the runs of `query`, and the number of the last one."""
     name = "?"
     try:
@@ -58,41 +60,32 @@ def _read(connection: Connection, file: str, query: Select[Any], last: int) -> t
         of_step = _by_run(connection, select(steps).where(steps.c.run.in_(names)).order_by(steps.c.step))
         ordered = select(calls).where(calls.c.run.in_(names)).order_by(calls.c.step, calls.c.call)
         of_call = _by_run(connection, ordered)
-        found = []
+        results = []
         for row in rows:
             name = row["run"]
-            found.append(from_rows(row, of_step.get(name, []), of_call.get(name, [])))
+            results.append(from_rows(row, of_step.get(name, []), of_call.get(name, [])))
             last = row["seq"]
     except (ValidationError, ValueError, TypeError) as error:
         raise TraceError(
-            f"run {name!r} in {file} is damaged or from a newer cascade; compare versions: {error}"
+            f"run {name!r} in {location} is damaged or from a newer cascade; compare versions: {error}"
         ) from error
-    return found, last
+    return results, last
 
 
 def _by_run(connection: Connection, query: Select[Any]) -> dict[str, list[RowMapping]]:
-    found: dict[str, list[RowMapping]] = {}
+    groups: dict[str, list[RowMapping]] = {}
     for row in connection.execute(query).mappings():
-        found.setdefault(row["run"], []).append(row)
-    return found
+        groups.setdefault(row["run"], []).append(row)
+    return groups
 
 
-def dearest_calls(url: str, where: RunFilter) -> dict[str, float]:
-    """Return, for each model that the runs in `where` called, what its dearest call cost, in USD.
+def max_call_costs(url: str, where: RunFilter) -> dict[str, float]:
+    """Return the cost of the most expensive call of each model in the runs that match `where`, in USD.
 
     Raises:
         TraceError: the database cannot be read.
     """
-    parsed = parse_url(url)
-    engine = open_engine(parsed, create=False)
-    if engine is None:
-        return {}
     query = select(calls.c.model, func.max(calls.c.cost_usd)).join(runs, runs.c.run == calls.c.run)
     query = query.where(*conditions(where)).group_by(calls.c.model)
-    try:
-        with engine.connect() as connection:
-            return {row[0]: row[1] for row in connection.execute(query)}
-    except SQLAlchemyError as error:
-        raise failure(error, parsed) from error
-    finally:
-        engine.dispose()
+    with read_snapshot(url) as connection:
+        return {} if connection is None else {row[0]: row[1] for row in connection.execute(query)}

@@ -1,4 +1,4 @@
-"""Removing old runs for good. Their entries stay in the ledger, and an entry says that they were removed."""
+"""Removes old runs for good. Their ledger entries stay, and a new entry records the removal."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from sqlalchemy import ColumnElement, Connection, Engine, delete, func, select, 
 from sqlalchemy.exc import SQLAlchemyError
 
 from cascade.records import Record
-from cascade.trace.database import failure, open_engine, parse_url, sqlite_path
-from cascade.trace.filters import RunFilter, conditions
-from cascade.trace.ledger import Draft, append, body_of_prune, lock, read_key
-from cascade.trace.tables import calls, grades, ledger, runs, steps
+from cascade.trace._filters import RunFilter, conditions
+from cascade.trace._ledger import PendingEntry, append_entries, hash_pruned, lock_ledger, read_key
+from cascade.trace._tables import calls, grades, ledger, runs, steps
+from cascade.trace.database import open_engine, parse_url, sqlite_path, trace_error
 
-_BATCH = 1000  # runs in one transaction: others who write wait no longer than that takes
+_BATCH = 1000  # runs in one transaction, so that other writers wait only briefly
 
 
 class Pruned(Record):
-    """What a pruning removed."""
+    """How many runs and grades were removed."""
 
     runs: int = 0
     grades: int = 0
 
 
-class Size(Record):
-    """How large a database file was before and after it was packed, in bytes; None where it is no file."""
+class FileSize(Record):
+    """Bytes of a database file before and after it was packed; None if the database is not a file."""
 
     before: int | None = None
     after: int | None = None
@@ -31,19 +31,19 @@ class Size(Record):
 def prune(
     url: str, where: RunFilter, *, note: str, dry_run: bool = False, key: bytes | None = None
 ) -> Pruned:
-    """Remove the runs in `where`, with their grades.
+    """Remove the runs that match `where`, with their grades.
 
-    Until `vacuum`, their texts may still be in the free pages of the file.
+    Until `vacuum`, their texts may remain in free pages of the file.
 
     Args:
         url: a SQLAlchemy URL, or the path of a SQLite file.
         where: which runs.
-        note: why, for the ledger.
+        note: the reason, for the ledger.
         dry_run: only count them.
-        key: what the entry in the ledger is signed with; default: see `cascade.trace.ledger.read_key`.
+        key: signs the ledger entry; default: see `cascade.trace._ledger.read_key`.
 
     Raises:
-        TraceError: the database cannot be read or written to; what was removed so far is removed.
+        TraceError: the database cannot be read or written; what was removed until then stays removed.
     """
     parsed = parse_url(url)
     key = key or read_key()
@@ -60,14 +60,14 @@ def prune(
         while (batch := _batch(engine, where, note, key)).runs:
             total = Pruned(runs=total.runs + batch.runs, grades=total.grades + batch.grades)
     except SQLAlchemyError as error:
-        raise failure(error, parsed) from error
+        raise trace_error(error, parsed) from error
     finally:
         engine.dispose()
     return total
 
 
 def _count(engine: Engine, where: RunFilter) -> Pruned:
-    names = select(runs.c.run).where(*_old(where))
+    names = select(runs.c.run).where(*_conditions(where))
     with engine.connect() as connection:
         of_grades = select(func.count()).select_from(grades).where(grades.c.run.in_(names))
         return Pruned(
@@ -76,31 +76,31 @@ def _count(engine: Engine, where: RunFilter) -> Pruned:
         )
 
 
-def _old(where: RunFilter) -> list[ColumnElement[bool]]:
-    return [*conditions(where), runs.c.started != ""]  # nobody knows how old a run without a time is
+def _conditions(where: RunFilter) -> list[ColumnElement[bool]]:
+    return [*conditions(where), runs.c.started != ""]  # the age of a run without a start time is unknown
 
 
 def _batch(engine: Engine, where: RunFilter, note: str, key: bytes | None) -> Pruned:
-    """Remove some of the runs and say so in the ledger, in one transaction."""
+    """Remove up to a thousand runs and record it in the ledger, in one transaction."""
     with engine.begin() as connection:
-        lock(connection)
-        query = select(runs.c.seq, runs.c.run).where(*_old(where)).order_by(runs.c.seq).limit(_BATCH)
-        found = connection.execute(query).all()
-        if not found:
+        lock_ledger(connection)
+        query = select(runs.c.seq, runs.c.run).where(*_conditions(where)).order_by(runs.c.seq).limit(_BATCH)
+        removed = connection.execute(query).all()
+        if not removed:
             return Pruned()
-        names = [row.run for row in found]
+        names = [row.run for row in removed]
         graded = connection.execute(select(grades.c.seq).where(grades.c.run.in_(names))).scalars().all()
-        entries = sorted([row.seq for row in found] + list(graded))
-        (number,) = append(connection, [Draft("prune", None, body_of_prune(entries), note)], key)
+        entries = sorted([row.seq for row in removed] + list(graded))
+        (number,) = append_entries(connection, [PendingEntry("prune", None, hash_pruned(entries), note)], key)
         for start in range(0, len(entries), _BATCH):
-            some = entries[start : start + _BATCH]
-            connection.execute(update(ledger).where(ledger.c.seq.in_(some)).values(pruned=number))
+            batch = entries[start : start + _BATCH]
+            connection.execute(update(ledger).where(ledger.c.seq.in_(batch)).values(pruned=number))
         for table in (grades, calls, steps, runs):
             connection.execute(delete(table).where(table.c.run.in_(names)))
-        return Pruned(runs=len(found), grades=len(graded))
+        return Pruned(runs=len(removed), grades=len(graded))
 
 
-def vacuum(url: str) -> Size:
+def vacuum(url: str) -> FileSize:
     """Give the space of what was removed back to the disk.
 
     Raises:
@@ -110,18 +110,18 @@ def vacuum(url: str) -> Size:
     path = sqlite_path(parsed)
     engine = open_engine(parsed, create=False)
     if engine is None:
-        return Size()
+        return FileSize()
     engine.dispose()
     engine = open_engine(parsed, create=True)
     if engine is None:
-        return Size()
+        return FileSize()
     try:
         before = path and path.stat().st_size
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             _pack(connection)
-        return Size(before=before, after=path and path.stat().st_size)
+        return FileSize(before=before, after=path and path.stat().st_size)
     except SQLAlchemyError as error:
-        raise failure(error, parsed) from error
+        raise trace_error(error, parsed) from error
     finally:
         engine.dispose()
 

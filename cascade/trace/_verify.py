@@ -1,4 +1,4 @@
-"""Checking that what is stored is what was stored: the rows against the ledger, and the ledger itself."""
+"""Checks the stored rows against the ledger, and the ledger itself."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from sqlalchemy import Connection, Select, column, select
 
 from cascade.errors import TraceError
 from cascade.records import Record
-from cascade.trace.database import parse_url, place, reading
-from cascade.trace.ledger import (
+from cascade.trace._ledger import (
     GENESIS,
-    Draft,
     Head,
-    body_of_grade,
-    body_of_run,
-    head,
+    PendingEntry,
+    add_pruned,
+    hash_grade,
+    hash_run,
     link,
-    mark_pruned,
+    read_last,
     sign,
 )
-from cascade.trace.rows import raw, raw_chunks, raw_rows
-from cascade.trace.tables import calls, grades, ledger, runs, steps
+from cascade.trace._rows import raw_batches, raw_rows, select_raw
+from cascade.trace._tables import calls, grades, ledger, runs, steps
+from cascade.trace.database import display_url, parse_url, read_snapshot
 
-_MOST = 1000  # problems that are named; all are counted
+_MAX_NAMED = 1000  # problems that are named; all are counted
 
 
 class Verification(Record):
-    """What a check of the whole store found.
+    """The result of checking the whole store.
 
-    `problems` names the first thousand of `count`. `signed` entries carry a valid signature, which covers
-    every entry before, too, as it signs the chain.
+    `problems` names the first thousand of `count`. `signed` counts entries with a valid signature; each
+    signature also covers all earlier entries, because it signs the chain.
     """
 
     entries: int = 0
@@ -55,47 +55,47 @@ def read_head(url: str) -> Head:
     Raises:
         TraceError: the database cannot be read.
     """
-    with reading(url) as connection:
-        return Head() if connection is None else head(connection)
+    with read_snapshot(url) as connection:
+        return Head() if connection is None else read_last(connection)
 
 
 def verify(url: str, *, anchor: str | None = None, key: bytes | None = None) -> Verification:
-    """Check every run, grade and entry of the ledger, from the first on.
+    """Check every run, grade and ledger entry, from the first one on.
 
     Args:
         url: a SQLAlchemy URL, or the path of a SQLite file.
-        anchor: the link of an entry as it was known earlier, in hexadecimal; it must still be there.
-        key: what the entries are signed with; without it signatures are not checked.
+        anchor: the link of an entry that was noted earlier, in hexadecimal; it must still be there.
+        key: the key that signed the entries; without it, signatures are not checked.
 
     Raises:
         TraceError: the database cannot be read.
     """
-    wanted = _anchor(anchor)
-    with reading(url) as connection:
+    expected = _anchor(anchor)
+    with read_snapshot(url) as connection:
         if connection is None:
             raise TraceError(
-                f"trace database {place(parse_url(url))} does not exist; there is nothing to verify"
+                f"trace database {display_url(parse_url(url))} does not exist; there is nothing to verify"
             )
-        audit = _Audit(connection, key, wanted)
-        audit.run()
-        return audit.outcome()
+        audit = _Audit(connection, key, expected)
+        audit.check()
+        return audit.result()
 
 
 def _anchor(text: str | None) -> bytes | None:
     try:
-        found = None if text is None else bytes.fromhex(text)
+        anchor = None if text is None else bytes.fromhex(text)
     except ValueError:
-        found = b""
-    if found is not None and len(found) != len(GENESIS):
+        anchor = b""
+    if anchor is not None and len(anchor) != len(GENESIS):
         raise TraceError(
             f"anchor {text!r} is no link; give the 64 hexadecimal digits of `cascade trace head`"
         )
-    return found
+    return anchor
 
 
 @dataclass
 class _Audit:
-    """A check at work."""
+    """The state of a check."""
 
     connection: Connection
     key: bytes | None
@@ -105,90 +105,92 @@ class _Audit:
     tally: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("entries", "pruned", "replaced", "signed"), 0)
     )
-    found: dict[str, int] = field(default_factory=lambda: {"runs": 0, "grades": 0})
+    rows: dict[str, int] = field(default_factory=lambda: {"runs": 0, "grades": 0})
     last: Head = field(default_factory=Head)
-    waiting: dict[str, int] = field(default_factory=dict)  # run → its entry, not replaced so far
+    waiting: dict[str, int] = field(default_factory=dict)  # run → its entry, not replaced yet
     prunings: dict[int, Any] = field(default_factory=dict)  # entry → running hash of what it pruned
     unsigned: int | None = None  # the first entry without a signature after one with
 
-    def run(self) -> None:
-        """Go through the ledger, then look for rows that it does not know."""
-        for chunk in raw_chunks(self.connection, raw(ledger)):
-            numbers = [row["seq"] for row in chunk]
-            bodies = {"runs": self._runs(numbers), "grades": self._grades(numbers)}
-            for entry in chunk:
-                self._entry(entry, bodies)
+    def check(self) -> None:
+        """Walk through the ledger, then look for rows without an entry."""
+        for batch in raw_batches(self.connection, select_raw(ledger)):
+            numbers = [row["seq"] for row in batch]
+            stored = {"runs": self._runs(numbers), "grades": self._grades(numbers)}
+            for entry in batch:
+                self._check_entry(entry, stored)
         for name, number in self.waiting.items():
-            self._say(f"run {name!r} (entry {number}), which waited for a person, was removed")
+            self._report(f"run {name!r} (entry {number}), which waited for a person, was removed")
         for number in self.prunings:
-            self._say(f"entry {number} of the ledger, which says what was pruned, was removed")
-        self._strangers()
+            self._report(f"entry {number} of the ledger, which says what was pruned, was removed")
+        self._check_unknown_rows()
         if self.anchor is not None:
-            self._say(
+            self._report(
                 f"no entry of the ledger has the anchor {self.anchor.hex()}: "
                 "its end was cut off, or all were made anew"
             )
         if self.key and not self.tally["signed"]:
-            self._say("no entry of the ledger is signed with this key")
+            self._report("no entry of the ledger is signed with this key")
         elif self.key and self.unsigned:
-            self._say(f"entry {self.unsigned} of the ledger is not signed, though entries before it are")
+            self._report(f"entry {self.unsigned} of the ledger is not signed, though entries before it are")
 
-    def outcome(self) -> Verification:
-        """Return what was found."""
+    def result(self) -> Verification:
+        """Return the counts and problems."""
         return Verification(
             **self.tally,
-            **self.found,
+            **self.rows,
             last=self.last.seq,
             head=str(self.last),
             count=self.count,
             problems=tuple(self.problems),
         )
 
-    def _say(self, problem: str) -> None:
+    def _report(self, problem: str) -> None:
         self.count += 1
-        if len(self.problems) < _MOST:
+        if len(self.problems) < _MAX_NAMED:
             self.problems.append(problem)
 
-    def _entry(self, entry: Mapping[str, Any], bodies: Mapping[str, Mapping[int, tuple[str, bytes]]]) -> None:
+    def _check_entry(
+        self, entry: Mapping[str, Any], stored: Mapping[str, Mapping[int, tuple[str, bytes]]]
+    ) -> None:
         number, kind, name = entry["seq"], entry["kind"], entry["run"]
         self.tally["entries"] += 1
-        self._link(entry)
+        self._check_link(entry)
         if kind == "prune":
             digest = self.prunings.pop(number, hashlib.sha256())
             if digest.digest() != _bytes(entry["body"]):
-                self._say(f"what entry {number} of the ledger pruned is not what is marked as pruned")
+                self._report(f"what entry {number} of the ledger pruned is not what is marked as pruned")
             return
         if kind in ("run", "waiting") and name in self.waiting:
             del self.waiting[name]
             self.tally["replaced"] += 1
         table = "grades" if kind == "grade" else "runs"
-        there = bodies[table].get(number)
+        row = stored[table].get(number)
         if entry["pruned"] is not None:
             self.tally["pruned"] += 1
-            mark_pruned(self.prunings.setdefault(entry["pruned"], hashlib.sha256()), number)
-        elif there is None and kind == "waiting":
+            add_pruned(self.prunings.setdefault(entry["pruned"], hashlib.sha256()), number)
+        elif row is None and kind == "waiting":
             self.waiting[name] = number
         else:
-            self._compare(entry, there, table)
+            self._compare(entry, row, table)
 
-    def _compare(self, entry: Mapping[str, Any], there: tuple[str, bytes] | None, table: str) -> None:
-        """Compare an entry of a run or of a grade with the row that has its number."""
+    def _compare(self, entry: Mapping[str, Any], row: tuple[str, bytes] | None, table: str) -> None:
+        """Compare the entry of a run or grade with the name and hash of the row that has its number."""
         number, name = entry["seq"], entry["run"]
         what = f"run {name!r}" if table == "runs" else f"a grade of run {name!r}"
-        self.found[table] += there is not None
-        if there is None or there[0] != name:
-            moved = self._place_of(name) if table == "runs" else None
-            gone = "was removed" if moved is None else f"was reordered: it stands at {moved}"
-            self._say(f"{what} (entry {number}) {gone}")
-        elif there[1] != _bytes(entry["body"]):
-            self._say(f"{what} (entry {number}) was edited")
+        self.rows[table] += row is not None
+        if row is None or row[0] != name:
+            moved = self._number_of(name) if table == "runs" else None
+            problem = "was removed" if moved is None else f"was reordered: it stands at {moved}"
+            self._report(f"{what} (entry {number}) {problem}")
+        elif row[1] != _bytes(entry["body"]):
+            self._report(f"{what} (entry {number}) was edited")
 
-    def _link(self, entry: Mapping[str, Any]) -> None:
-        """Check an entry's hash of itself and of the one before it, and its signature."""
+    def _check_link(self, entry: Mapping[str, Any]) -> None:
+        """Check the link and the signature of an entry."""
         number, stored = entry["seq"], _bytes(entry["link"])
-        draft = Draft(entry["kind"], entry["run"], _bytes(entry["body"]), entry["note"])
-        if link(self.last.link, number, draft) != stored:
-            self._say(
+        content = PendingEntry(entry["kind"], entry["run"], _bytes(entry["body"]), entry["note"])
+        if link(self.last.link, number, content) != stored:
+            self._report(
                 f"entry {number} of the ledger ({entry['kind']} {entry['run'] or ''!r}) does not follow from "
                 f"entry {self.last.seq}: one of them was edited, or one between them removed"
             )
@@ -203,41 +205,40 @@ class _Audit:
         elif hmac.compare_digest(_bytes(entry["sign"]), sign(stored, self.key)):
             self.tally["signed"] += 1
         else:
-            self._say(f"the signature of entry {number} of the ledger is not by this key")
+            self._report(f"the signature of entry {number} of the ledger is not by this key")
 
-    def _place_of(self, name: str) -> int | None:
+    def _number_of(self, name: str) -> int | None:
         return self.connection.execute(select(runs.c.seq).where(runs.c.run == name)).scalar()
 
     def _runs(self, numbers: Sequence[int]) -> dict[int, tuple[str, bytes]]:
-        """Return name and hash of the runs with these numbers."""
-        rows = self._rows(raw(runs).where(column("seq").in_(numbers)))
+        """Return the names and hashes of the runs with these numbers."""
+        rows = self._rows(select_raw(runs).where(column("seq").in_(numbers)))
         return {
-            found.run["seq"]: (found.run["run"], body_of_run(found))
-            for found in raw_rows(self.connection, rows)
+            found.run["seq"]: (found.run["run"], hash_run(found)) for found in raw_rows(self.connection, rows)
         }
 
     def _grades(self, numbers: Sequence[int]) -> dict[int, tuple[str, bytes]]:
-        rows = self._rows(raw(grades).where(column("seq").in_(numbers)))
-        return {row["seq"]: (row["run"], body_of_grade(row)) for row in rows}
+        rows = self._rows(select_raw(grades).where(column("seq").in_(numbers)))
+        return {row["seq"]: (row["run"], hash_grade(row)) for row in rows}
 
     def _rows(self, query: Select[Any]) -> list[dict[str, Any]]:
         return [dict(row) for row in self.connection.execute(query).mappings()]
 
-    def _strangers(self) -> None:
-        """Name rows that no entry of the ledger stands for."""
+    def _check_unknown_rows(self) -> None:
+        """Report rows that have no entry in the ledger."""
         for table, kinds in ((runs, ("run", "waiting")), (grades, ("grade",))):
             known = select(ledger.c.seq).where(ledger.c.kind.in_(kinds), ledger.c.pruned.is_(None))
             query = select(table.c.seq, table.c.run).where(table.c.seq.not_in(known)).order_by(table.c.seq)
             for row in self.connection.execute(query):
-                self._say(
+                self._report(
                     f"{table.name} has run {row.run!r} at {row.seq}, which no entry of the ledger knows"
                 )
         for table in (steps, calls, grades):
             orphans = select(table.c.run).where(table.c.run.not_in(select(runs.c.run))).distinct()
             for name in self.connection.execute(orphans).scalars():
-                self._say(f"{table.name} has rows of run {name!r}, which does not exist")
+                self._report(f"{table.name} has rows of run {name!r}, which does not exist")
 
 
 def _bytes(value: object) -> bytes:
-    """Return a hash as it is stored; who edits the ledger may have left anything there."""
+    """Return a stored hash as bytes; in an edited ledger it may be any value."""
     return bytes(value) if isinstance(value, bytes | memoryview) else repr(value).encode()

@@ -1,8 +1,8 @@
-"""Traces without texts: what a user or a model wrote is replaced by its SHA-256 hash.
+"""Traces without texts: whatever a user or a model wrote is replaced by its SHA-256 hash.
 
-Everything that explains a decision stays: stages, models, rules, numbers, gate scores. Equal texts have
-equal hashes, so whether two stages agreed can still be seen. A hash is not encryption: who can guess a
-text (one of a closed set of labels, say) can check the guess.
+Everything that explains a decision stays: stages, models, rules, numbers, gate scores. Equal texts have equal
+hashes, so it remains visible whether two stages agreed. A hash is not encryption: anyone who can guess a text
+(such as one of a closed set of labels) can check the guess.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any
 
 from cascade.records import Call, Request, Result, Step, ToolCall
 
-_QUOTE = 12  # characters in common with a private text that make a piece of an error message a quotation
+_MIN_QUOTE = 12  # characters shared with a private text that make a piece of a message a quotation
 
 
 def redact(result: Result) -> Result:
     """Return `result` without any text that a user or a model wrote.
 
-    Request, answers, label names and strings in a call's `meta` become `sha256:<hex>`. `metadata` is
-    dropped, and so is the text of each token: a vocabulary is small enough to look every hash up. Error
-    messages and details lose what they quote of the request or an answer.
+    The request, answers, label names and strings in a call's `meta` become `sha256:<hex>`. `metadata` is
+    dropped. So is the text of each token, because a vocabulary is small enough to look up every hash. Error
+    messages and details lose what they quote from the request or an answer.
     """
     answers = [call.text for step in result.trace for call in step.calls if call.role == "answer"]
     messages = result.request.messages
     tools = frozenset(tool.name for tool in result.request.tools)
-    said = [message.content for message in messages]
-    asked = [message.tool_calls for message in messages]
-    asked += [result.tool_calls, *(call.tool_calls for step in result.trace for call in step.calls)]
-    said += [call.arguments for calls in asked for call in calls]
-    private = [text for text in (result.request.text, *said, result.text, result.draft, *answers) if text]
+    texts = [message.content for message in messages]
+    requested = [message.tool_calls for message in messages]
+    requested += [result.tool_calls, *(call.tool_calls for step in result.trace for call in step.calls)]
+    texts += [call.arguments for calls in requested for call in calls]
+    private = [text for text in (result.request.text, *texts, result.text, result.draft, *answers) if text]
     return result.model_copy(
         update={
             "text": hashed(result.text),
@@ -44,7 +44,7 @@ def redact(result: Result) -> Result:
 
 
 def hashed(text: str | None) -> str | None:
-    """Return `sha256:<hex>` of `text` as UTF-8; None and the empty text (nothing was said) stay."""
+    """Return `sha256:<hex>` of `text` as UTF-8; None and the empty text stay."""
     if not text:
         return text
     return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
@@ -61,7 +61,7 @@ def _request(request: Request, tools: frozenset[str]) -> Request:
 
 
 def _tool_calls(calls: Iterable[ToolCall], tools: frozenset[str]) -> tuple[ToolCall, ...]:
-    """Hash what the model wrote; the names of `tools` are the application's."""
+    """Hash what the model wrote; the names of `tools` come from the application."""
     return tuple(
         call.model_copy(
             update={
@@ -87,7 +87,7 @@ def _call(call: Call, private: Sequence[str], tools: frozenset[str]) -> Call:
             "tool_calls": _tool_calls(call.tool_calls, tools),
             "labels": labels,
             "tokens": tuple(token.model_copy(update={"text": ""}) for token in call.tokens),
-            # `run` is the id of a nested cascade's run, no text.
+            # `run` is the id of a nested cascade's run, not a text.
             "meta": {k: v if k == "run" else _without_strings(v) for k, v in call.meta.items()},
             "error": _unquote(call.error, private),
         }
@@ -105,16 +105,16 @@ def _without_strings(value: Any) -> Any:
 
 
 def _unquote(message: str | None, private: Sequence[str]) -> str | None:
-    """Cut what `message` quotes out of the `private` texts: servers echo prompts in their errors."""
+    """Cut quotations of `private` texts out of `message`: servers echo prompts in their errors."""
     if not message:
         return message
     for text in private:
-        if len(text) < _QUOTE:
+        if len(text) < _MIN_QUOTE:
             message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "[…]", message)
     quoted = bytearray(len(message))
-    for start in range(len(message) - _QUOTE + 1):
-        if any(message[start : start + _QUOTE] in text for text in private):
-            quoted[start : start + _QUOTE] = b"\1" * _QUOTE
+    for start in range(len(message) - _MIN_QUOTE + 1):
+        if any(message[start : start + _MIN_QUOTE] in text for text in private):
+            quoted[start : start + _MIN_QUOTE] = b"\1" * _MIN_QUOTE
     pieces = []
     for index, char in enumerate(message):
         if not quoted[index]:
