@@ -106,7 +106,7 @@ def measure(weights: Weights, texts: int, kind: str) -> Figures:
             for name, start, end in zip(seconds, times, times[1:], strict=False):
                 seconds[name].append(end - start)
             equal += ours == theirs
-            if weights.ends(theirs):
+            if weights.is_end(theirs):
                 break
             grammar.accept(theirs)
         grammar.close()

@@ -83,7 +83,7 @@ async def _tree(settings: Settings, name: str, other: Reference) -> list[Row]:
     alone = model(settings.file(name), settings.threads, max_tokens=1, n_ctx=N_CTX)
     await timed(tree, source.text(source.draw(rng, 16)))
     await timed(alone, source.text(source.draw(rng, 16)))
-    inner = len(LabelTree(named, tokens).inner)
+    inner = len(LabelTree(named, tokens).inner_nodes)
     per_label, bound, scratch, whole, apart, noise = [], [], [], [], 0.0, 0.0
     for turn in range(settings.rounds(5)):
         log(f"{SECTION} {name} tree, round {turn + 1}")

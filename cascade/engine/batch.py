@@ -1,7 +1,7 @@
 """The tokens of one decode, in llama.cpp's own layout.
 
-What would make llama.cpp abort the process (too many tokens or logits rows, a sequence id out of range) is
-refused here.
+A batch refuses whatever would make llama.cpp abort the process: too many tokens or logits rows, or a
+sequence id out of range.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from cascade.errors import ModelError
 IntArray = npt.NDArray[np.int32]
 
 
-def even_part_size(count: int, most: int) -> int:
-    """Return the size of the fewest equal parts of `count`, none larger than `most`."""
-    return -(-count // -(-count // most))
+def even_part_size(count: int, max_size: int) -> int:
+    """Split `count` into as few equal parts as `max_size` allows; return the size of a part."""
+    parts = -(-count // max_size)
+    return -(-count // parts)
 
 
 class BatchLimits(NamedTuple):
-    """The most tokens, logits rows, sequences and branches of a tree in one decode."""
+    """Upper bounds of one decode: tokens, logits rows, sequences, and branches of a label tree."""
 
     tokens: int
     rows: int
@@ -34,11 +35,11 @@ class BatchLimits(NamedTuple):
 
 
 class Batch:
-    """Numpy arrays that llama.cpp reads, so that filling them needs no ctypes call per token.
+    """NumPy arrays that llama.cpp reads directly, so that filling them needs no ctypes call per token.
 
     Attributes:
-        limits: what its context takes.
-        rows: logits rows that are asked for.
+        limits: the bounds of its context.
+        rows: number of logits rows requested so far.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
@@ -60,17 +61,17 @@ class Batch:
         self._struct.logits = ctypes.cast(self._output.ctypes.data, pointer(ctypes.c_int8))
 
     def clear(self) -> None:
-        """Empty it."""
+        """Remove all tokens."""
         self._count = self.rows = 0
 
     def take(self) -> Any:
-        """Return llama.cpp's view of it and empty it; valid until it is filled again."""
+        """Return llama.cpp's view of the batch and clear it. The view is valid until the next fill."""
         self._struct.n_tokens = self._count
         self.clear()
         return self._struct
 
-    def steps(self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]) -> None:
-        """Fill it with one token for each of `slots`; all of them get a logits row."""
+    def fill_steps(self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]) -> None:
+        """Fill the batch with one token for each of `slots`; every token gets a logits row."""
         count = len(slots)
         self._check(count, count)
         self.check_slots(slots)
@@ -94,24 +95,24 @@ class Batch:
         self._output[last - rows : last] = 1
         self._count, self.rows = last, self.rows + rows
 
-    def branches(
+    def fill_branches(
         self, tokens: Sequence[int], positions: Sequence[int], branches: Sequence[Sequence[int]]
     ) -> None:
-        """Fill it with one token for each list of `branches` (1-based); every token gets a logits row."""
+        """Fill the batch with one token for each list of `branches` (1-based); each gets a logits row."""
         count = len(tokens)
         self._check(count, count)
         self._token[:count] = tokens
         self._pos[:count] = positions
         self._output[:count] = 1
-        for row, own in enumerate(branches):
-            if not own or min(own) < 1 or max(own) > self.limits.branches:
-                raise ModelError(f"branches {list(own)} are outside 1 … {self.limits.branches}")
-            self._n_seq[row] = len(own)
-            self._seq[row, : len(own)] = own
+        for row, ids in enumerate(branches):
+            if not ids or min(ids) < 1 or max(ids) > self.limits.branches:
+                raise ModelError(f"branches {list(ids)} are outside 1 … {self.limits.branches}")
+            self._n_seq[row] = len(ids)
+            self._seq[row, : len(ids)] = ids
         self._count = self.rows = count
 
     def check_slots(self, slots: Sequence[int]) -> None:
-        """Raise ModelError if the context has no such sequence."""
+        """Raise ModelError if a slot is not a sequence of the context."""
         if min(slots) < 0 or max(slots) >= self.limits.sequences:
             raise ModelError(f"sequences {list(slots)} are outside 0 … {self.limits.sequences - 1}")
 

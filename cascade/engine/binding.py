@@ -1,7 +1,7 @@
 """The only file that imports llama.cpp's Python binding. Importing it loads the library (about 0.2 s).
 
-llama.cpp logs to stderr by default; here its log goes to the logger `cascade.llama_cpp`, and the first
-error line of a call is kept so that a failed call can say why.
+llama.cpp logs to stderr by default. Here its log goes to the logger `cascade.llama_cpp`, and the first error
+line is kept, so that a failed call can report its cause.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ctypes
 import logging
 import os
 
-# ggml starts a debugger and prints to stdout when it aborts; nobody wants that in a server.
+# When ggml aborts, it starts a debugger and prints to stdout, which a server must not do.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
 from llama_cpp import __version__ as version
@@ -28,28 +28,28 @@ def _to_logging(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
     line = text.decode(errors="replace").strip()
     if level == _ERROR and line:
         _errors.append(line)
-    # Errors reach the user as ModelError, so nothing here needs to be seen by default.
+    # Errors reach the user as ModelError, so nothing here needs to be visible by default.
     priority = logging.INFO if level in (_WARN, _ERROR) else logging.DEBUG
     if _log.isEnabledFor(priority) and line:
         _log.log(priority, "%s", line)
 
 
-# After the import (which installs its own). The callback must live as long as the process: a module global.
+# Set after the import, which installs a callback of its own. A module global, because it must never be freed.
 api.llama_log_set(_to_logging, ctypes.c_void_p(0))
 api.llama_backend_init()
 
 
 def forget_errors() -> None:
-    """Drop what llama.cpp has logged so far; call this before a call that may fail."""
+    """Forget what llama.cpp has logged so far; to be called before a call that may fail."""
     _errors.clear()
 
 
 def first_error() -> str:
-    """Return the first error line that llama.cpp logged since `forget_errors`: the cause of the others."""
+    """Return the first error line since `forget_errors`, which is the cause of later ones."""
     return _errors[0] if _errors else "llama.cpp gave no reason"
 
 
-# A second function object for the same symbol: an integer result is cheaper than a ctypes pointer.
+# A second function object for the same symbol, because an integer result is cheaper than a ctypes pointer.
 logits_address = api._lib["llama_get_logits"]
 logits_address.argtypes = [ctypes.c_void_p]
 logits_address.restype = ctypes.c_void_p

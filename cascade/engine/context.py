@@ -1,6 +1,7 @@
 """One llama.cpp context: batches of tokens in, logits rows out. Used on the decode thread only.
 
-What would make llama.cpp abort the process is refused before the call, here and in `engine.batch`.
+Calls that would make llama.cpp abort the process are refused before they are made, here and in
+`engine.batch`.
 """
 
 from __future__ import annotations
@@ -19,18 +20,42 @@ from cascade.engine.memory import allocate_state, large_pages
 from cascade.engine.stats import check_finite
 from cascade.errors import ModelError
 
+IntArray = npt.NDArray[np.int32]
+FloatArray = npt.NDArray[np.float32]
+ByteArray = npt.NDArray[np.uint8]
+
 MAX_BATCH = 512
-MAX_BRANCHES = 255  # of 256 sequence ids; more make llama.cpp abort
+MAX_BRANCHES = 255  # llama.cpp aborts beyond 256 sequence ids; one holds the prompt
+ABORTED = 2  # llama.cpp's code for a decode that its abort callback ended
 _OUTPUT_FLOATS = 2**24  # 64 MiB of logits in one decode
+_STATE_HEADER_WORDS = 2  # a magic number and the sequence
+_REASONS = {
+    1: "the context is full",
+    ABORTED: "the decode was aborted",
+    -1: "llama.cpp refused the batch",
+    -2: "out of memory",
+    -3: "the computation failed",
+}
+# ggml asks its abort callback before every operation, several hundred times a decode. A Python function
+# would need the interpreter's lock each time, so the callback is the C library's `strlen` over two bytes:
+# the length of "" is false, that of a one-letter string is true.
+_strlen = ctypes.cast(ctypes.CDLL(None).strlen, api.ggml_abort_callback)
 
 
 class ContextShape(NamedTuple):
-    """How a context is made.
+    """Size and kind of a context.
 
-    `n_ctx` is the tokens that one sequence may have, `n_threads` the threads of a decode. A context is for
-    a prompt with `branches` that share its cells, or for `slots` sequences: each with cells of its own, or
-    `packed` into one pool of `n_ctx` cells, so that prompts of any length make one matrix. `flash` turns
-    flash attention on. `adapter` is the LoRA file that it decodes with.
+    A context serves either one prompt with branches or several independent sequences in slots.
+
+    Attributes:
+        n_ctx: tokens that one sequence may hold.
+        n_threads: threads of a decode.
+        branches: continuations of the prompt; they share its cells.
+        slots: independent sequences.
+        packed: whether the slots share one pool of `n_ctx` cells, so that prompts of any length form one
+            matrix; otherwise each slot has `n_ctx` cells of its own.
+        flash: whether flash attention is on.
+        adapter: the LoRA file to decode with.
     """
 
     n_ctx: int
@@ -48,32 +73,22 @@ class ContextShape(NamedTuple):
 
     @property
     def sequences(self) -> int:
-        """Sequence ids that the context has."""
+        """Number of sequence ids."""
         return max(self.slots, 1 + self.branches)
 
     def rows(self, n_vocab: int) -> int:
-        """Logits rows of one decode that memory is spent on; a tree needs one of every token."""
+        """Return how many logits rows of one decode get memory; a label tree needs one for each token."""
         return 2 * _OUTPUT_FLOATS // n_vocab if self.branches else max(self.slots, _OUTPUT_FLOATS // n_vocab)
 
 
 def max_branches(n_ctx: int, n_vocab: int) -> int:
-    """Return the most branches of a context: with the prompt, as many as it gives logits rows."""
+    """Return how many branches fit: together with the prompt they need one logits row each."""
     rows = min(n_ctx, MAX_BATCH, ContextShape(n_ctx, 1, branches=1).rows(n_vocab))
     return max(1, min(MAX_BRANCHES, rows - 1))
 
 
-ABORTED = 2  # by the flag of `abort`
-_REASONS = {
-    1: "the context is full",
-    ABORTED: "the decode was aborted",
-    -1: "llama.cpp refused the batch",
-    -2: "out of memory",
-    -3: "the computation failed",
-}
-
-
 class DecodeError(ModelError):
-    """llama.cpp returned `code`."""
+    """llama.cpp's decode returned the error `code`."""
 
     def __init__(self, code: int) -> None:
         reason = _REASONS.get(code, "unknown reason")
@@ -81,14 +96,11 @@ class DecodeError(ModelError):
         self.code = code
 
 
-_strlen = ctypes.cast(ctypes.CDLL(None).strlen, api.ggml_abort_callback)
-
-
 class AbortFlag:
-    """The flag that one context's decodes look at. Setting it may happen in any thread."""
+    """Ends the decode of one context from any thread."""
 
     def __init__(self, handle: Any) -> None:
-        self._bytes = (ctypes.c_ubyte * 2)()  # lives as long as the context that points to it
+        self._bytes = (ctypes.c_ubyte * 2)()  # must live as long as the context, which points to it
         api.llama_set_abort_callback(handle, _strlen, ctypes.cast(self._bytes, ctypes.c_void_p))
 
     def set(self) -> None:
@@ -100,51 +112,36 @@ class AbortFlag:
         self._bytes[0] = 0
 
 
-def attach(context: Any, adapter: Any) -> None:
-    """Have llama.cpp's `context` use `adapter`.
-
-    Raises:
-        ModelError: llama.cpp refuses.
-    """
-    adapters = (api.llama_adapter_lora_p_ctypes * 1)(adapter)
-    if api.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(1.0)):
-        raise ModelError(f"llama.cpp cannot use the adapter: {first_error()}")
-
-
-IntArray = npt.NDArray[np.int32]
-FloatArray = npt.NDArray[np.float32]
-ByteArray = npt.NDArray[np.uint8]
-
-
 class Context:
     """A KV cache with its batch buffers.
 
-    With branches, sequence 0 holds the prompt and branches are 1 … `shape.branches`.
+    In a context with branches, sequence 0 holds the prompt and the branches are 1 … `shape.branches`.
 
     Attributes:
-        shape: how it was made.
-        n_batch: most tokens in one decode.
-        max_outputs: most logits rows in one decode.
+        shape: its size and kind.
+        n_batch: maximum tokens of one decode.
+        max_outputs: maximum logits rows of one decode.
         n_outputs: logits rows of the last decode.
-        batch: what `run` decodes.
-        flag: set from any thread, it ends the decode in flight.
-        lent: whether a job has the context for itself.
-        held: the prompt that such a job left in sequence 0, alone in the context; empty after a failed one.
+        batch: the tokens of the next `decode`.
+        abort_flag: ends the decode in flight.
+        in_use: whether a job has the context to itself.
+        held_prompt: the prompt that such a job left in sequence 0, with nothing else in the context; empty
+            after a failed job.
     """
 
     def __init__(
         self, model: Any, n_vocab: int, causal: bool, shape: ContextShape, adapter: Any = None
     ) -> None:
-        """Make a context of `model`, with llama.cpp's pointer to a LoRA `adapter` or None.
+        """Make a context of llama.cpp's `model`, with its pointer to a LoRA `adapter` or None.
 
         Raises:
-            ModelError: llama.cpp cannot make it, most often for lack of memory.
+            ModelError: llama.cpp cannot make it, usually for lack of memory.
         """
         if not 0 <= shape.branches <= MAX_BRANCHES:
             raise ModelError(f"{shape.branches} branches; a context has at most {MAX_BRANCHES}")
-        self.shape, self.lent, self.held = shape, False, np.empty(0, np.int32)
+        self.shape, self.in_use, self.held_prompt = shape, False, np.empty(0, np.int32)
         self.n_vocab, self._model, self._adapter = n_vocab, model, adapter
-        # A non-causal model must see the whole prompt in one micro-batch, else llama.cpp aborts.
+        # A non-causal model must see the whole prompt in one micro-batch, or llama.cpp aborts.
         self.n_batch = min(shape.n_ctx, MAX_BATCH) if causal else shape.n_ctx
         self.max_outputs = max(1, min(self.n_batch, shape.rows(n_vocab)))
         self.n_outputs = 0
@@ -165,15 +162,15 @@ class Context:
         self.batch = Batch(
             BatchLimits(self.n_batch, self.max_outputs, self.shape.sequences, self.shape.branches)
         )
-        self.flag = AbortFlag(self._handle)
+        self.abort_flag = AbortFlag(self._handle)
         if self._adapter is not None:
-            attach(self._handle, self._adapter)
+            _attach_adapter(self._handle, self._adapter)
 
     def resize(self, slots: int) -> None:
-        """Have `slots` empty slots.
+        """Replace the context by one with `slots` empty slots.
 
         Raises:
-            ModelError: llama.cpp cannot make them, most often for lack of memory; the context is closed.
+            ModelError: llama.cpp cannot make it, usually for lack of memory; the context is closed then.
         """
         self.close()
         self.shape = self.shape._replace(slots=slots)
@@ -181,7 +178,7 @@ class Context:
 
     def _params(self) -> Any:
         shape = self.shape
-        # Branches share the prompt's cells, packed prompts a pool; slots have cells of their own.
+        # Branches share the prompt's cells and packed prompts share a pool; slots have cells of their own.
         unified = shape.packed or shape.branches > 0
         params = api.llama_context_default_params()
         params.n_ctx = shape.cells
@@ -200,17 +197,17 @@ class Context:
         return self._handle
 
     def use_threads(self, threads: int) -> None:
-        """Have the next decodes use so many threads."""
+        """Set the number of threads for the next decodes."""
         if threads != self._threads:
             api.llama_set_n_threads(self._handle, threads, threads)
             self._threads = threads
 
-    def run(self) -> None:
-        """Decode the batch and empty it.
+    def decode(self) -> None:
+        """Decode the batch and clear it.
 
         Raises:
-            DecodeError: llama.cpp returned an error. What the batch had added to each sequence may be
-                there or not; `truncate` the sequences.
+            DecodeError: llama.cpp returned an error. Each sequence may or may not hold what the batch added
+                to it; `truncate` the sequences.
         """
         self.n_outputs = self.batch.rows
         forget_errors()
@@ -220,22 +217,22 @@ class Context:
             raise DecodeError(code)
 
     def feed(self, tokens: IntArray, start: int, *, output: bool) -> None:
-        """Append `tokens` to sequence 0 from position `start`; `output` keeps the last one's logits row."""
+        """Append `tokens` to sequence 0 from position `start`; `output` keeps the last token's logits row."""
         self.batch.clear()
         self.batch.add(0, tokens, start, int(output))
-        self.run()
+        self.decode()
 
     def feed_branches(
         self, tokens: Sequence[int], positions: Sequence[int], branches: Sequence[Sequence[int]]
     ) -> None:
-        """Append one token to each of its `branches` (1-based) and keep the logits row of every token."""
-        self.batch.branches(tokens, positions, branches)
-        self.run()
+        """Append each token to its own list of `branches` (1-based) and keep the logits row of each."""
+        self.batch.fill_branches(tokens, positions, branches)
+        self.decode()
 
     def logits(self, count: int) -> FloatArray:
-        """Return `count` logits rows of the last decode, shape (count, vocabulary), unchecked.
+        """Return the first `count` logits rows of the last decode, shape (count, vocabulary), unchecked.
 
-        They are in the order of the batch, and a view that the next decode overwrites.
+        Rows are in batch order. The array is a view that the next decode overwrites.
 
         Raises:
             ModelError: the last decode gave fewer rows.
@@ -250,7 +247,7 @@ class Context:
         return self._view[1][:count]
 
     def rows(self, count: int = 1) -> FloatArray:
-        """Return `logits(count)`, checked.
+        """Return `logits(count)` after checking them.
 
         Raises:
             ModelError: a value is NaN or infinite.
@@ -264,35 +261,36 @@ class Context:
         api.llama_memory_clear(self._memory, False)
 
     def truncate(self, slot: int, length: int) -> None:
-        """Keep the first `length` tokens of `slot`."""
+        """Keep only the first `length` tokens of `slot`."""
         self.batch.check_slots((slot,))
         api.llama_memory_seq_rm(self._memory, slot, length, -1)
 
-    def save(self, slot: int, *, keep: bool = False) -> ByteArray:
+    def save(self, slot: int, *, long_lived: bool = False) -> ByteArray:
         """Return a copy of the state of `slot`, for `restore` in a context of the same model and kind.
 
-        `keep` says that it is to be kept for long.
+        Args:
+            slot: the sequence to copy.
+            long_lived: whether the copy is kept for long; it then gets memory pages of its own.
 
         Raises:
             ModelError: llama.cpp cannot copy it.
         """
         self.batch.check_slots((slot,))
         size = int(api.llama_state_seq_get_size(self._handle, slot))
-        state = allocate_state(size) if keep else np.empty(size, np.uint8)
+        state = allocate_state(size) if long_lived else np.empty(size, np.uint8)
         address = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         if api.llama_state_seq_get_data(self._handle, address, size, slot) != size:
             raise ModelError(f"llama.cpp cannot copy the {size} bytes of sequence {slot}")
         return state
 
     def restore(self, slot: int, state: ByteArray) -> bool:
-        """Replace the tokens of `slot` by a saved state; False leaves the slot empty: it does not fit."""
+        """Replace the tokens of `slot` by a saved state; False if it does not fit, which empties the slot."""
         self.truncate(slot, 0)
-        fitting = refit_state(state, 1 if self.shape.packed or self.shape.branches else self.shape.slots)
-        if fitting is None:
+        fitted = _fit_state(state, 1 if self.shape.packed or self.shape.branches else self.shape.slots)
+        if fitted is None:
             return False
-        state = fitting
-        address = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        if api.llama_state_seq_set_data(self._handle, address, len(state), slot) > 0:
+        address = fitted.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        if api.llama_state_seq_set_data(self._handle, address, len(fitted), slot) > 0:
             return True
         self.truncate(slot, 0)
         return False
@@ -328,28 +326,43 @@ class Context:
             self._handle = None
 
 
-_HEADER = 2  # words before all that: a magic number and the sequence
+def _attach_adapter(context: Any, adapter: Any) -> None:
+    """Make llama.cpp's `context` decode with `adapter`; all sequences of a context share it.
+
+    Raises:
+        ModelError: llama.cpp refuses.
+    """
+    adapters = (api.llama_adapter_lora_p_ctypes * 1)(adapter)
+    if api.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(1.0)):
+        raise ModelError(f"llama.cpp cannot use the adapter: {first_error()}")
 
 
-def refit_state(state: ByteArray, slots: int) -> ByteArray | None:
-    """Return `state` for a context of `slots` slots; None if it is not laid out as above."""
+def _fit_state(state: ByteArray, slots: int) -> ByteArray | None:
+    """Return the saved `state` of one sequence as a context with `slots` slots would write it.
+
+    After a header llama.cpp writes the number of slots (a 32-bit word), then for each slot the number of
+    its cells (another word) and the cells themselves, if any. It refuses a state from a context with
+    another number of slots, although only one slot of a saved sequence has cells.
+
+    Returns:
+        The state; None if it is not laid out like this.
+    """
     words = state[: len(state) // 4 * 4].view(np.uint32)
-    if len(words) <= _HEADER:
+    if len(words) <= _STATE_HEADER_WORDS:
         return None
-    before = int(words[_HEADER])
-    if before == slots:
+    old_slots = int(words[_STATE_HEADER_WORDS])
+    if old_slots == slots:
         return state
-    filled = np.flatnonzero(words[_HEADER + 1 : _HEADER + 1 + before])
+    filled = np.flatnonzero(words[_STATE_HEADER_WORDS + 1 : _STATE_HEADER_WORDS + 1 + old_slots])
     if not len(filled):
         return None
-    first = 4 * (_HEADER + 1 + int(filled[0]))
-    end = len(state) - 4 * (before - 1 - int(filled[0]))
+    start = 4 * (_STATE_HEADER_WORDS + 1 + int(filled[0]))
+    end = len(state) - 4 * (old_slots - 1 - int(filled[0]))
     if state[end:].any():
         return None
-    return np.concatenate([
-        state[: 4 * _HEADER], _bytes(slots), state[first:end], _bytes(*[0] * (slots - 1)),
-    ])  # fmt: skip
+    header = state[: 4 * _STATE_HEADER_WORDS]
+    return np.concatenate([header, _word_bytes(slots), state[start:end], _word_bytes(*[0] * (slots - 1))])
 
 
-def _bytes(*words: int) -> ByteArray:
+def _word_bytes(*words: int) -> ByteArray:
     return np.array(words, np.uint32).view(np.uint8)

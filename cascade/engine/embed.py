@@ -1,4 +1,4 @@
-"""Embeddings: one unit vector for each text, from a local model. Used on the decode thread only."""
+"""Embeddings: a unit vector for each text, and labels by example. Used on the decode thread only."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
 MAX_TEXTS = 64  # in one decode
-BATCH_TOKENS = 512  # aimed at; one longer text is a batch of its own
-_FLOATS = 2**29  # llama.cpp reserves logits for all tokens of a batch: 2 GiB of address space at most
+BATCH_TOKENS = 512  # target size of a decode; a longer text gets one of its own
+_MAX_LOGITS = 2**29  # llama.cpp reserves logits for all tokens of a batch: at most 2 GiB of address space
 _NONE, _MEAN, _CLS, _LAST = 0, 1, 2, 3
 _POOLING = {_MEAN: "mean", _CLS: "cls", _LAST: "last"}
 
@@ -28,8 +28,8 @@ class Embedder:
     """A context that gives one vector for each sequence.
 
     Attributes:
-        limit: most tokens of a text.
-        size: numbers in a vector.
+        limit: maximum tokens of a text.
+        size: dimension of a vector.
         pooling: how the tokens' vectors become one: `mean`, `cls` (the first) or `last`.
     """
 
@@ -41,12 +41,12 @@ class Embedder:
         """
         if pooling not in _POOLING:
             raise ModelError(f"its pooling type is {pooling}, which gives no embeddings; known: 1, 2, 3")
-        self.limit = min(limit, _FLOATS // n_vocab)
+        self.limit = min(limit, _MAX_LOGITS // n_vocab)
         self.pooling = _POOLING[pooling]
         self.size = int(api.llama_model_n_embd_out(model))
-        self._batch_tokens = max(self.limit, min(BATCH_TOKENS, _FLOATS // n_vocab))
+        self._batch_tokens = max(self.limit, min(BATCH_TOKENS, _MAX_LOGITS // n_vocab))
         params = api.llama_context_default_params()
-        # Pooling reads the tokens of one micro-batch, so a text must fit into one.
+        # Pooling only sees the tokens of one micro-batch, so a text must fit into one.
         params.n_ctx = params.n_batch = params.n_ubatch = params.n_outputs_max = self._batch_tokens
         params.n_seq_max = MAX_TEXTS
         params.kv_unified = True
@@ -78,7 +78,7 @@ class Embedder:
             if not 0 < len(tokens) <= self.limit:
                 fix = "shorten it" if len(tokens) else "give a text"
                 raise ModelError(f"text {index} has {len(tokens)} tokens; expected 1 to {self.limit}; {fix}")
-        found = np.empty((len(texts), self.size), np.float32)
+        vectors = np.empty((len(texts), self.size), np.float32)
         start = 0
         while start < len(texts):
             if start:
@@ -91,9 +91,9 @@ class Embedder:
                 end += 1
             self._decode(texts[start:end])
             for sequence in range(end - start):
-                found[start + sequence] = self._vector(sequence)
+                vectors[start + sequence] = self._vector(sequence)
             start = end
-        return found
+        return vectors
 
     def close(self) -> None:
         """Free the context."""
@@ -137,24 +137,29 @@ class Embedder:
 
 
 def pooling_type(metadata: str | None, causal: bool) -> int:
-    """Return a file's pooling type; without one, the last token of a causal model, else the mean."""
-    named = int(metadata) if metadata is not None and metadata.isdigit() else _NONE
-    return named or (_LAST if causal else _MEAN)
+    """Return a file's pooling type; by default the last token for a causal model, the mean for others."""
+    given = int(metadata) if metadata is not None and metadata.isdigit() else _NONE
+    return given or (_LAST if causal else _MEAN)
 
 
 class ExampleClassifier:
-    """The examples of one model's labels."""
+    """Labels by example: the closer a text's embedding is to the center of a label's, the likelier the label.
+
+    This is the nearest-centroid rule with cosine similarity (C. D. Manning et al., "Introduction to
+    Information Retrieval", 2008, chapter 14), turned into a distribution by a softmax over similarity /
+    temperature.
+    """
 
     def __init__(
         self, weights: Weights, examples: Mapping[str, Sequence[str]], temperature: float, embedder: Embedder
     ) -> None:
-        """Keep `examples` (label → texts); they are embedded by the first question."""
+        """Keep `examples` (label → texts); the first request embeds them."""
         self._weights, self._embedder = weights, embedder
         self._examples, self._temperature = examples, temperature
-        self._centres: npt.NDArray[np.float64] | None = None
+        self._centers: npt.NDArray[np.float64] | None = None
 
-    def tokens(self, text: str) -> IntArray:
-        """Return the tokens of a text, shape (tokens,), with those that the model expects around it."""
+    def tokenize(self, text: str) -> IntArray:
+        """Return the tokens of `text`, shape (tokens,), with those that the model expects around it."""
         return self._weights.tokenize(text, self._embedder.limit, begin=True)
 
     def distribution(self, tokens: IntArray) -> Generator[None, None, dict[str, float]]:
@@ -163,10 +168,10 @@ class ExampleClassifier:
         Raises:
             ModelError: a text is empty or too long, or a label's examples cancel each other out.
         """
-        if self._centres is None:
-            self._centres = yield from self._embed_examples()
+        if self._centers is None:
+            self._centers = yield from self._embed_examples()
         vectors = yield from self._embedder.embed([tokens])
-        scores = self._centres @ vectors[0].astype(np.float64) / self._temperature
+        scores = self._centers @ vectors[0].astype(np.float64) / self._temperature
         weight = np.exp(scores - scores.max())
         probability = weight / weight.sum()
         names = list(self._examples)
@@ -174,15 +179,15 @@ class ExampleClassifier:
         return {names[i]: float(probability[i]) for i in order}
 
     def _embed_examples(self) -> Generator[None, None, npt.NDArray[np.float64]]:
-        centres = []
+        centers = []
         for label, texts in self._examples.items():
             try:
-                vectors = yield from self._embedder.embed([self.tokens(text) for text in texts])
+                vectors = yield from self._embedder.embed([self.tokenize(text) for text in texts])
             except ModelError as error:
                 raise ModelError(f"examples of label {label!r}: {error}") from error
-            centre = vectors.astype(np.float64).mean(axis=0)
-            length = float(np.linalg.norm(centre))
+            center = vectors.astype(np.float64).mean(axis=0)
+            length = float(np.linalg.norm(center))
             if length < 1e-6:
                 raise ModelError(f"the examples of label {label!r} cancel each other out; change them")
-            centres.append(centre / length)
-        return np.array(centres)
+            centers.append(center / length)
+        return np.array(centers)

@@ -1,4 +1,4 @@
-"""Free text, token by token, with the statistics of the model's own distribution."""
+"""Free text, token by token, with the statistics of the model's own distribution, up to a stop string."""
 
 from __future__ import annotations
 
@@ -22,54 +22,72 @@ from cascade.records import Token
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
-Steps = Generator[Ticket | None, None, DecodeSequence]
 StopEarly = Callable[[RunningStats], bool]
 
 
 class GenerateOptions(NamedTuple):
-    """What a caller wants while a text is written: pieces of whole characters, and a say in its end.
+    """How a caller follows a text while it is generated.
 
-    `watch` gets the logits row after each prompt token but the last. `begin` is called when it is the
-    text's turn. `top` is how many of the most probable tokens to keep of each row.
+    Attributes:
+        on_text: called with each piece of whole characters.
+        on_start: called when the text's turn has come.
+        stop_early: called after each token; ends the text by returning True.
+        on_prompt_logits: called with each prompt position but the last, and the logits row after it.
+        top_logprobs: how many of the most probable tokens to keep for each token.
     """
 
-    emit: Callable[[str], object] | None = None
-    begin: Callable[[], object] = lambda: None
+    on_text: Callable[[str], object] | None = None
+    on_start: Callable[[], object] = lambda: None
     stop_early: StopEarly | None = None
-    watch: OnPromptLogits | None = None
-    top: int = 0
+    on_prompt_logits: OnPromptLogits | None = None
+    top_logprobs: int = 0
 
 
 class GeneratedText(NamedTuple):
     """A generated text.
 
-    `finish` is `stop` (by the model or a stop string), `length` (it was cut off) or `early_exit` (the
-    caller's callback ended it). `sequence` says how it was decoded, `top` what else each token could have
-    been, with log-probabilities. `seconds` is from the first token to the last.
+    Attributes:
+        text: the text, without the stop string that ended it.
+        tokens: its tokens with their statistics.
+        finish: `stop` (the model or a stop string ended it), `length` (it was cut off) or `early_exit` (the
+            caller's callback ended it).
+        stats: statistics of all tokens.
+        sequence: how it was decoded.
+        top_logprobs: for each token, the most probable tokens in its place with their log-probabilities.
+        seconds: from the first token to the last.
     """
 
     text: str
     tokens: tuple[Token, ...]
     finish: str
-    running: RunningStats
+    stats: RunningStats
     sequence: DecodeSequence
-    top: list[list[tuple[str, float]]]
+    top_logprobs: list[list[tuple[str, float]]]
     seconds: float
 
-    def spared(self, most: int) -> dict[str, float]:
-        """Return what an early exit spared of a text of up to `most` tokens, at most: tokens and seconds.
+    def early_exit_savings(self, max_tokens: int) -> dict[str, float]:
+        """Return upper bounds of the tokens and seconds that an early exit saved.
 
-        The seconds are at the pace of the tokens that were written; one token has none.
+        The seconds assume the pace of the tokens so far; they are missing after a single token.
+
+        Args:
+            max_tokens: the number of tokens at which the text would have been cut off.
         """
-        tokens, steps = most - len(self.tokens), len(self.tokens) - 1
+        tokens, steps = max_tokens - len(self.tokens), len(self.tokens) - 1
         seconds = {"spared_seconds_at_most": tokens * self.seconds / steps} if steps > 0 else {}
         return {"spared_tokens_at_most": tokens} | seconds
 
 
 def prefill(context: Context, prompt: IntArray, held: int = 0) -> Generator[None, None, FloatArray]:
-    """Have `prompt` alone in the context; yields between batches; returns the last token's logits row.
+    """Evaluate `prompt` in sequence 0, alone in the context; yields between batches.
 
-    DecodeSequence 0 holds its first `held` tokens already, and no other sequence holds any; or `held` is 0.
+    Args:
+        context: a context that no other job uses.
+        prompt: the tokens, shape (tokens,).
+        held: how many of them sequence 0 holds already, with no other sequence in the context; or 0.
+
+    Returns:
+        The logits row after the last token, shape (vocabulary,).
     """
     if held:
         context.truncate(0, held)
@@ -78,17 +96,17 @@ def prefill(context: Context, prompt: IntArray, held: int = 0) -> Generator[None
     for start in range(held, len(prompt), context.n_batch):
         if start > held:
             yield
-        part = prompt[start : start + context.n_batch]
-        context.feed(part, start, output=start + len(part) == len(prompt))
+        chunk = prompt[start : start + context.n_batch]
+        context.feed(chunk, start, output=start + len(chunk) == len(prompt))
     row: FloatArray = context.rows()[0]
     return row
 
 
-def decode(scheduler: Scheduler, sequence: DecodeSequence) -> Steps:
-    """Have `scheduler` decode `sequence` to its end; closing the generator drops it.
+def decode(scheduler: Scheduler, sequence: DecodeSequence) -> Generator[Ticket | None, None, DecodeSequence]:
+    """Let `scheduler` decode `sequence` to its end; closing the generator drops the sequence.
 
     Raises:
-        CascadeError: what made the sequence fail.
+        CascadeError: the error that ended the sequence.
     """
     scheduler.add(sequence)
     try:
@@ -107,30 +125,36 @@ def generate(
     scheduler: Scheduler,
     prompt: IntArray,
     sampling: Sampling,
-    wishes: GenerateOptions = GenerateOptions(),  # noqa: B008 - a constant
+    options: GenerateOptions = GenerateOptions(),  # noqa: B008 - a constant
 ) -> Generator[Ticket | None, None, GeneratedText]:
-    """Continue `prompt` together with whatever else `scheduler` has.
+    """Continue `prompt` in `scheduler`, together with its other sequences.
 
     Raises:
-        ModelError: the model ends at once, or computes NaN.
+        ModelError: the model ends the text at once, or computes NaN.
     """
     sampler = Sampler(weights, sampling)
     try:
-        draft = _TextInProgress(weights, scheduler, sampler, sampling, wishes)
-        room = sampling.max_tokens - 1  # the last token needs no cell
+        generation = _Generation(weights, scheduler, sampler, sampling, options)
         sequence = DecodeSequence(
-            scheduler, prompt, draft.take, watch=wishes.watch, begin=wishes.begin, room=room
+            scheduler,
+            prompt,
+            generation.choose,
+            on_prompt_logits=options.on_prompt_logits,
+            on_start=options.on_start,
+            new_cells=sampling.max_tokens - 1,  # the last token needs no cell
         )
         yield from decode(scheduler, sequence)
     finally:
         sampler.close()
-    text, tokens = draft.writer.close()
-    seconds = draft.last - draft.first
-    return GeneratedText(text, tokens, draft.finish, draft.running, sequence, draft.top, seconds)
+    text, tokens = generation.writer.close()
+    seconds = generation.last_at - generation.first_at
+    return GeneratedText(
+        text, tokens, generation.finish, generation.stats, sequence, generation.top_logprobs, seconds
+    )
 
 
-class _TextInProgress:
-    """A text while it is written."""
+class _Generation:
+    """The state of a text while it is generated."""
 
     def __init__(
         self,
@@ -138,57 +162,59 @@ class _TextInProgress:
         scheduler: Scheduler,
         sampler: Sampler,
         sampling: Sampling,
-        wishes: GenerateOptions,
+        options: GenerateOptions,
     ) -> None:
         self.finish = "length"
-        self.running = RunningStats()
-        self.writer = TextWriter(sampling.stop, wishes.emit)
+        self.stats = RunningStats()
+        self.writer = TextWriter(sampling.stop, options.on_text)
         self._weights, self._sampler = weights, sampler
-        self._context, self._measure = scheduler.context, weights.measure
-        self._room = sampling.max_tokens
-        self._stop_early = wishes.stop_early
-        self._most_probable = wishes.top
-        self.top: list[list[tuple[str, float]]] = []
-        self.first = self.last = 0.0  # when these tokens were chosen
+        self._context, self._row_stats = scheduler.context, weights.row_stats
+        self._remaining = sampling.max_tokens
+        self._stop_early = options.stop_early
+        self._n_top = options.top_logprobs
+        self.top_logprobs: list[list[tuple[str, float]]] = []
+        self.first_at = self.last_at = 0.0  # when the first and the last token were chosen
 
-    def take(self, row: FloatArray, index: int) -> int | None:
+    def choose(self, row: FloatArray, index: int) -> int | None:
         """Choose the next token from a logits row; None ends the text."""
-        self.last = time.monotonic()
-        self.first = self.first or self.last
-        measure = self._measure
-        measure.read(row)
-        token = self._sampler.choose(self._context.handle, index, row, measure.best)
-        if self._weights.ends(token):
+        self.last_at = time.monotonic()
+        self.first_at = self.first_at or self.last_at
+        row_stats = self._row_stats
+        row_stats.read(row)
+        token = self._sampler.choose(self._context.handle, index, row, row_stats.best)
+        if self._weights.is_end(token):
             self.finish = "stop"
             return None
-        stats = measure.of(token)
-        self.running.add(stats)
-        if self._most_probable:
-            best = best_tokens(row, self._most_probable)
-            self.top.append([(self._weights.piece(t).decode(errors="replace"), value) for t, value in best])
-        self._room -= 1
+        stats = row_stats.of(token)
+        self.stats.add(stats)
+        if self._n_top:
+            best = best_tokens(row, self._n_top)
+            self.top_logprobs.append(
+                [(self._weights.piece(t).decode(errors="replace"), logprob) for t, logprob in best]
+            )
+        self._remaining -= 1
         if self.writer.add(self._weights.piece(token), stats):
             self.finish = "stop"
             return None
-        if self._room and self._enough():
+        if self._remaining and self._should_stop_early():
             self.finish = "early_exit"
             return None
-        return token if self._room else None
+        return token if self._remaining else None
 
-    def _enough(self) -> bool:
+    def _should_stop_early(self) -> bool:
         if self._stop_early is None:
             return False
         try:
-            return self._stop_early(self.running)
-        except Exception as error:  # a caller's code; its failure is that call's
+            return self._stop_early(self.stats)
+        except Exception as error:  # the caller's code: its failure is that of its call
             raise ModelError(f"stop_early raised {type(error).__name__}: {error}") from error
 
 
 class StopStrings:
-    """Watches a text that arrives in pieces; what could begin a stop string is held back.
+    """Finds stop strings in a text that arrives in pieces; holds back what may be the start of one.
 
-    Where the text ends does not depend on how it is cut into pieces: it ends before the stop string that
-    is complete first, the longest of those.
+    The text ends before the stop string that is complete first, and before the longest one if several are
+    complete at once. This does not depend on how the text is cut into pieces.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -198,7 +224,7 @@ class StopStrings:
     def push(self, piece: str) -> tuple[str, bool]:
         """Return (text that may be shown now, whether a stop string is complete) after `piece`."""
         text = self._held + piece
-        ends = [(place + len(stop), place) for stop in self._stops if (place := text.find(stop)) >= 0]
+        ends = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
         if ends:
             self._held = ""
             return text[: min(ends)[1]], True
@@ -208,23 +234,23 @@ class StopStrings:
         return text[:cut], False
 
     def rest(self) -> str:
-        """Return what is held back: the text is over, so it begins no stop string."""
+        """Return what is held back: the text is over, so no stop string follows."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest end of `text` that begins `stop`."""
-    longest = min(len(text), len(stop) - 1)
-    return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)
+    """Return the length of the longest suffix of `text` that is a proper prefix of `stop`."""
+    max_size = min(len(text), len(stop) - 1)
+    return next((size for size in range(max_size, 0, -1) if text.endswith(stop[:size])), 0)
 
 
 class TextWriter:
-    """A text that grows by tokens; `emit` gets what may be shown of it."""
+    """Assembles a text from tokens; `on_text` gets whole characters that are not part of a stop string."""
 
-    def __init__(self, stops: Sequence[str], emit: Callable[[str], object] | None) -> None:
+    def __init__(self, stops: Sequence[str], on_text: Callable[[str], object] | None) -> None:
         self._tokens: list[tuple[str, TokenStats]] = []
-        self._emit = emit
+        self._on_text = on_text
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stops = StopStrings(stops) if stops else None
         self._shown: list[str] = []
@@ -242,7 +268,7 @@ class TextWriter:
         return self._stopped
 
     def close(self) -> tuple[str, tuple[Token, ...]]:
-        """Return the text and its tokens. A character that was cut off becomes a replacement character.
+        """Return the text and its tokens; an incomplete last character becomes a replacement character.
 
         Raises:
             ModelError: there is no text.
@@ -252,7 +278,7 @@ class TextWriter:
             last, stats = self._tokens[-1]
             self._tokens[-1] = last + rest, stats
             if self._stops is not None:
-                # A stop string can only complete here if it holds a replacement character.
+                # Only a stop string with a replacement character can become complete here.
                 rest = self._stops.push(rest)[0] + self._stops.rest()
             self._show(rest)
         text = "".join(self._shown)
@@ -266,14 +292,14 @@ class TextWriter:
     def _show(self, text: str) -> None:
         if text:
             self._shown.append(text)
-            if self._emit:
-                self._emit(text)
+            if self._on_text:
+                self._on_text(text)
 
     def _records(self, length: int) -> tuple[Token, ...]:
-        """The tokens, cut off where the text ends; what a stop string is made of stays as evidence."""
-        found = []
+        """Return the tokens, cut off where the text ends; those of a stop string remain, without text."""
+        records = []
         for text, (logprob, margin, entropy) in self._tokens:
             kept = text[: max(0, length)]
-            found.append(Token(text=kept, logprob=logprob, margin=margin, entropy=entropy))
+            records.append(Token(text=kept, logprob=logprob, margin=margin, entropy=entropy))
             length -= len(text)
-        return tuple(found)
+        return tuple(records)

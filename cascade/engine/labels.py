@@ -1,9 +1,8 @@
-"""Exact distribution over a closed label set.
+"""The exact distribution over a closed label set.
 
-The probability of a label is the product of the model's probabilities of its tokens after the prompt,
-divided by the sum over all labels. Labels of one token need one look at the prompt's last logits row.
-Longer labels form a trie; all its inner nodes are evaluated in a few decodes, in branches that share
-the prompt's KV cells.
+The probability of a label is the product of the model's probabilities of its tokens after the prompt, divided
+by the sum over all labels. Labels of one token only need the prompt's last logits row. Longer labels form a
+trie, whose inner nodes are evaluated in a few decodes, in branches that share the prompt's KV cells.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 
 FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
+NodeArray = npt.NDArray[np.int64]
+
 ROOT = -1
-_CACHED = 2**17  # floats that stay in a core's cache from one pass over them to the next
-_ROWS = 16  # llama.cpp's kernels take 4 to 16 rows of a matrix at a time, and what is left over one by one
+_CACHED_FLOATS = 2**17  # floats that stay in a core's cache from one pass to the next
+_KERNEL_ROWS = 16  # llama.cpp's kernels take 4 to 16 rows of a matrix at a time, and the remainder one by one
 
 
 class LabelTree:
@@ -32,79 +32,87 @@ class LabelTree:
 
     Attributes:
         labels: the label strings.
-        inner: nodes that have children; each needs one token of decoding.
-        ends: each label's last node.
-        token, parent, level: of each node; the parent of a first token is `ROOT`, its level 0.
-        depth: tokens of decoding on the longest path.
-        branches: branches of the widest wave; 0 where every label is one token.
+        inner_nodes: nodes with children; each costs one decoded token.
+        leaves: the last node of each label.
+        token, parent, level: of each node; the parent of a first token is `ROOT`, its level is 0.
+        depth: decoded tokens on the longest path.
+        branches: branches of the widest wave; 0 if every label is one token.
     """
 
     def __init__(self, labels: Sequence[str], sequences: Sequence[Sequence[int]]) -> None:
         """Build the trie; `sequences[i]` are the tokens of `labels[i]`.
 
         Raises:
-            ModelError: a label has no tokens, or one is the beginning of another (then they are not
-                disjoint events, and the longer one could never win).
+            ModelError: a label has no tokens, or one label is a prefix of another: these are not disjoint
+                events, and the longer one could never win.
         """
         self.labels = tuple(labels)
         self.token: list[int] = []
         self.parent: list[int] = []
         self.level: list[int] = []
         children: dict[int, dict[int, int]] = {ROOT: {}}
-        self.ends = np.array([self._insert(children, sequence) for sequence in sequences])
+        self.leaves = np.array([self._insert(children, sequence) for sequence in sequences])
         inner = [node for node in children if node != ROOT]
-        beginnings = set(inner) & set(self.ends.tolist())
-        if len(set(self.ends.tolist())) < len(self.labels) or beginnings or ROOT in self.ends:
+        prefixes = set(inner) & set(self.leaves.tolist())
+        if len(set(self.leaves.tolist())) < len(self.labels) or prefixes or ROOT in self.leaves:
             raise ModelError(
                 "labels are not distinct sequences of tokens, or one begins another; rename them"
             )
-        # Depth first: attention skips blocks of cells that no token of a block sees; near ones share paths.
-        self.inner = sorted(inner, key=self._path)
+        # Depth first, because attention skips blocks of cells that no token of a block sees, and neighbors
+        # share paths.
+        self.inner_nodes = sorted(inner, key=self._path)
         self.depth = 1 + max((self.level[node] for node in inner), default=-1)
-        self._kids = {
-            node: (np.array(list(own.values())), np.array(list(own))) for node, own in children.items()
+        self._children = {  # node → (its children, their tokens)
+            node: (np.array(list(by_token.values())), np.array(list(by_token)))
+            for node, by_token in children.items()
         }
-        # Neighbours share most of their path, so that a wave of them evaluates few nodes twice.
-        self._tips = [n for n in self.inner if not any(kid in children for kid in children[n].values())]
+        # Neighbors share most of their path, so a wave of them evaluates few nodes twice.
+        self._tips = [  # inner nodes whose children are all leaves
+            node for node in self.inner_nodes if not any(c in children for c in children[node].values())
+        ]
         self.branches = min(len(self._tips), MAX_BRANCHES)
 
     def _insert(self, children: dict[int, dict[int, int]], sequence: Sequence[int]) -> int:
         node = ROOT
         for level, token in enumerate(sequence):
-            own = children.setdefault(node, {})
-            if token not in own:
-                own[token] = len(self.token)
+            by_token = children.setdefault(node, {})
+            if token not in by_token:
+                by_token[token] = len(self.token)
                 self.token.append(token)
                 self.parent.append(node)
                 self.level.append(level)
-            node = own[token]
+            node = by_token[token]
         return node
 
-    def conditional(self, nodes: Sequence[int], rows: FloatArray) -> tuple[IntArray, npt.NDArray[np.float64]]:
-        """Return what comes after each of `nodes` and its log-probability, in one array for all of them.
+    def conditional(
+        self, nodes: Sequence[int], rows: FloatArray
+    ) -> tuple[NodeArray, npt.NDArray[np.float64]]:
+        """Return the children of `nodes` and their log-probabilities, concatenated over all nodes.
 
-        `rows` are the logits after each node, shape (nodes, vocabulary).
+        Args:
+            nodes: inner nodes, or `ROOT`.
+            rows: the logits after each node, shape (nodes, vocabulary).
 
         Raises:
             ModelError: a logit is NaN or infinite.
         """
-        kids = [self._kids[node] for node in nodes]
-        after = np.concatenate([own for own, _ in kids])
-        row = np.repeat(np.arange(len(kids)), [len(own) for own, _ in kids])
-        chosen = rows[row, np.concatenate([tokens for _, tokens in kids])]
-        return after, chosen.astype(np.float64) - log_sum_exp(rows)[row]
+        entries = [self._children[node] for node in nodes]
+        children = np.concatenate([own for own, _ in entries])
+        row = np.repeat(np.arange(len(entries)), [len(own) for own, _ in entries])
+        logits = rows[row, np.concatenate([tokens for _, tokens in entries])]
+        return children, logits.astype(np.float64) - log_sum_exp(rows)[row]
 
-    def only_kid(self, node: int) -> int | None:
-        """Return the one node after `node`; None if there are several."""
-        nodes = self._kids[node][0]
-        return int(nodes[0]) if len(nodes) == 1 else None
+    def only_child(self, node: int) -> int | None:
+        """Return the only child of `node`; None if there are several."""
+        children = self._children[node][0]
+        return int(children[0]) if len(children) == 1 else None
 
     def score(
         self, context: Context, n_prompt: int, row: FloatArray
     ) -> Generator[None, None, dict[str, float]]:
         """Return label → probability, best first, summing to 1; yields between decodes.
 
-        The arguments are those of `logprobs`.
+        See `logprobs` for the arguments.
         """
         logprob = yield from self.logprobs(context, n_prompt, row)
         weight = np.exp(logprob - logprob.max())
@@ -118,9 +126,9 @@ class LabelTree:
         """Return the log-probability of every label in nats, shape (labels,); yields between decodes.
 
         Args:
-            context: holds the prompt in sequence 0; with fewer branches than the tree it takes more waves.
+            context: holds the prompt in sequence 0; with fewer branches than the tree, it takes more waves.
             n_prompt: tokens of the prompt.
-            row: logits after the prompt's last token, shape (vocabulary,).
+            row: the logits after the prompt's last token, shape (vocabulary,).
         """
         conditional = np.zeros(len(self.token))
         self._read(conditional, [ROOT], row[None])
@@ -129,26 +137,26 @@ class LabelTree:
             tips = self._tips[first : first + width]
             wave = self._wave(tips)
             context.fork(len(tips))
-            nodes = [node for node in self.inner if node in wave]
+            nodes = [node for node in self.inner_nodes if node in wave]
             size = _rows_per_decode(len(nodes), context.max_outputs)
             for start in range(0, len(nodes), size):
                 yield
-                part = nodes[start : start + size]
+                chunk = nodes[start : start + size]
                 context.feed_branches(
-                    [self.token[node] for node in part],
-                    [n_prompt + self.level[node] for node in part],
-                    [wave[node] for node in part],
+                    [self.token[node] for node in chunk],
+                    [n_prompt + self.level[node] for node in chunk],
+                    [wave[node] for node in chunk],
                 )
-                self._read(conditional, part, context.logits(len(part)))
+                self._read(conditional, chunk, context.logits(len(chunk)))
             context.join(len(tips))
         for node, parent in enumerate(self.parent):  # parents come first
             if parent != ROOT:
                 conditional[node] += conditional[parent]
-        logprob: npt.NDArray[np.float64] = conditional[self.ends]
+        logprob: npt.NDArray[np.float64] = conditional[self.leaves]
         return logprob
 
     def _wave(self, tips: Sequence[int]) -> dict[int, list[int]]:
-        """Give every tip a branch; return each node on their paths with the branches through it."""
+        """Give each of `tips` a branch; return the nodes on their paths → the branches through each."""
         branches: dict[int, list[int]] = {}
         for branch, tip in enumerate(tips, 1):
             for node in self._path(tip):
@@ -156,8 +164,8 @@ class LabelTree:
         return branches
 
     def _read(self, conditional: npt.NDArray[np.float64], nodes: Sequence[int], rows: FloatArray) -> None:
-        after, logprob = self.conditional(nodes, rows)
-        conditional[after] = logprob
+        children, logprob = self.conditional(nodes, rows)
+        conditional[children] = logprob
 
     def _path(self, node: int) -> list[int]:
         path = []
@@ -174,10 +182,10 @@ def log_sum_exp(rows: FloatArray) -> npt.NDArray[np.float64]:
         ModelError: a logit is NaN or infinite.
     """
     totals = np.empty(len(rows))
-    size = max(1, _CACHED // rows.shape[1])
+    size = max(1, _CACHED_FLOATS // rows.shape[1])
     for start in range(0, len(rows), size):
         block = rows[start : start + size]
-        best = block.max(axis=1)  # of a NaN, if there is one
+        best = block.max(axis=1)  # propagates a NaN
         if not (np.isfinite(best).all() and np.isfinite(block.min())):
             raise ModelError(NOT_FINITE)
         shifted = block - best[:, None]
@@ -186,19 +194,20 @@ def log_sum_exp(rows: FloatArray) -> npt.NDArray[np.float64]:
     return totals
 
 
-def _rows_per_decode(count: int, most: int) -> int:
-    """Return the size of about equal parts of `count` rows, none larger than `most`, in whole kernels."""
-    most -= most % _ROWS if most > _ROWS else 0
-    return min(most, -(-even_part_size(count, most) // _ROWS) * _ROWS)
+def _rows_per_decode(count: int, max_rows: int) -> int:
+    """Split `count` rows into about equal parts of whole kernels; return the size of a part."""
+    max_rows -= max_rows % _KERNEL_ROWS if max_rows > _KERNEL_ROWS else 0
+    kernels = -(-even_part_size(count, max_rows) // _KERNEL_ROWS)
+    return min(max_rows, kernels * _KERNEL_ROWS)
 
 
 def label_tree(weights: Weights, labels: Sequence[str], *, lead: str, limit: int) -> LabelTree:
-    """Tokenize `labels` and build their tree; `lead` comes before each label (a space, usually).
+    """Tokenize `labels`, each after `lead` (usually a space), and build their tree.
 
-    Where one label begins another ("card", "card lost"), every label is closed by the end-of-text token.
+    If one label is a prefix of another ("card", "card lost"), the end-of-text token closes every label.
 
     Raises:
-        ModelError: labels cannot be told apart by the model.
+        ModelError: the model cannot tell labels apart.
     """
     sequences = [weights.tokenize(lead + label, limit).tolist() for label in labels]
     empty = [label for label, tokens in zip(labels, sequences, strict=True) if not tokens]
@@ -211,13 +220,13 @@ def label_tree(weights: Weights, labels: Sequence[str], *, lead: str, limit: int
 
 
 def _any_prefix(sequences: Sequence[Sequence[int]]) -> bool:
-    ordered = sorted(map(tuple, sequences))  # a prefix sorts right before what it begins
+    ordered = sorted(map(tuple, sequences))  # a prefix sorts right before a sequence that it starts
     return any(b[: len(a)] == a for a, b in pairwise(ordered))
 
 
 def _end_token(weights: Weights) -> int:
     for which in ("eot", "eos"):
-        token, _ = weights.special(which)
+        token, _ = weights.special_token(which)
         if token >= 0:
             return token
     raise ModelError("one label begins another and the vocabulary has no end token; rename the labels")

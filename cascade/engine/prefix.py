@@ -1,7 +1,8 @@
-"""Prompts that begin alike: what they share is evaluated once and copied.
+"""Prompts with a common prefix: the prefix is evaluated once, then copied.
 
-A slot keeps its tokens after its sequence is done, and memory keeps them when the slot is needed for another
-prompt. A prompt that begins like any of them, or like one that is being answered, takes over what both share.
+A slot keeps its tokens after its sequence is done, and `PrefixCache` keeps them when another prompt needs the
+slot. A prompt that starts like any of these, or like one that is being answered, copies the common part.
+`PrefixFiles` keeps the prefix of all requests of a model on disk, for the next process.
 """
 
 from __future__ import annotations
@@ -21,98 +22,100 @@ from cascade.files import replace_file
 
 IntArray = npt.NDArray[np.int32]
 ByteArray = npt.NDArray[np.uint8]
-MIN_PREFIX_TOKENS = 32  # tokens; copying fewer saves nothing worth having
+
+MIN_PREFIX_TOKENS = 32  # copying a shorter prefix saves nothing worth having
 MAX_PREFIX_BYTES = 256 * 2**20
+_DIGEST_BYTES = 32
+_log = logging.getLogger("cascade.engine")
 
 
-class _Saved(NamedTuple):
+def common_prefix_length(first: IntArray, second: IntArray) -> int:
+    """Return how many leading tokens `first` and `second` have in common."""
+    size = min(len(first), len(second))
+    different = first[:size] != second[:size]
+    return int(different.argmax()) if different.any() else size
+
+
+class _SavedPrefix(NamedTuple):
     tokens: IntArray
     state: ByteArray
 
 
 class PrefixCache:
-    """The saved beginnings of one context's prompts, least recently used first.
+    """Saved prefixes of one context's prompts; the least recently used is dropped first.
 
     Attributes:
-        shortest: tokens that a beginning must have.
-        bytes: memory that the saved states use.
+        min_tokens: length below which a prefix is not reused.
+        bytes: memory of the saved states.
     """
 
-    def __init__(self, max_bytes: int = MAX_PREFIX_BYTES, shortest: int = MIN_PREFIX_TOKENS) -> None:
-        self.shortest = shortest
+    def __init__(self, max_bytes: int = MAX_PREFIX_BYTES, min_tokens: int = MIN_PREFIX_TOKENS) -> None:
+        self.min_tokens = min_tokens
         self.bytes = 0
         self._max_bytes = max_bytes
-        self._saved: OrderedDict[bytes, _Saved] = OrderedDict()
+        self._saved: OrderedDict[bytes, _SavedPrefix] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._saved)
 
-    def fill(self, context: Context, slot: int, prompt: IntArray, others: dict[int, IntArray]) -> int:
-        """Put the longest known beginning of `prompt` into `slot`; return its length, 0 for none.
+    def fill_slot(self, context: Context, slot: int, prompt: IntArray, held: dict[int, IntArray]) -> int:
+        """Put the longest known prefix of `prompt` into `slot`; return its length, 0 for none.
 
-        The last token is never copied: its logits row is needed.
+        The last token is never copied, because its logits row is needed.
 
         Args:
-            context: where `slot` is; its old content goes, and is kept if nothing of it is used.
-            slot: an unused slot; its own old content may be in `others`.
-            prompt: the tokens to begin.
-            others: slot → the tokens that are in it.
+            context: the context of `slot`.
+            slot: an unused slot. Its old tokens are replaced; they are saved if no part of them is reused.
+            prompt: the tokens to start with.
+            held: slot → the tokens in it, for every slot with tokens, `slot` included.
         """
         wanted = prompt[:-1]
         length, _, source = max(
-            (
-                (common_prefix_length(wanted, tokens), other == slot, other)
-                for other, tokens in others.items()
-            ),
+            ((common_prefix_length(wanted, tokens), other == slot, other) for other, tokens in held.items()),
             default=(0, False, -1),
         )
         saved = max(
             self._saved.values(), key=lambda entry: common_prefix_length(wanted, entry.tokens), default=None
         )
-        better = saved is not None and common_prefix_length(wanted, saved.tokens) > length
-        if source == slot and length >= self.shortest and not better:
+        saved_length = 0 if saved is None else common_prefix_length(wanted, saved.tokens)
+        if source == slot and length >= self.min_tokens and saved_length <= length:
             context.truncate(slot, length)
             return length
-        if slot in others:
-            self.keep(context, slot, others[slot])
-        if saved is not None and better and common_prefix_length(wanted, saved.tokens) >= self.shortest:
+        if slot in held:
+            self.save(context, slot, held[slot])
+        if saved is not None and saved_length > length and saved_length >= self.min_tokens:
             return self._restore(context, slot, wanted, saved)
-        if length < self.shortest or not context.restore(slot, context.save(source)):
+        if length < self.min_tokens or not context.restore(slot, context.save(source)):
             context.truncate(slot, 0)
             return 0
         context.truncate(slot, length)
         return length
 
-    def keep(self, context: Context, slot: int, tokens: IntArray) -> None:
-        """Save `tokens`, with which `slot` begins, unless they are too few or too large."""
+    def save(self, context: Context, slot: int, tokens: IntArray) -> None:
+        """Save `tokens`, with which `slot` starts, unless they are too few or their state is too large."""
         key = tokens.tobytes()
-        if len(tokens) < self.shortest or key in self._saved:
+        if len(tokens) < self.min_tokens or key in self._saved:
             return
         context.truncate(slot, len(tokens))
-        self.put(tokens, context.save(slot, keep=True))
+        self.put(tokens, context.save(slot, long_lived=True))
 
     def put(self, tokens: IntArray, state: ByteArray) -> None:
-        """Keep the saved `state` of `tokens`, unless it is too large."""
+        """Add the saved `state` of `tokens` unless it is too large."""
         key = tokens.tobytes()
         if len(state) > self._max_bytes:
             return
         self._drop(key)
         while self.bytes + len(state) > self._max_bytes:
             self._drop(next(iter(self._saved)))
-        self._saved[key] = _Saved(tokens.copy(), state)
+        self._saved[key] = _SavedPrefix(tokens.copy(), state)
         self.bytes += len(state)
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._saved.clear()
-        self.bytes = 0
-
-    def _restore(self, context: Context, slot: int, wanted: IntArray, saved: _Saved) -> int:
+    def _restore(self, context: Context, slot: int, wanted: IntArray, saved: _SavedPrefix) -> int:
         key = saved.tokens.tobytes()
-        if not context.restore(slot, saved.state):  # it does not fit any more
+        if not context.restore(slot, saved.state):  # it no longer fits
             self._drop(key)
             return 0
-        if key in self._saved:  # making room may have dropped it
+        if key in self._saved:  # saving the slot's old tokens may have dropped it
             self._saved.move_to_end(key)
         length = common_prefix_length(wanted, saved.tokens)
         context.truncate(slot, length)
@@ -124,43 +127,34 @@ class PrefixCache:
             self.bytes -= len(entry.state)
 
 
-def common_prefix_length(first: IntArray, second: IntArray) -> int:
-    """Return how many tokens `first` and `second` have in common at their beginning."""
-    size = min(len(first), len(second))
-    different = first[:size] != second[:size]
-    return int(different.argmax()) if different.any() else size
-
-
-_DIGEST = 32
-_log = logging.getLogger("cascade.engine")
-
-
 class PrefixFiles:
-    """A folder of saved beginnings, for one model file and kind of context.
+    """A folder of saved prefixes, for one model file and kind of context.
 
-    Files are named by what they belong to, so another model, or the same one exported anew, never finds them.
+    llama.cpp loads a damaged state as a success, or aborts the process. So a state reaches it only if its
+    checksum is right, and a file appears as a whole or not at all. File names depend on the model file, so
+    another model, or the same one exported again, never matches them.
     """
 
     def __init__(self, folder: Path, model: Path, kind: str) -> None:
-        about = model.stat()
+        stat = model.stat()
         self._folder = folder
-        # Another llama.cpp may lay a state out in another way.
-        self._owner = f"1 {version} {model.resolve()} {about.st_size} {about.st_mtime_ns} {kind}".encode()
+        # Another version of llama.cpp may use another layout.
+        self._owner = f"1 {version} {model.resolve()} {stat.st_size} {stat.st_mtime_ns} {kind}".encode()
 
     def load(self, tokens: IntArray) -> ByteArray | None:
-        """Return the state of `tokens`; None if there is none, or it is damaged."""
+        """Return the state of `tokens`; None if there is none or it is damaged."""
         path = self._path(tokens)
         try:
             data = path.read_bytes()
         except OSError:
             return None
-        if data[:_DIGEST] != self._digest(tokens, data[_DIGEST:]):
+        if data[:_DIGEST_BYTES] != self._digest(tokens, data[_DIGEST_BYTES:]):
             _log.warning("%s is damaged and not used; it is written anew", path)
             return None
-        return np.frombuffer(data, np.uint8, offset=_DIGEST).copy()
+        return np.frombuffer(data, np.uint8, offset=_DIGEST_BYTES).copy()
 
     def save(self, tokens: IntArray, state: ByteArray) -> None:
-        """Write the state of `tokens`; a folder that cannot be written costs a warning."""
+        """Write the state of `tokens`; log a warning if the folder cannot be written."""
         path = self._path(tokens)
         data = state.tobytes()
         try:

@@ -1,4 +1,4 @@
-"""Text or a conversation → prompt tokens: plainly, or through the file's own chat template."""
+"""Text or a conversation → prompt tokens: as plain text, or through the file's Jinja chat template."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ from cascade.errors import ModelError
 from cascade.records import Message, Tool
 
 IntArray = npt.NDArray[np.int32]
-# What a chat template may add, in bytes: in all, for each message, and for each byte of the tools' JSON
-# (indented by some). It bounds the price of a call ahead of it.
+
+# Bytes that a chat template may add: in all, for each message, and for each byte of the tools' JSON, which
+# some templates indent. This bounds the price of a call before it is made.
 TEMPLATE_BYTES = 4096
 MESSAGE_BYTES = 256
 TOOL_FACTOR = 4
-_MARK = "\u2063cascade{}text\u2063"
-_NAME = re.compile(r"[\w.:/-]{1,128}", re.ASCII)
+_MARK = "\u2063cascade{}text\u2063"  # stands for a text from outside
 _MARKS = re.compile("\u2063cascade([0-9]+)text\u2063")
+_NAME = re.compile(r"[\w.:/-]{1,128}", re.ASCII)
+_MAX_REPETITION = 2**20  # length of a text or list that a template makes by multiplication
 
 
 class Renderer:
-    """Makes prompts for one loaded file.
+    """Renders prompts for one loaded file.
 
-    What comes from outside never turns into control tokens: `<|im_end|>` in a message, in a tool's result
-    or in the arguments of a call stays characters.
+    Text from outside never becomes control tokens: `<|im_end|>` in a message, in a tool's result or in the
+    arguments of a call stays characters.
 
     Attributes:
         chat: whether the file has a chat template.
@@ -48,77 +50,84 @@ class Renderer:
             ModelError: the template is not valid Jinja.
         """
         self._weights = weights
-        self._begin = weights.special("bos")[1]
+        self._begin = weights.special_token("bos")[1]
         source = weights.chat_template()
         self._template = (
-            None if source is None else ChatTemplate(source, self._begin, weights.special("eos")[1])
+            None if source is None else ChatTemplate(source, self._begin, weights.special_token("eos")[1])
         )
         self.chat = source is not None
 
-    def tokens(self, system: str | None, user: str, limit: int) -> IntArray:
+    def render_message(self, system: str | None, user: str, limit: int) -> IntArray:
         """Return the prompt for one user message, shape (tokens,).
 
         Raises:
-            ModelError: the prompt cannot be made, or surely has more than `limit` tokens.
+            ModelError: the prompt cannot be rendered, or certainly has more than `limit` tokens.
         """
         first = (Message(role="system", content=system),) if system else ()
-        return self.conversation((*first, Message(role="user", content=user)), (), limit)
+        return self.render_conversation((*first, Message(role="user", content=user)), (), limit)
 
-    def conversation(self, messages: Sequence[Message], tools: Sequence[Tool], limit: int) -> IntArray:
+    def render_conversation(self, messages: Sequence[Message], tools: Sequence[Tool], limit: int) -> IntArray:
         """Return the prompt for a whole conversation, ready for the assistant's next message.
 
         Args:
             messages: the conversation, oldest first.
-            tools: what the model may call; the template must have a place for them.
-            limit: tokens that the caller can use; much longer prompts are refused before tokenizing.
+            tools: tools that the model may call; the template must show them.
+            limit: tokens that the caller can use; much longer prompts are refused without tokenizing them.
 
         Returns:
             The tokens, shape (tokens,).
 
         Raises:
             ModelError: the file has no chat template and this is more than one user message; the template
-                fails or leaves tools or messages out; or the prompt surely has more than `limit` tokens.
+                fails, or leaves out tools or messages; or the prompt certainly has more than `limit` tokens.
         """
         if self._template is None:
             return self._weights.tokenize(_only_text(messages, tools), limit, begin=True)
         _check_size(messages, limit)
-        rendered = self._render(_TemplateInput(mark=False), messages, tools)
+        rendered = self._render(_TemplateInput(marked=False), messages, tools)
         begin = not (self._begin and rendered.startswith(self._begin))
         tokens = self._weights.tokenize(rendered, limit, begin=begin, special=True)
-        marked = _TemplateInput(mark=True)
+        marked = _TemplateInput(marked=True)
         skeleton = self._render(marked, messages, tools)
         marked.check_shown(skeleton)
-        own = self._weights.tokenize(_MARKS.sub(" ", skeleton), limit, begin=begin, special=True)
-        if self._controls(tokens) == self._controls(own):
+        template_tokens = self._weights.tokenize(_MARKS.sub(" ", skeleton), limit, begin=begin, special=True)
+        control_tokens = self._control_tokens(template_tokens)
+        if self._control_tokens(tokens) == control_tokens:
             return tokens
         parts = _MARKS.split(skeleton)
-        tokens = self._apart(parts, marked.texts, limit, begin)
-        lost = len(set(parts[1::2])) < len(marked.texts)
-        if lost or self._controls(tokens) != self._controls(own):
+        tokens = self._tokenize_parts(parts, marked.texts, limit, begin)
+        text_lost = len(set(parts[1::2])) < len(marked.texts)
+        if text_lost or self._control_tokens(tokens) != control_tokens:
             raise ModelError("text holds a control token and its chat template cannot be split; remove it")
         return tokens
 
-    def _render(self, leaves: _TemplateInput, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
+    def _render(self, source: _TemplateInput, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
         assert self._template is not None
-        shown, offered = leaves.messages(messages), [leaves.tool(tool) for tool in tools]
-        given = len(json.dumps(offered).encode()) if offered else 0
-        allowed = TEMPLATE_BYTES + MESSAGE_BYTES * len(messages) + TOOL_FACTOR * given
-        most = allowed + len(json.dumps(shown, ensure_ascii=False).encode())
-        rendered = self._template.render(shown, offered, most)
-        if offered and rendered == self._template.render(shown, [], most):
+        shown, offered = source.messages(messages), [source.tool(tool) for tool in tools]
+        tool_bytes = len(json.dumps(offered).encode()) if offered else 0
+        overhead = TEMPLATE_BYTES + MESSAGE_BYTES * len(messages) + TOOL_FACTOR * tool_bytes
+        max_bytes = overhead + len(json.dumps(shown, ensure_ascii=False).encode())
+        rendered = self._template.render(shown, offered, max_bytes)
+        if offered and rendered == self._template.render(shown, [], max_bytes):
             raise ModelError(
                 "its chat template has no place for tools; use another model or ask without tools"
             )
         return rendered
 
-    def _controls(self, tokens: IntArray) -> list[int]:
+    def _control_tokens(self, tokens: IntArray) -> list[int]:
         return [token for token in tokens.tolist() if self._weights.is_control(token)]
 
-    def _apart(self, parts: Sequence[str], texts: Sequence[str], limit: int, begin: bool) -> IntArray:
-        """Tokenize the template's text and what came from outside apart: only the former has control tokens.
+    def _tokenize_parts(
+        self, parts: Sequence[str], texts: Sequence[str], limit: int, begin: bool
+    ) -> IntArray:
+        """Tokenize the template's text and the texts from outside apart; the latter get no control tokens.
 
         Args:
-            parts: text of the template, number of a text, text of the template …
+            parts: text of the template and index into `texts`, alternating; starts and ends with the
+                template.
+            texts: the texts from outside.
+            limit: as in `render_conversation`.
+            begin: whether to add the begin-of-text token.
         """
         tokens = [self._weights.tokenize(parts[0], limit, begin=begin, special=True)]
         for number, after in zip(parts[1::2], parts[2::2], strict=True):
@@ -128,23 +137,23 @@ class Renderer:
 
 
 class _TemplateInput:
-    """Brings messages and tools into the form that templates read, with marks in place of texts if asked.
+    """Converts messages and tools to the form that templates read; if `marked`, with marks in place of texts.
 
     Attributes:
-        texts: what the marks stand for, by number.
+        texts: the text that each mark stands for.
     """
 
-    def __init__(self, *, mark: bool) -> None:
-        self._mark = mark
+    def __init__(self, *, marked: bool) -> None:
+        self._marked = marked
         self.texts: list[str] = []
 
     def messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """Return the messages; a tool's result also names the tool, which some templates show."""
+        """Return the messages; a tool's result includes the tool's name, which some templates show."""
         names = {call.id: call.name for message in messages for call in message.tool_calls}
         return [self._message(message, names) for message in messages]
 
     def tool(self, tool: Tool) -> dict[str, Any]:
-        """Return a tool's definition."""
+        """Return the definition of a tool."""
         function = {
             "name": _plain(tool.name),
             "description": self._leaf(tool.description, _in_json(tool.description)),
@@ -153,8 +162,8 @@ class _TemplateInput:
         return {"type": "function", "function": function}
 
     def check_shown(self, rendered: str) -> None:
-        """Raise ModelError if a text was left out of `rendered`."""
-        folded = rendered.casefold()  # a template may change the case
+        """Raise ModelError if `rendered` leaves out a text."""
+        folded = rendered.casefold()  # a template may change case
         for number, text in enumerate(self.texts):
             if _MARK.format(number).casefold() not in folded:
                 raise ModelError(
@@ -178,15 +187,15 @@ class _TemplateInput:
                 shown["name"] = names[message.tool_call_id]
         return shown
 
-    def _leaf(self, text: str, spelled: str | None = None) -> str:
-        """Return `text` or its mark; `spelled` is how the template will write it, where that differs."""
-        if not self._mark or not text.strip():
+    def _leaf(self, text: str, written: str | None = None) -> str:
+        """Return `text` or its mark; `written` is how the template will write it, if that differs."""
+        if not self._marked or not text.strip():
             return text
-        self.texts.append(text if spelled is None else spelled)
+        self.texts.append(text if written is None else written)
         return _MARK.format(len(self.texts) - 1)
 
     def _arguments(self, text: str) -> Any:
-        """Return a call's arguments as templates want them: an object where the text is one."""
+        """Return a call's arguments as templates expect them: an object if the text is one."""
         try:
             arguments = json.loads(text)
         except (ValueError, RecursionError):
@@ -201,7 +210,7 @@ class _TemplateInput:
         return [self._strings(item) for item in value] if isinstance(value, list) else value
 
     def _descriptions(self, schema: Any) -> Any:
-        """Mark the descriptions in a tool's parameters; templates look at types and other words."""
+        """Mark only the descriptions in a tool's parameters; templates read types and other keywords."""
         if isinstance(schema, dict):
             return {
                 key: self._leaf(item, _in_json(item))
@@ -213,12 +222,12 @@ class _TemplateInput:
 
 
 def _in_json(text: str) -> str:
-    """Return `text` as it stands inside a JSON string."""
+    """Return `text` as written inside a JSON string."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _plain(name: str) -> str:
-    """Return the name or id of a tool call; they stand in the template's own text."""
+    """Return the name or id of a tool call, which the template writes without a mark."""
     if not _NAME.fullmatch(name):
         raise ModelError(f"tool name or call id {name[:80]!r} is not 1 to 128 letters, digits and _.:/-")
     return name
@@ -236,7 +245,7 @@ def _only_text(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
 
 
 def _check_size(messages: Sequence[Message], limit: int) -> None:
-    """Raise ModelError for what surely does not fit, and for what is not Unicode, before a template runs."""
+    """Raise ModelError for text that certainly does not fit or is not valid Unicode."""
     try:
         size = sum(
             len(text.encode())
@@ -254,11 +263,13 @@ def _check_size(messages: Sequence[Message], limit: int) -> None:
         )
 
 
-_MAX_REPETITION = 2**20  # of a text or list that a template makes by multiplication
-
-
 class ChatTemplate:
-    """A compiled chat template."""
+    """A GGUF file's chat template, compiled to run in a sandbox.
+
+    The environment is the one that Transformers documents for chat templates (`chat_template_utils`):
+    trimmed blocks, `tojson` without HTML escapes, `raise_exception`, `strftime_now`, loop controls,
+    `generation` tags.
+    """
 
     def __init__(self, source: str, begin: str, end: str) -> None:
         """Compile `source`; `begin` and `end` are the texts of the file's bos and eos tokens.
@@ -273,12 +284,12 @@ class ChatTemplate:
             raise ModelError(f"its chat template is broken: {error}; download the file again") from error
 
     def render(
-        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], most_bytes: int
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], max_bytes: int
     ) -> str:
-        """Return the prompt for `messages`, which ends where the answer begins.
+        """Return the prompt for `messages`, up to the start of the answer.
 
         Raises:
-            ModelError: the template fails, refuses the messages, or writes more than `most_bytes`.
+            ModelError: the template fails, refuses the messages, or writes more than `max_bytes`.
         """
         parts, size = [], 0
         try:
@@ -286,24 +297,24 @@ class ChatTemplate:
                 self._fixed, messages=list(messages), tools=list(tools) or None
             ):
                 size += len(part.encode())
-                if size > most_bytes:
+                if size > max_bytes:
                     break
                 parts.append(part)
-        except Exception as error:  # a template is foreign code; its failure is a failed call
+        except Exception as error:  # a template is foreign code: its failure is a failed call
             raise ModelError(
                 f"its chat template refuses the messages: {error}; check 'system' and the roles"
             ) from error
-        if size > most_bytes:
+        if size > max_bytes:
             raise ModelError(
-                f"its chat template makes over {most_bytes} bytes of these messages; the template is broken"
+                f"its chat template makes over {max_bytes} bytes of these messages; the template is broken"
             )
         return "".join(parts)
 
 
 class _GenerationTags(Extension):
-    """Reads over `{% generation %}`, which marks the assistant's text for training."""
+    """Ignores `{% generation %}`, which marks the assistant's text for training."""
 
-    tags = {"generation"}  # noqa: RUF012  # the name and type that Jinja reads
+    tags = {"generation"}  # noqa: RUF012  # name and type expected by Jinja
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         next(parser.stream)
@@ -314,7 +325,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**"})
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Refuse `'x' * 10**9`, which fills the memory before any output can be counted."""
+        """Refuse `'x' * 10**9`, which fills memory before any output is counted."""
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         if operator == "**" and not (numbers and abs(left) <= _MAX_REPETITION and abs(right) <= 8):
             raise ValueError(f"{left!r:.40} ** {right!r:.40} is too large for a template")

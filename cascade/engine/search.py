@@ -1,8 +1,8 @@
-"""The best label alone, with proof: branches of the label tree that cannot win any more are not evaluated.
+"""The best label alone, with proof, by branch and bound: parts of the label tree that cannot win are pruned.
 
-The log-probability of a node bounds those of all labels below it. So nodes are evaluated best bound first, in
-waves of one decode each, until a complete label beats all bounds that are left (A. H. Land and A. G. Doig,
-"An automatic method of solving discrete programming problems", 1960).
+The log-probability of a node bounds those of all labels below it. So nodes are evaluated in order of their
+bounds, in waves of one decode each, until a complete label beats all remaining bounds (A. H. Land and A. G.
+Doig, "An automatic method of solving discrete programming problems", 1960).
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from cascade.engine.context import Context
 from cascade.engine.labels import ROOT, LabelTree
 
 FloatArray = npt.NDArray[np.float32]
-# Most tokens of one wave: a decode of a few tokens takes little longer than one of a single token.
-WAVE = 16
+WAVE = 16  # maximum tokens of a wave; decoding a few tokens takes little longer than decoding one
 _PROMPT = 0  # the sequence that holds the prompt
 
 
 class BestLabel(NamedTuple):
     """The most probable label.
 
-    `logprob` is its exact log-probability in nats, not divided by the sum over the labels; `low` and `high`
-    bound its probability among the labels (equal where all were evaluated). `evaluated` is the number of
-    tokens that were decoded for it.
+    Attributes:
+        label: the label.
+        logprob: its exact log-probability in nats, not divided by the sum over the labels.
+        low, high: bounds of its probability among the labels; equal if all were evaluated.
+        evaluated: number of tokens that were decoded.
     """
 
     label: str
@@ -48,8 +49,7 @@ def find_best_label(
         tree: the labels.
         context: holds the prompt in sequence 0, with the tree's branches.
         n_prompt: tokens of the prompt.
-        row: logits after the prompt's last token, shape (vocabulary,).
-
+        row: the logits after the prompt's last token, shape (vocabulary,).
     """
     search = _LabelSearch(tree, context, n_prompt)
     root = row.copy()
@@ -65,67 +65,69 @@ def find_best_label(
     logprob = yield from tree.logprobs(context, n_prompt, root)
     index = int(logprob.argmax())
     share = 1.0 / float(np.exp(logprob - logprob[index]).sum())
-    return BestLabel(tree.labels[index], float(logprob[index]), share, share, len(tree.inner))
+    return BestLabel(tree.labels[index], float(logprob[index]), share, share, len(tree.inner_nodes))
 
 
 class _LabelSearch:
-    """What is known so far. The total of a node is the log-probability of the path to it, with its token.
+    """The state of a search.
+
+    The total of a node is the log-probability of the path to it, its own token included.
 
     Attributes:
-        stuck: there are more promising branches than the context has, so pruning saves nothing.
+        stuck: whether there are more promising branches than the context has, so that pruning saves nothing.
     """
 
     def __init__(self, tree: LabelTree, context: Context, n_prompt: int) -> None:
         self._tree, self._context, self._n_prompt = tree, context, n_prompt
         self._total = np.full(len(tree.parent), -np.inf)
-        self._open: set[int] = set()  # inner nodes with a known total that are not evaluated
+        self._open: set[int] = set()  # inner nodes that have a total but are not evaluated
         self._held = {ROOT: _PROMPT}  # evaluated node → a sequence that holds the path to it
         self._free = list(range(1, context.shape.branches + 1))
         self._used: set[int] = set()
-        self._alone: set[int] = set()  # branches that one open node continues
+        self._single: set[int] = set()  # branches that a single open node continues
         self._complete: dict[int, float] = {}  # label → its log-probability
-        self._label = {int(node): index for index, node in enumerate(tree.ends)}
+        self._label = {int(node): index for index, node in enumerate(tree.leaves)}
         self._evaluated = 0
         self.stuck = False
 
     def read(self, nodes: Sequence[int], rows: FloatArray) -> None:
-        """Take in the logits after `nodes`, parents first, shape (nodes, vocabulary)."""
-        kids, logprob = self._tree.conditional(nodes, rows)
-        for kid, own in zip(kids.tolist(), logprob.tolist(), strict=True):
-            parent = self._tree.parent[kid]
-            self._total[kid] = own + (0.0 if parent == ROOT else self._total[parent])
-            if kid in self._label:
-                self._complete[self._label[kid]] = float(self._total[kid])
+        """Add the logits after `nodes`, parents first, shape (nodes, vocabulary)."""
+        children, logprobs = self._tree.conditional(nodes, rows)
+        for child, logprob in zip(children.tolist(), logprobs.tolist(), strict=True):
+            parent = self._tree.parent[child]
+            self._total[child] = logprob + (0.0 if parent == ROOT else self._total[parent])
+            if child in self._label:
+                self._complete[self._label[child]] = float(self._total[child])
             else:
-                self._open.add(kid)
+                self._open.add(child)
         self._open.difference_update(nodes)
 
     def next_wave(self) -> list[list[int]]:
         """Return the chains of nodes to evaluate next, parents first; none if the best label is proven."""
-        bar = max(self._complete.values(), default=-math.inf)
-        # Of equals the first label wins, so a branch that can only draw is looked at too.
-        self._open = {node for node in self._open if self._total[node] >= bar}
+        best = max(self._complete.values(), default=-math.inf)
+        # The first label among equals wins, so branches that can only tie are evaluated too.
+        self._open = {node for node in self._open if self._total[node] >= best}
         self._release()
-        serves = Counter(self._held[self._tree.parent[node]] for node in self._open)
-        room, free = min(WAVE, self._context.max_outputs), len(self._free)
+        open_per_branch = Counter(self._held[self._tree.parent[node]] for node in self._open)
+        tokens, free = min(WAVE, self._context.max_outputs), len(self._free)
         chains: list[list[int]] = []
         for node in sorted(self._open, key=lambda node: (-self._total[node], node)):
             held = self._held[self._tree.parent[node]]
-            copied = held == _PROMPT or serves[held] > 1
-            if room and (free or not copied):
-                chains.append(self._chain(node)[:room])
-                room -= len(chains[-1])
-                free -= copied
-        self._alone = {branch for branch, count in serves.items() if count == 1 and branch != _PROMPT}
+            needs_copy = held == _PROMPT or open_per_branch[held] > 1
+            if tokens and (free or not needs_copy):
+                chains.append(self._chain(node)[:tokens])
+                tokens -= len(chains[-1])
+                free -= needs_copy
+        self._single = {b for b, count in open_per_branch.items() if count == 1 and b != _PROMPT}
         self.stuck = bool(self._open and not chains)
         return chains
 
     def _branch(self, node: int) -> int:
-        """Return a branch that holds the path to `node` and nothing else needs."""
+        """Return a branch that holds the path to `node` and that no other node needs."""
         parent = self._tree.parent[node]
         held, length = self._held[parent], self._n_prompt
         length += 0 if parent == ROOT else self._tree.level[parent] + 1
-        if held in self._alone:
+        if held in self._single:
             self._context.drop(held, length)
             return held
         branch = self._free.pop()
@@ -134,7 +136,7 @@ class _LabelSearch:
         return branch
 
     def evaluate(self, chains: Sequence[Sequence[int]]) -> None:
-        """Decode the nodes of `chains` at once, each chain in a branch of its own."""
+        """Decode the nodes of `chains` together, each chain in its own branch."""
         tree, branches = self._tree, [self._branch(chain[0]) for chain in chains]
         nodes = [node for chain in chains for node in chain]
         self._context.feed_branches(
@@ -153,28 +155,30 @@ class _LabelSearch:
             self._context.drop(branch)
 
     def best(self) -> BestLabel:
-        """Return the best label; all open branches are proven to be below it."""
+        """Return the best label; all remaining branches are proven to be below it."""
         logprob, index = max((value, -index) for index, value in self._complete.items())
         complete = sum(math.exp(value - logprob) for value in self._complete.values())
-        # What was pruned, open nodes below it included, has at most the probability of its topmost nodes.
+        # Everything pruned is at most as probable as the topmost pruned nodes together.
         pruned = sum(math.exp(self._total[node] - logprob) for node in self._pruned())
         return BestLabel(
             self._tree.labels[-index], logprob, 1.0 / (complete + pruned), 1.0 / complete, self._evaluated
         )
 
     def _pruned(self) -> list[int]:
-        """Inner nodes that were reached and not evaluated."""
-        return [node for node in self._tree.inner if self._total[node] > -np.inf and node not in self._held]
+        """Return the inner nodes that were reached but not evaluated."""
+        return [
+            node for node in self._tree.inner_nodes if self._total[node] > -np.inf and node not in self._held
+        ]
 
     def _chain(self, node: int) -> list[int]:
-        """Return `node` and what follows it without a choice: almost free in the same decode."""
+        """Return `node` and the only children that follow it, which are almost free in the same decode."""
         chain = [node]
-        while (only := self._tree.only_kid(chain[-1])) is not None and only not in self._label:
-            chain.append(only)
+        while (child := self._tree.only_child(chain[-1])) is not None and child not in self._label:
+            chain.append(child)
         return chain
 
     def _release(self) -> None:
-        """Take back the branches that no open node continues."""
+        """Free the branches that no open node continues."""
         needed = {self._held[self._tree.parent[node]] for node in self._open}
         for branch in self._used - needed:
             self._context.drop(branch)

@@ -23,59 +23,62 @@ class DecodeSequence(Ticket):
 
     Attributes:
         prompt: its tokens, shape (tokens,).
-        take: given a logits row and its index among the decode's outputs counted from the end (-1 is the
-            last), returns the next token, or None when it is done.
-        watch: given a prompt position and the logits row after it, for every evaluated position but the last.
-        cells: tokens that it may have in the end, `room` more than its prompt.
+        choose: called with a logits row and its index among the decode's outputs, counted from the end (-1 is
+            the last); returns the next token, or None to end the sequence.
+        on_prompt_logits: called with each evaluated prompt position but the last, and the logits row after
+            it.
+        on_start: called when the sequence gets its slot.
+        cells: tokens that it may grow to.
         error: why it failed.
-        batch: most sequences that shared a decode with it, itself included.
+        max_batch: the most sequences that shared a decode with it, itself included.
         reused: prompt tokens that were copied instead of evaluated.
-        begin: called when it gets its slot.
-        placed: when it got its slot, by `time.monotonic`; 0 before.
-        slot: where its tokens are; -1 while it waits.
-        passed: decodes in a row that had nothing of it while it had a slot.
+        started_at: when it got its slot, by `time.monotonic`; 0 before.
+        slot: the slot of its tokens; -1 while it waits.
+        skipped: consecutive decodes that had no part of it while it had a slot.
         length: tokens evaluated.
-        next: the token to evaluate once the prompt is.
+        next_token: the token to evaluate next, once the prompt is read.
         wall, expected: seconds that its decodes took, and should have taken.
-        threads: fewest that one of them used; 0 before.
+        min_threads: the fewest threads that one of them used; 0 before.
     """
 
     def __init__(
         self,
         stepper: Stepper,
         prompt: IntArray,
-        take: ChooseToken,
+        choose: ChooseToken,
         *,
-        watch: OnPromptLogits | None = None,
-        begin: Callable[[], object] = lambda: None,
-        room: int = 0,
+        on_prompt_logits: OnPromptLogits | None = None,
+        on_start: Callable[[], object] = lambda: None,
+        new_cells: int = 0,
     ) -> None:
+        """Make a sequence that may add `new_cells` tokens to its prompt."""
         super().__init__(stepper)
-        self.prompt, self.take, self.watch, self.begin = prompt, take, watch, begin
-        self.cells = len(prompt) + room
+        self.prompt, self.choose = prompt, choose
+        self.on_prompt_logits, self.on_start = on_prompt_logits, on_start
+        self.cells = len(prompt) + new_cells
         self.error: CascadeError | None = None
-        self.batch = self.reused = self.length = self.passed = self.threads = 0
-        self.placed = self.wall = self.expected = 0.0
+        self.max_batch = self.reused = self.length = self.skipped = self.min_threads = 0
+        self.started_at = self.wall = self.expected = 0.0
         self.slot = -1
-        self.next: int | None = None
+        self.next_token: int | None = None
 
     def meta(self) -> dict[str, Any]:
-        """Return what the trace says about how it was decoded."""
-        found: dict[str, Any] = {"batch": self.batch, "n_threads": self.threads}
+        """Return what the trace records about how it was decoded."""
+        meta: dict[str, Any] = {"batch": self.max_batch, "n_threads": self.min_threads}
         if self.reused:
-            found["prefix_tokens"] = self.reused
+            meta["prefix_tokens"] = self.reused
         if is_contended(self.wall, self.expected):
-            found["contention"] = round(self.wall / self.expected, 2)
-        return found
+            meta["contention"] = round(self.wall / self.expected, 2)
+        return meta
 
     @property
-    def left(self) -> int:
-        """Prompt tokens that are still to be evaluated; 0 or less while it writes."""
+    def unread(self) -> int:
+        """Prompt tokens still to evaluate; 0 or negative while the sequence generates."""
         return len(self.prompt) - self.length
 
 
 class DecodePart(NamedTuple):
-    """What one sequence has in a decode: its tokens up to `end`, the last `outputs` with a logits row."""
+    """The part of a sequence in one decode: its tokens up to `end`, the last `outputs` with a logits row."""
 
     sequence: DecodeSequence
     end: int
@@ -83,5 +86,5 @@ class DecodePart(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Tokens to evaluate, before the decode is counted in the sequence."""
+        """Tokens to evaluate; valid until the decode is added to the sequence's length."""
         return self.end - self.sequence.length

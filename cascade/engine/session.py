@@ -1,6 +1,6 @@
-"""How one configured model answers: as an expert's task, over a label set, or in free text.
+"""How one configured model answers: with an expert's task, over a label set, or in free text.
 
-Lives on the decode thread. `Session.answer` is the job that the worker steps through.
+Used on the decode thread only. `Session.answer` is the job that the worker steps through.
 """
 
 from __future__ import annotations
@@ -33,29 +33,54 @@ from cascade.formats.gguf import TASKS_KEY
 from cascade.records import Message, Token, Tool
 from cascade.spec.schema import LlamaCppModel
 
+IntArray = npt.NDArray[np.int32]
+ByteArray = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float32]
+
+MAX_SLOTS = 16  # sequences of one context
+MAX_SLOTS_BYTES = 2**30  # memory of their cells; a large `n_ctx` leaves fewer slots
+PACKED_SLOTS, MIN_PACKED_CELLS = 64, 512  # of the pool that prompts of experts share
+
 
 class EngineRequest(NamedTuple):
-    """The request as it came, the user message made of it, and which sample is asked for.
+    """What a model is asked.
 
-    `messages` is a whole conversation in place of `message`, with `tools` that the model may call.
-    `grammar` (GBNF) and `stop` are this request's own; they replace and add to those of the model.
-    `stop_early` may end the text; `begin` is called when it is the request's turn.
+    Attributes:
+        text: the request's text.
+        message: the user message made from it.
+        sample: number of the sample; it changes the seed.
+        on_text: called with each piece of a generated text.
+        messages: a whole conversation that replaces `message`.
+        tools: tools that the model may call.
+        grammar: GBNF that replaces the model's grammar.
+        stop: stop strings in addition to the model's.
+        stop_early: called after each token; ends the text by returning True.
+        on_start: called when the request's turn has come.
     """
 
     text: str
     message: str
     sample: int = 0
-    emit: Callable[[str], object] | None = None
+    on_text: Callable[[str], object] | None = None
     messages: tuple[Message, ...] = ()
     tools: tuple[Tool, ...] = ()
     grammar: str | None = None
     stop: tuple[str, ...] = ()
     stop_early: StopEarly | None = None
-    begin: Callable[[], object] = lambda: None
+    on_start: Callable[[], object] = lambda: None
 
 
 class EngineAnswer(NamedTuple):
-    """A label with its distribution, or a text with its tokens."""
+    """What a model answers.
+
+    Attributes:
+        text: the generated text, or the best label.
+        tokens_in: tokens of the prompt.
+        tokens_out: generated tokens.
+        labels: label → probability, best first; None for free text and for the best label alone.
+        tokens: tokens of a free text with their statistics.
+        meta: what the trace records about the call.
+    """
 
     text: str
     tokens_in: int
@@ -65,13 +90,7 @@ class EngineAnswer(NamedTuple):
     meta: dict[str, Any]
 
 
-IntArray = npt.NDArray[np.int32]
-ByteArray = npt.NDArray[np.uint8]
-FloatArray = npt.NDArray[np.float32]
-Steps = Generator[Ticket | None, None, EngineAnswer]
-SLOTS = 16  # sequences of one context
-SLOTS_BYTES = 2**30  # and the memory of its cells: fewer slots where `n_ctx` is large
-PACKED_SLOTS, PACKED_CELLS = 64, 512  # prompts of experts that share a pool
+_AnswerSteps = Generator[Ticket | None, None, EngineAnswer]
 
 
 class Session:
@@ -79,7 +98,7 @@ class Session:
 
     Attributes:
         weights: the file.
-        users: answers at work.
+        active_requests: number of requests being answered.
     """
 
     def __init__(
@@ -91,93 +110,104 @@ class Session:
         adapter: Path | None = None,
         prefix_dir: Path | None = None,
     ) -> None:
-        """Prepare the prompt, the labels and the size of the context.
+        """Prepare the prompt, the labels and the shape of the context.
 
-        `grammar` (GBNF) binds free text, `adapter` is a LoRA file, and `prefix_dir` a folder that keeps the
-        evaluated beginning of all prompts.
+        Args:
+            weights: the loaded file.
+            config: settings of the model.
+            labels: the label set, if it has one.
+            grammar: GBNF that constrains free text.
+            adapter: a LoRA file.
+            prefix_dir: a folder that keeps the evaluated prefix of all prompts.
 
         Raises:
             ModelError: the file does not fit the settings.
         """
         self.weights = weights
-        self.users = 0
+        self.active_requests = 0
         self._config, self._grammar, self._adapter = config, grammar, adapter
         self._limit = min(config.n_ctx, weights.n_ctx_train)
         self._threads = config.n_threads or default_threads(weights.size)
         self._task: tuple[str, ExpertTask] | None = None
         self._tree: LabelTree | None = None
-        self._similar: ExampleClassifier | None = None
+        self._classifier: ExampleClassifier | None = None
         if config.examples is not None:
             embedder = weights.embedder(self._limit, self._threads)
-            self._similar = ExampleClassifier(weights, config.examples, config.example_temperature, embedder)
+            self._classifier = ExampleClassifier(
+                weights, config.examples, config.example_temperature, embedder
+            )
             return
         if config.task is not None or (config.labels is None and weights.metadata(TASKS_KEY) is not None):
             self._task = read_task(weights, config.task)
             self._tree = single_token_tree(self._task[1].labels, self._task[1].tokens)
         else:
             self._renderer = Renderer(weights)
-            # A tokenizer that puts no space before a text itself expects one between prompt and label.
-            self._lead = "" if self._renderer.chat or weights.spaced else " "
+            # A tokenizer that adds no space before a text expects one between prompt and label.
+            self._lead = "" if self._renderer.chat or weights.adds_space else " "
             if labels is not None:
                 self._tree = label_tree(weights, labels, lead=self._lead, limit=self._limit)
-        self._check()
-        self._files: PrefixFiles | None = None
+        self._check_model()
+        self._prefix_files: PrefixFiles | None = None
         if prefix_dir is not None:
-            # An adapter changes what is kept: its file is part of what a saved prefix belongs to.
+            # A saved state depends on the adapter.
             lora = "" if adapter is None else hashlib.sha256(adapter.read_bytes()).hexdigest()
-            self._files = PrefixFiles(prefix_dir, weights.path, f"flash{lora}")
+            self._prefix_files = PrefixFiles(prefix_dir, weights.path, f"flash{lora}")
 
-    def answer(self, question: EngineRequest) -> Steps:
-        """Answer `question`; yields between decodes.
+    def answer(self, request: EngineRequest) -> _AnswerSteps:
+        """Answer `request`; yields between decodes.
 
         Raises:
             ModelError: the prompt does not fit, or the model computes NaN.
         """
-        self.users += 1
-        self.weights.at_work += 1
+        self.active_requests += 1
+        self.weights.active_requests += 1
         try:
-            if self._similar is not None:
-                return (yield from self._compare(self._similar, question))
-            prompt = self._prompt(question)
-            if self._files is not None and self._task is None and not (self._tree and self._tree.inner):
-                yield from self._fetch(self._files, question)
+            if self._classifier is not None:
+                return (yield from self._classify(self._classifier, request))
+            prompt = self._prompt(request)
+            if (
+                self._prefix_files is not None
+                and self._task is None
+                and not (self._tree and self._tree.inner_nodes)
+            ):
+                yield from self._prepare_prefix(self._prefix_files, request)
             if self._tree is None:
-                return (yield from self._write(prompt, question))
-            score = self._score_tree if self._tree.inner else self._score_row
-            return (yield from score(self._tree, prompt, question))
+                return (yield from self._generate(prompt, request))
+            score = self._score_tree if self._tree.inner_nodes else self._score_row
+            return (yield from score(self._tree, prompt, request))
         finally:
-            self.users -= 1
-            self.weights.at_work -= 1
+            self.active_requests -= 1
+            self.weights.active_requests -= 1
 
-    def _compare(self, similar: ExampleClassifier, question: EngineRequest) -> Steps:
-        question.begin()
-        tokens = similar.tokens(question.message)
-        labels = yield from similar.distribution(tokens)
+    def _classify(self, classifier: ExampleClassifier, request: EngineRequest) -> _AnswerSteps:
+        request.on_start()
+        tokens = classifier.tokenize(request.message)
+        labels = yield from classifier.distribution(tokens)
         return EngineAnswer(next(iter(labels)), len(tokens), 0, labels, (), self._meta("embedding", "label"))
 
-    def _check(self) -> None:
-        long = self._tree is not None and self._tree.inner
-        if not self.weights.causal and (self._tree is None or long):
+    def _check_model(self) -> None:
+        needs_branches = self._tree is not None and self._tree.inner_nodes
+        if not self.weights.causal and (self._tree is None or needs_branches):
             raise ModelError("it is not a causal model: it can only score labels of one token")
-        if long and not self.weights.branching:
+        if needs_branches and not self.weights.can_branch:
             raise ModelError("it is a recurrent model: it can only score labels of one token")
 
-    def _prompt(self, question: EngineRequest) -> IntArray:
+    def _prompt(self, request: EngineRequest) -> IntArray:
         if self._task is not None:
-            prompt = self._task[1].prompt(self.weights, self._task[0], question.text)
+            prompt = self._task[1].prompt(self.weights, self._task[0], request.text)
         else:
-            prompt = self._renderer.conversation(self._messages(question), question.tools, self._limit)
-        room = self._limit - (self._tree.depth if self._tree else 0)
-        if not 0 < len(prompt) <= room:
+            prompt = self._renderer.render_conversation(self._messages(request), request.tools, self._limit)
+        max_tokens = self._limit - (self._tree.depth if self._tree else 0)
+        if not 0 < len(prompt) <= max_tokens:
             raise ModelError(
-                f"prompt has {len(prompt)} tokens; expected 1 to {room} (n_ctx is "
+                f"prompt has {len(prompt)} tokens; expected 1 to {max_tokens} (n_ctx is "
                 f"{self._config.n_ctx}, the model was made for {self.weights.n_ctx_train}); "
                 "shorten it or send it to a larger model"
             )
         return prompt
 
-    def _messages(self, question: EngineRequest) -> tuple[Message, ...]:
-        messages = question.messages or (Message(role="user", content=question.message),)
+    def _messages(self, request: EngineRequest) -> tuple[Message, ...]:
+        messages = request.messages or (Message(role="user", content=request.message),)
         if self._config.system is None or any(message.role == "system" for message in messages):
             return messages
         return (Message(role="system", content=self._config.system), *messages)
@@ -185,116 +215,122 @@ class Session:
     def _shape(self) -> ContextShape:
         config, tree, lora = self._config, self._tree, self._adapter
         flash = not config.reproducible
-        if tree is not None and tree.inner:
-            # The cells of all inner nodes come on top: the prompt may use the whole limit.
-            cells = self._limit + len(tree.inner)
+        if tree is not None and tree.inner_nodes:
+            # All inner nodes get cells in addition, because the prompt may use the whole limit.
+            cells = self._limit + len(tree.inner_nodes)
             branches = min(tree.branches, max_branches(cells, self.weights.n_vocab))
             return ContextShape(cells, self._threads, branches, flash=flash, adapter=lora)
         if config.reproducible:
             return ContextShape(self._limit, self._threads, adapter=lora)
         if self._task is not None or not self.weights.causal:
-            cells = max(self._limit, PACKED_CELLS)
-            # The experts' calibrations were fitted without flash attention, which moves their probabilities.
+            cells = max(self._limit, MIN_PACKED_CELLS)
+            # The experts' calibrations were fitted without flash attention, which shifts their probabilities.
             flash = self._task is None
             return ContextShape(
                 cells, self._threads, slots=PACKED_SLOTS, packed=True, flash=flash, adapter=lora
             )
-        affordable = SLOTS_BYTES // max(1, self._limit * self.weights.cell_bytes)
-        slots = min(SLOTS, max(1, affordable))
+        affordable = MAX_SLOTS_BYTES // max(1, self._limit * self.weights.cell_bytes)
+        slots = min(MAX_SLOTS, max(1, affordable))
         return ContextShape(self._limit, self._threads, slots=slots, flash=True, adapter=lora)
 
-    def _score_row(self, tree: LabelTree, prompt: IntArray, question: EngineRequest) -> Steps:
-        """Score labels of one token: the prompt is decoded together with others."""
+    def _score_row(self, tree: LabelTree, prompt: IntArray, request: EngineRequest) -> _AnswerSteps:
+        """Score labels of one token each; the prompt is decoded together with others."""
         scheduler = self.weights.scheduler(self._shape())
-        found: dict[str, float] = {}
+        distribution: dict[str, float] = {}
 
-        def take(row: FloatArray, _index: int) -> None:
+        def read_row(row: FloatArray, _index: int) -> None:
             check_finite(row)
-            found.update(_distribution(tree, scheduler, row))
+            distribution.update(_distribution(tree, scheduler, row))
 
-        sequence = yield from decode(scheduler, DecodeSequence(scheduler, prompt, take, begin=question.begin))
-        return self._labelled(prompt, found, sequence.meta())
+        sequence = DecodeSequence(scheduler, prompt, read_row, on_start=request.on_start)
+        yield from decode(scheduler, sequence)
+        return self._label_answer(prompt, distribution, sequence.meta())
 
-    def _score_tree(self, tree: LabelTree, prompt: IntArray, question: EngineRequest) -> Steps:
-        """Score labels of several tokens in a context of its own, one request after another."""
+    def _score_tree(self, tree: LabelTree, prompt: IntArray, request: EngineRequest) -> _AnswerSteps:
+        """Score labels of several tokens in a context of their own, one request after another."""
         context = self.weights.context(self._shape())
-        while context.lent:
+        while context.in_use:
             yield None
-        context.lent = True
-        question.begin()
-        again = self.weights.rewinds and not self._config.reproducible
-        reused = common_prefix_length(prompt[:-1], context.held) if again else 0
-        decoded = {"batch": 1} | ({"prefix_tokens": reused} if reused else {})
-        context.held = prompt[:0]
+        context.in_use = True
+        request.on_start()
+        may_reuse = self.weights.can_rewind and not self._config.reproducible
+        reused = common_prefix_length(prompt[:-1], context.held_prompt) if may_reuse else 0
+        decode_meta = {"batch": 1} | ({"prefix_tokens": reused} if reused else {})
+        context.held_prompt = prompt[:0]
         try:
             row = yield from prefill(context, prompt, reused)
             if self._config.label_scoring == "top1":
-                found = yield from find_best_label(tree, context, len(prompt), row)
-                context.held = prompt
-                meta = self._meta("top1", "label") | decoded | {"top1": found._asdict()}
-                return EngineAnswer(found.label, len(prompt), 1, None, (), meta)
+                best = yield from find_best_label(tree, context, len(prompt), row)
+                context.held_prompt = prompt
+                meta = self._meta("top1", "label") | decode_meta | {"top1": best._asdict()}
+                return EngineAnswer(best.label, len(prompt), 1, None, (), meta)
             distribution = yield from tree.score(context, len(prompt), row)
-            context.held = prompt
+            context.held_prompt = prompt
         finally:
-            context.lent = False
-        return self._labelled(prompt, distribution, decoded)
+            context.in_use = False
+        return self._label_answer(prompt, distribution, decode_meta)
 
-    def _labelled(self, prompt: IntArray, labels: dict[str, float], decoded: dict[str, Any]) -> EngineAnswer:
-        meta = self._meta("labels", "label") | decoded
+    def _label_answer(
+        self, prompt: IntArray, labels: dict[str, float], decode_meta: dict[str, Any]
+    ) -> EngineAnswer:
+        meta = self._meta("labels", "label") | decode_meta
         return EngineAnswer(next(iter(labels)), len(prompt), 1, labels, (), meta)
 
-    def _write(self, prompt: IntArray, question: EngineRequest) -> Steps:
+    def _generate(self, prompt: IntArray, request: EngineRequest) -> _AnswerSteps:
         config = self._config
-        room = self._limit - len(prompt) + 1  # the last token needs no cell
+        free_cells = self._limit - len(prompt)
         sampling = Sampling(
-            max_tokens=min(config.max_tokens, room),
+            max_tokens=min(config.max_tokens, free_cells + 1),  # the last token needs no cell
             temperature=config.temperature,
             top_p=config.top_p,
             min_p=config.min_p,
-            seed=config.seed + question.sample,
-            grammar=question.grammar if question.grammar is not None else self._grammar,
-            stop=(*config.stop, *question.stop),
+            seed=config.seed + request.sample,
+            grammar=request.grammar if request.grammar is not None else self._grammar,
+            stop=(*config.stop, *request.stop),
         )
         scheduler = self.weights.scheduler(self._shape())
-        read = RunningStats()
-        wishes = GenerateOptions(
-            question.emit,
-            question.begin,
-            question.stop_early,
-            watch=self._watch(prompt, read) if config.prompt_statistics else None,
-            top=config.top_logprobs,
+        prompt_stats = RunningStats()
+        options = GenerateOptions(
+            request.on_text,
+            request.on_start,
+            request.stop_early,
+            on_prompt_logits=self._collect(prompt, prompt_stats) if config.prompt_statistics else None,
+            top_logprobs=config.top_logprobs,
         )
-        text = yield from generate(self.weights, scheduler, prompt, sampling, wishes)
+        text = yield from generate(self.weights, scheduler, prompt, sampling, options)
         meta = self._meta("text", text.finish) | text.sequence.meta()
-        meta["statistics"] = text.running.summary()
-        if read.count:
-            meta["prompt_statistics"] = read.summary()
-        if text.top:
-            meta["top_logprobs"] = text.top
+        meta["statistics"] = text.stats.summary()
+        if prompt_stats.count:
+            meta["prompt_statistics"] = prompt_stats.summary()
+        if text.top_logprobs:
+            meta["top_logprobs"] = text.top_logprobs
         if text.finish == "early_exit":
-            meta |= text.spared(sampling.max_tokens)
+            meta |= text.early_exit_savings(sampling.max_tokens)
         return EngineAnswer(text.text, len(prompt), len(text.tokens), None, text.tokens, meta)
 
-    def _fetch(self, files: PrefixFiles, question: EngineRequest) -> Generator[Ticket | None, None, None]:
-        """Have what comes before every request's text in memory, from disk if it is there."""
-        if question.messages or question.message.count(question.text) != 1:
-            return  # the next request may tell what comes before its text
-        self._files = None  # once
+    def _prepare_prefix(
+        self, files: PrefixFiles, request: EngineRequest
+    ) -> Generator[Ticket | None, None, None]:
+        """Put the prefix that all requests share into memory, from disk if it is there."""
+        if request.messages or request.message.count(request.text) != 1:
+            return  # the prefix is not clear from this request; the next one may show it
+        self._prefix_files = None  # prepare it only once
         scheduler = self.weights.scheduler(self._shape())
         if scheduler.prefixes is None:
             return
-        # What two other texts have in common holds nothing of this one.
+        # The common prefix of two other texts contains nothing of this one.
         first, second = (
-            self._prompt(question._replace(message=question.message.replace(question.text, other)))
+            self._prompt(request._replace(message=request.message.replace(request.text, other)))
             for other in ("0", "~")
         )
         shared = first[: common_prefix_length(first, second)]
-        if len(shared) > scheduler.prefixes.shortest:
+        if len(shared) > scheduler.prefixes.min_tokens:
             yield from _load_prefix(files, scheduler, shared)
 
-    def _watch(self, prompt: IntArray, read: RunningStats) -> OnPromptLogits:
-        measure = self.weights.measure
-        return lambda position, row: read.add(measure(row, int(prompt[position + 1])))
+    def _collect(self, prompt: IntArray, stats: RunningStats) -> OnPromptLogits:
+        """Return a callback that adds the statistics of each prompt token but the first to `stats`."""
+        row_stats = self.weights.row_stats
+        return lambda position, row: stats.add(row_stats(row, int(prompt[position + 1])))
 
     def _meta(self, decode: str, finish: str) -> dict[str, Any]:
         return {
@@ -310,20 +346,20 @@ class Session:
 
 
 def _distribution(tree: LabelTree, scheduler: Scheduler, row: FloatArray) -> dict[str, float]:
-    """Return the distribution over labels of one token, which needs no decode."""
+    """Return the distribution over labels of one token each, which needs no further decode."""
     steps = tree.score(scheduler.context, 0, row)
     while True:
         try:
             next(steps)
         except StopIteration as done:
-            found: dict[str, float] = done.value
-            return found
+            distribution: dict[str, float] = done.value
+            return distribution
 
 
 def _load_prefix(
     files: PrefixFiles, scheduler: Scheduler, tokens: IntArray
 ) -> Generator[Ticket | None, None, None]:
-    """Have the state of `tokens` in the scheduler's memory: from disk, else evaluated and written there."""
+    """Load the state of `tokens` into the scheduler's memory; if it is not on disk, evaluate and write it."""
     prefixes = scheduler.prefixes
     state = files.load(tokens)
     if state is not None and prefixes is not None:

@@ -1,4 +1,4 @@
-"""Which sequence has which slot of a context, and what is still in the others."""
+"""Which sequence has which slot of a context, and which tokens unused slots still hold."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ IntArray = npt.NDArray[np.int32]
 class SequenceSlots:
     """The slots of one context.
 
-    A slot keeps the prompt of its last sequence until the next one comes, for prompts that begin alike.
+    A slot keeps the prompt of its last sequence until the next one takes it, for prompts that start alike.
     """
 
     def __init__(self, context: Context, prefixes: PrefixCache | None) -> None:
         self._context = context
         self._prefixes = prefixes
         self._slots: list[DecodeSequence | None] = [None] * context.shape.slots
-        self._retired: dict[int, IntArray] = {}  # slot → the prompt that is still in it
+        self._retired: dict[int, IntArray] = {}  # unused slot → the prompt that is still in it
 
     @property
     def used(self) -> list[DecodeSequence]:
@@ -34,53 +34,54 @@ class SequenceSlots:
 
     @property
     def free(self) -> bool:
-        """Whether a sequence can get a slot."""
+        """Whether a slot is free."""
         return None in self._slots
 
     @property
-    def cells(self) -> int:
-        """Cells of a shared pool that no sequence may need."""
+    def unreserved_cells(self) -> int:
+        """Cells of a shared pool that no running sequence may grow into."""
         return self._context.shape.n_ctx - sum(sequence.cells for sequence in self.used)
 
-    def soon_shared(self, sequence: DecodeSequence) -> bool:
-        """Whether a prompt that is read now will soon have evaluated more of what this one begins with."""
-        if self._prefixes is None or sequence.watch or len(sequence.prompt) <= self._prefixes.shortest:
+    def will_share_prefix(self, sequence: DecodeSequence) -> bool:
+        """Return whether a prompt being read will soon have evaluated more of a prefix that both share."""
+        prefixes = self._prefixes
+        if prefixes is None or sequence.on_prompt_logits or len(sequence.prompt) <= prefixes.min_tokens:
             return False
         wanted = sequence.prompt[:-1]
         return any(
-            common_prefix_length(wanted, other.prompt) >= max(self._prefixes.shortest, other.length + 1)
+            common_prefix_length(wanted, other.prompt) >= max(prefixes.min_tokens, other.length + 1)
             for other in self.used
-            if other.left > 0
+            if other.unread > 0
         )
 
     def occupy(self, sequence: DecodeSequence) -> None:
-        """Give a sequence a free slot, with what is known of its prompt's beginning in it."""
+        """Give `sequence` a free slot that holds as much of its prompt as is known."""
         slot = self._slots.index(None)
         if self._prefixes is not None:
-            slot = self._best(sequence.prompt)
+            slot = self._best_free_slot(sequence.prompt)
             held = self._retired | {other.slot: other.prompt[: other.length] for other in self.used}
-            if sequence.watch is None:  # else every position is to be evaluated
-                sequence.length = self._prefixes.fill(self._context, slot, sequence.prompt, held)
+            if sequence.on_prompt_logits is None:
+                sequence.length = self._prefixes.fill_slot(self._context, slot, sequence.prompt, held)
                 sequence.reused = sequence.length
                 self._retired.pop(slot, None)
-            else:
+            else:  # every position must be evaluated
                 self._evict(slot)
-        sequence.slot, sequence.placed = slot, time.monotonic()
+        sequence.slot, sequence.started_at = slot, time.monotonic()
         self._slots[slot] = sequence
-        sequence.begin()
+        sequence.on_start()
 
     def release(self, sequence: DecodeSequence) -> None:
-        """Take the slot back."""
+        """Free the slot of `sequence`."""
         slot, sequence.slot = sequence.slot, -1
         self._slots[slot] = None
         prompt = sequence.prompt[: sequence.length]
-        if self._prefixes is None or len(prompt) < self._prefixes.shortest:
+        if self._prefixes is None or len(prompt) < self._prefixes.min_tokens:
             self._context.truncate(slot, 0)
         else:
             self._retired[slot] = prompt
 
     def close_gaps(self) -> None:
-        """Move the last sequences into gaps: llama.cpp cuts a batch in two where slots do not follow."""
+        """Move the last sequences into gaps, because llama.cpp splits a batch at gaps between slots."""
         if self._context.shape.packed:
             return
         while self.free and self._slots.index(None) < len(self.used):
@@ -93,38 +94,38 @@ class SequenceSlots:
             last.slot = gap
 
     def grow(self, slots: int) -> None:
-        """Have `slots` of them; what is in them is copied.
+        """Grow to `slots` slots, and copy what is in the old ones.
 
         Raises:
-            ModelError: there is not enough memory; everything is as before then.
+            ModelError: there is not enough memory; the slots are then as before.
         """
-        kept = {s: self._context.save(s.slot) for s in self.used if s.length}
+        states = {s: self._context.save(s.slot) for s in self.used if s.length}
         for slot in list(self._retired):
             self._evict(slot)
-        before = self._context.shape.slots
+        old_slots = self._context.shape.slots
         try:
             self._context.resize(slots)
         except ModelError:
-            self._context.resize(before)
+            self._context.resize(old_slots)
             raise
         finally:
-            for sequence, state in kept.items():
+            for sequence, state in states.items():
                 if not self._context.restore(sequence.slot, state):
                     sequence.length = 0
                     sequence.error = ModelError("llama.cpp cannot move a sequence to a larger context")
-        self._slots += [None] * (slots - before)
+        self._slots += [None] * (slots - old_slots)
 
     def _evict(self, slot: int) -> None:
-        """Keep the prompt that is still in an unused slot, and empty the slot."""
+        """Empty an unused slot, and save the prompt that is still in it."""
         prompt = self._retired.pop(slot, None)
         if prompt is not None and self._prefixes is not None:
-            self._prefixes.keep(self._context, slot, prompt)
+            self._prefixes.save(self._context, slot, prompt)
         self._context.truncate(slot, 0)
 
-    def _best(self, prompt: IntArray) -> int:
-        """Return the free slot with most of the prompt's beginning in it, else the first one."""
+    def _best_free_slot(self, prompt: IntArray) -> int:
+        """Return the free slot that holds the longest prefix of `prompt`, the first among equals."""
         free = [slot for slot, sequence in enumerate(self._slots) if sequence is None]
-        none = prompt[:0]
+        empty = prompt[:0]
         return max(
-            free, key=lambda slot: (common_prefix_length(prompt, self._retired.get(slot, none)), -slot)
+            free, key=lambda slot: (common_prefix_length(prompt, self._retired.get(slot, empty)), -slot)
         )

@@ -1,4 +1,4 @@
-"""What a logits row says about the token chosen from it, and what the tokens of a text say so far."""
+"""Statistics of one logits row, of a text so far, and the numerical noise in them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,41 @@ import numpy.typing as npt
 
 from cascade.errors import ModelError
 
+FloatArray = npt.NDArray[np.float32]
+
+# llama.cpp reports success for logits that are not numbers.
 NOT_FINITE = "NaN or infinity in its output; the weights are broken, download or export it again"
+_BLOCK = 64  # `best_tokens` looks at one maximum for each block of so many logits
+_QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
+# The largest differences of any token's log-probability between a prompt decoded alone, among others, in
+# chunks, and after a copied prefix, and of a label's, per token, in a tree and alone. Measured on the
+# bundled experts (Q8_0) and on random weights of 4 M, 135 M (Q8_0) and 0.5 B (Q4_0) parameters;
+# docs/engine.md has the figures. Other models may differ.
+_FAST_NOISE = 0.07  # nats; the largest measured difference was 0.065
+_REPRODUCIBLE_NOISE = 0.0  # each request is decoded alone, in the same way each time
 
 
-def check_finite(rows: npt.NDArray[np.float32]) -> None:
-    """Raise ModelError if a logit is NaN or infinite (`max` and `min` pass a NaN on)."""
+def check_finite(rows: FloatArray) -> None:
+    """Raise ModelError if a logit is NaN or infinite; `max` and `min` propagate a NaN."""
     if not (np.isfinite(rows.max()) and np.isfinite(rows.min())):
         raise ModelError(NOT_FINITE)
 
 
-FloatArray = npt.NDArray[np.float32]
-_BLOCK = 64  # for the best k: a row's maxima over blocks are far fewer than the row
-_QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
+def numerical_noise(*, reproducible: bool, tokens: int) -> float:
+    """Return by how many nats noise may shift the log-probability of `tokens` tokens together.
+
+    llama.cpp's sums depend on what else is in a decode.
+    """
+    return (_REPRODUCIBLE_NOISE if reproducible else _FAST_NOISE) * tokens
 
 
 class TokenStats(NamedTuple):
-    """All in nats, of the softmax over the whole vocabulary, before any sampler.
+    """Statistics of one token in nats, from the softmax over the whole vocabulary, before any sampler.
 
-    `margin` is the log-probability of the best token minus that of the second best.
+    Attributes:
+        logprob: log-probability of the token.
+        margin: log-probability of the best token minus that of the second best.
+        entropy: entropy of the distribution.
     """
 
     logprob: float
@@ -37,10 +54,10 @@ class TokenStats(NamedTuple):
 
 
 class RowStats:
-    """Computes `TokenStats` in one pass over a row, with buffers that are allocated once.
+    """Computes `TokenStats` in one pass over a logits row, in buffers that are allocated once.
 
     Attributes:
-        best: the most probable token of the row that was read last, the first of equals.
+        best: the most probable token of the last row read; the first among equals.
     """
 
     def __init__(self, n_vocab: int) -> None:
@@ -59,18 +76,18 @@ class RowStats:
         return self.of(chosen)
 
     def read(self, row: FloatArray) -> None:
-        """Take in a logits row, shape (vocabulary,).
+        """Read a logits row, shape (vocabulary,), for `best` and `of`.
 
         Raises:
             ModelError: a logit is NaN or infinite.
         """
         shifted = self._shifted
-        best = self.best = int(row.argmax())  # of a NaN, if there is one
+        best = self.best = int(row.argmax())  # the position of a NaN, if any
         if not (math.isfinite(row[best]) and math.isfinite(row.min())):
             raise ModelError(NOT_FINITE)
         np.subtract(row, row[best], out=shifted)
         np.exp(shifted, out=self._exp)
-        total = float(np.add.reduce(self._exp))  # `sum` is the same behind a Python function
+        total = float(np.add.reduce(self._exp))  # `sum` adds a Python call to it
         self._log_total = math.log(total)
         # Rounding may leave it a hair on the wrong side of zero.
         self._entropy = max(0.0, self._log_total - float(self._exp @ shifted) / total)
@@ -79,7 +96,7 @@ class RowStats:
         shifted[best] = 0.0
 
     def of(self, chosen: int) -> TokenStats:
-        """Return the statistics of token `chosen` in the row that was read last."""
+        """Return the statistics of token `chosen` in the last row read."""
         logprob = min(0.0, float(self._shifted[chosen]) - self._log_total)
         return TokenStats(logprob, self._margin, self._entropy)
 
@@ -87,7 +104,7 @@ class RowStats:
 def best_tokens(row: FloatArray, count: int) -> list[tuple[int, float]]:
     """Return (token, log-probability) of the `count` most probable tokens of a logits row, best first.
 
-    Only the blocks with the largest maxima can hold them, so the vocabulary is never sorted.
+    The vocabulary is never sorted: only the `count` blocks with the largest maxima can hold these tokens.
     """
     size = len(row)
     count = min(count, size)
@@ -106,11 +123,11 @@ def best_tokens(row: FloatArray, count: int) -> list[tuple[int, float]]:
 
 
 class RunningStats:
-    """Statistics of the tokens generated so far: exact, from sorted lists, not an approximation.
+    """Exact statistics of the tokens generated so far, kept in sorted lists.
 
     Attributes:
-        count: tokens so far.
-        last: the newest token's statistics.
+        count: number of tokens.
+        last: statistics of the newest token.
     """
 
     def __init__(self) -> None:
@@ -119,7 +136,7 @@ class RunningStats:
         self._sorted: dict[str, list[float]] = {name: [] for name in TokenStats._fields}
 
     def add(self, stats: TokenStats) -> None:
-        """Take a token in."""
+        """Add the statistics of one token."""
         self.count += 1
         self.last = stats
         for values, value in zip(self._sorted.values(), stats, strict=True):
@@ -135,7 +152,7 @@ class RunningStats:
         return values[max(0, math.ceil(share * len(values)) - 1)]
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Return mean, least, largest and three quantiles of each statistic, in nats."""
+        """Return mean, minimum, maximum and three quantiles of each statistic, in nats."""
         return {
             name: {
                 "mean": self.mean(name),
@@ -146,12 +163,3 @@ class RunningStats:
             for name, values in self._sorted.items()
             if values
         }
-
-
-_FAST_NOISE = 0.07  # nats; 0.065 was the largest difference
-_REPRODUCIBLE_NOISE = 0.0  # every request is decoded by itself, in the same way each time
-
-
-def numerical_noise(*, reproducible: bool, tokens: int) -> float:
-    """Return the nats by which numerical noise may move the log-probability of `tokens` tokens together."""
-    return (_REPRODUCIBLE_NOISE if reproducible else _FAST_NOISE) * tokens

@@ -1,4 +1,4 @@
-"""A bundled expert's prompt contract: `cascade.tasks` in the file's metadata (see `cascade.lab.training`)."""
+"""The prompt contract of a bundled expert, stored as `cascade.tasks` in the metadata of its file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,15 @@ _TokenId = Annotated[int, Field(ge=0)]
 
 
 class ExpertTask(BaseModel):
-    """How to ask one task: prefix + text + suffix, and the one token of each label.
+    """How to ask for one task: the prompt is prefix + text + suffix, and each label is one token.
 
-    `max_tokens` is the longest text in tokens that the expert was trained on.
+    Attributes:
+        prefix, suffix: token ids around the text.
+        max_tokens: length of the longest text that the expert was trained on.
+        lowercase: whether the text is lowercased.
+        lead: characters put before the text.
+        labels: the labels.
+        tokens: the token id of each label.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,10 +51,10 @@ class ExpertTask(BaseModel):
         """Return the prompt tokens for `text`.
 
         Raises:
-            ModelError: the text is longer than what the expert was trained on; it must not answer then.
+            ModelError: the text is longer than any that the expert was trained on, so it must not answer.
         """
         clean = text.strip().lower() if self.lowercase else text.strip()
-        # Room to count what is over the limit, so that the error can say how long the text is.
+        # The higher limit lets the error say how long the text is.
         tokens = weights.tokenize(self.lead + clean, max(self.max_tokens, weights.n_ctx_train))
         if len(tokens) > self.max_tokens:
             raise ModelError(
@@ -61,7 +67,7 @@ class ExpertTask(BaseModel):
 
 
 def read_task(weights: Weights, name: str | None) -> tuple[str, ExpertTask]:
-    """Return (name, task) of a bundled expert; `name` may be None where the file has a single task.
+    """Return (name, task) of a bundled expert; `name` may be None if the file has a single task.
 
     Raises:
         ModelError: there is no such task, or the contract does not fit the file.
@@ -85,13 +91,13 @@ def read_task(weights: Weights, name: str | None) -> tuple[str, ExpertTask]:
         task = ExpertTask.model_validate(tasks[name])
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, (name, *first["loc"])))
-        raise _broken(f"{place}: {first['msg']}") from error
+        location = ".".join(map(str, (name, *first["loc"])))
+        raise _broken(f"{location}: {first['msg']}") from error
     largest = max((*task.prefix, *task.suffix, *task.tokens))
     if largest >= weights.n_vocab:
         raise _broken(f"{name}: names token {largest} of {weights.n_vocab}")
     return name, task
 
 
-def _broken(why: str) -> ModelError:
-    return ModelError(f"its metadata {TASKS_KEY!r} is broken: {why}; export the expert again")
+def _broken(reason: str) -> ModelError:
+    return ModelError(f"its metadata {TASKS_KEY!r} is broken: {reason}; export the expert again")

@@ -1,4 +1,7 @@
-"""A loaded GGUF file: its vocabulary, metadata and contexts. Used on the decode thread only."""
+"""Loaded GGUF files: vocabulary, metadata and contexts of one, and the cache of all of them.
+
+Used on the decode thread only.
+"""
 
 from __future__ import annotations
 
@@ -24,41 +27,45 @@ from cascade.formats.adapter import check_adapter
 from cascade.formats.gguf_header import check_file
 
 IntArray = npt.NDArray[np.int32]
-# No tokenizer has pieces this long on average, so a longer text cannot fit. Checked first because
-# llama.cpp's regular expressions recurse per character and its SPM tokenizer is quadratic.
+# No tokenizer has pieces this long on average, so a longer text cannot fit. This is checked before
+# tokenizing, because llama.cpp's regular expressions recurse once per character and its SPM tokenizer is
+# quadratic.
 MAX_BYTES_PER_TOKEN = 16
-_SPM = 1
+MEMORY_VARIABLE = "CASCADE_ENGINE_MEMORY"
+_SPM = 1  # llama.cpp's type of a SentencePiece vocabulary
+_MIB = 2**20
+_log = logging.getLogger("cascade.engine")
 
 
 class Weights:
-    """The weights of one GGUF file, with everything llama.cpp knows about it.
+    """The weights of one GGUF file, with all that llama.cpp knows about it.
 
     Attributes:
         path: the file.
         size: bytes of all tensors.
         n_vocab: number of tokens in the vocabulary.
-        n_ctx_train: longest context, in tokens, that the model was made for.
-        causal: False for encoder-like models, which must see a prompt at once.
-        branching: whether one prompt can be continued in several ways at once.
-        rewinds: whether the end of a sequence can be dropped again.
-        measure: statistics of its logits rows.
-        at_work: requests that use it now.
-        spaced: whether the tokenizer puts a space before every text itself.
+        n_ctx_train: longest context that the model was trained for, in tokens.
+        causal: False for encoder-like models, which must see a prompt as a whole.
+        can_branch: whether one prompt can be continued in several ways at once.
+        can_rewind: whether the end of a sequence can be dropped again.
+        row_stats: computes the statistics of its logits rows.
+        active_requests: number of requests that use it now.
+        adds_space: whether the tokenizer itself puts a space before every text.
     """
 
     def __init__(self, path: Path) -> None:
         """Load `path`.
 
         Raises:
-            ModelError: the file is missing, broken, or of a kind that cannot be decoded.
+            ModelError: the file is missing, broken, or no text-generation model.
         """
         self.path = path
         check_file(path)
         params = api.llama_model_default_params()
         params.n_gpu_layers = 0
-        # Read, not mapped: a mapped file that is overwritten later kills the process with SIGBUS.
+        # Read, not mapped: overwriting a mapped file kills the process with SIGBUS.
         params.load_mode = api.LLAMA_LOAD_MODE_NONE
-        params.check_tensors = True  # else broken weights load and answer NaN
+        params.check_tensors = True  # otherwise broken weights load and give NaN
         forget_errors()
         with large_pages():
             self._model = api.llama_model_load_from_file(os.fsencode(path), params)
@@ -68,22 +75,22 @@ class Weights:
         self._schedulers: dict[ContextShape, Scheduler] = {}
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
-        self.at_work = 0
+        self.active_requests = 0
         self._vocab = api.llama_model_get_vocab(self._model)
         self.size = int(api.llama_model_size(self._model))
         self.n_vocab = int(api.llama_vocab_n_tokens(self._vocab))
-        self.measure = RowStats(self.n_vocab)
+        self.row_stats = RowStats(self.n_vocab)
         self.n_ctx_train = int(api.llama_model_n_ctx_train(self._model))
         self._adapters: dict[Path, Any] = {}
         self._embedders: dict[tuple[int, int], Embedder] = {}
         architecture = self.metadata("general.architecture")
         self.causal = self.metadata(f"{architecture}.attention.causal") != "false"
-        self.branching = not (
+        self.can_branch = not (
             api.llama_model_is_recurrent(self._model) or api.llama_model_is_hybrid(self._model)
         )
-        # A window that forgets old tokens, like a recurrent state, cannot go back to a shorter prefix.
-        self.rewinds = self.branching and not api.llama_model_n_swa(self._model)
-        self.spaced = api.llama_vocab_type(self._vocab) == _SPM
+        # A sliding window forgets old tokens, so like a recurrent state it cannot return to a shorter prefix.
+        self.can_rewind = self.can_branch and not api.llama_model_n_swa(self._model)
+        self.adds_space = api.llama_vocab_type(self._vocab) == _SPM
         if api.llama_model_has_encoder(self._model) or not self.n_vocab:
             self.close()
             raise ModelError(f"architecture {architecture!r} is not a decoder; use a text-generation GGUF")
@@ -94,7 +101,7 @@ class Weights:
         return self._vocab
 
     def metadata(self, key: str) -> str | None:
-        """Return a metadata value as text; None if the file has no such key."""
+        """Return the metadata value of `key` as text; None if the file has no such key."""
         needed = api.llama_model_meta_val_str(self._model, key.encode(), None, 0)
         if needed < 0:
             return None
@@ -107,7 +114,7 @@ class Weights:
         template = api.llama_model_chat_template(self._model, None)
         return None if template is None else template.decode(errors="replace")
 
-    def special(self, which: str) -> tuple[int, str]:
+    def special_token(self, which: str) -> tuple[int, str]:
         """Return (id, text) of the `bos`, `eos` or `eot` token; (-1, "") if the vocabulary has none."""
         token = int(getattr(api, f"llama_vocab_{which}")(self._vocab))
         return (token, self.piece(token, special=True).decode(errors="replace")) if token >= 0 else (-1, "")
@@ -117,12 +124,13 @@ class Weights:
 
         Args:
             text: any valid Unicode.
-            limit: tokens that the caller can use; much longer texts are refused before tokenizing.
-            begin: add the begin-of-text token if the model wants one.
-            special: read control tokens such as `<|im_end|>` in `text` as tokens, not as characters.
+            limit: tokens that the caller can use; much longer texts are refused without tokenizing them.
+            begin: add the begin-of-text token if the model expects one.
+            special: parse control tokens such as `<|im_end|>` in `text` instead of keeping them as
+                characters.
 
         Raises:
-            ModelError: the text is not valid Unicode, or surely longer than `limit` tokens.
+            ModelError: the text is not valid Unicode, or certainly longer than `limit` tokens.
         """
         try:
             data = text.encode()
@@ -144,7 +152,7 @@ class Weights:
 
     @property
     def cell_bytes(self) -> int:
-        """Memory of one token in a context, in 16-bit floats."""
+        """Bytes of one token in a context, in 16-bit floats."""
         heads = max(1, int(api.llama_model_n_head(self._model)))
         width = (
             int(api.llama_model_n_embd(self._model)) * int(api.llama_model_n_head_kv(self._model)) // heads
@@ -155,10 +163,10 @@ class Weights:
         """Return the bytes of one token; empty for a control token unless `special`."""
         if special:
             return self._piece(token, special=True)
-        known = self._pieces.get(token)
-        if known is None:
-            known = self._pieces[token] = self._piece(token, special=False)
-        return known
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._piece(token, special=False)
+        return piece
 
     def _piece(self, token: int, *, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(64)
@@ -168,40 +176,40 @@ class Weights:
             count = api.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
         return buffer.raw[: max(0, count)]
 
-    def ends(self, token: int) -> bool:
-        """Whether `token` ends a generation."""
-        known = self._ends.get(token)
-        if known is None:
-            known = self._ends[token] = bool(api.llama_vocab_is_eog(self._vocab, token))
-        return known
+    def is_end(self, token: int) -> bool:
+        """Return whether `token` ends a generation."""
+        end = self._ends.get(token)
+        if end is None:
+            end = self._ends[token] = bool(api.llama_vocab_is_eog(self._vocab, token))
+        return end
 
     def is_control(self, token: int) -> bool:
-        """Whether `token` is a control token, such as `<|im_end|>`."""
+        """Return whether `token` is a control token, such as `<|im_end|>`."""
         return bool(api.llama_vocab_is_control(self._vocab, token))
 
     def context(self, shape: ContextShape) -> Context:
-        """Return this file's context of that shape; it is made once and reused."""
+        """Return the context of `shape`, made by the first call."""
         if shape not in self._contexts:
             adapter = self._adapter(shape.adapter)
             self._contexts[shape] = Context(self._model, self.n_vocab, self.causal, shape, adapter)
         return self._contexts[shape]
 
     def scheduler(self, shape: ContextShape) -> Scheduler:
-        """Return the scheduler of this file's context of that shape; it is made once.
+        """Return the scheduler of the context of `shape`, made by the first call.
 
-        It begins with one slot and grows up to those of `shape`: their cells are memory.
+        The context starts with one slot and grows up to those of `shape`, because their cells take memory.
         """
         if shape not in self._schedulers:
-            reuse = self.rewinds and self.causal and not shape.packed and shape.slots > 1
+            reuse = self.can_rewind and self.causal and not shape.packed and shape.slots > 1
             prefixes = PrefixCache() if reuse else None
             context = self.context(shape if shape.packed else shape._replace(slots=1))
             self._schedulers[shape] = Scheduler(
-                context, causal=self.causal, prefixes=prefixes, most=shape.slots
+                context, causal=self.causal, prefixes=prefixes, max_slots=shape.slots
             )
         return self._schedulers[shape]
 
     def embedder(self, limit: int, n_threads: int) -> Embedder:
-        """Return this file's embedding context for texts of up to `limit` tokens; it is made once."""
+        """Return the embedding context for texts of up to `limit` tokens, made by the first call."""
         key = (limit, n_threads)
         if key not in self._embedders:
             architecture = self.metadata("general.architecture")
@@ -210,14 +218,14 @@ class Weights:
         return self._embedders[key]
 
     def _adapter(self, path: Path | None) -> Any:
-        """Return the adapter in `path`, which is loaded once and freed with the model."""
+        """Return llama.cpp's pointer to the adapter in `path`, loaded once and freed with the model."""
         if path is not None and path not in self._adapters:
-            self._adapters[path] = load_adapter(self._model, self.metadata("general.architecture"), path)
+            self._adapters[path] = _load_adapter(self._model, self.metadata("general.architecture"), path)
         return None if path is None else self._adapters[path]
 
     @property
     def memory(self) -> int:
-        """Bytes of the weights, of the contexts' cells and of the saved prefixes."""
+        """Bytes of the weights, the contexts' cells and the saved prefixes."""
         cells = sum(context.shape.cells for context in self._contexts.values())
         cells += sum(embedder.cells for embedder in self._embedders.values())
         saved = sum(scheduler.saved_bytes for scheduler in self._schedulers.values())
@@ -229,7 +237,7 @@ class Weights:
         return self._model is None
 
     def close(self) -> None:
-        """Free the contexts, then the weights (the other order crashes)."""
+        """Free the contexts, then the weights; the other order crashes."""
         self._schedulers.clear()
         for context in self._contexts.values():
             context.close()
@@ -242,16 +250,16 @@ class Weights:
             self._model = None
 
 
-def load_adapter(model: Any, architecture: str | None, path: Path) -> Any:
-    """Return llama.cpp's pointer to the adapter in `path`; it is freed with the model.
+def _load_adapter(model: Any, architecture: str | None, path: Path) -> Any:
+    """Return llama.cpp's pointer to a LoRA adapter (E. J. Hu et al., 2021); it is freed with the model.
 
     Args:
         model: llama.cpp's pointer to the model.
-        architecture: the model's, as in its metadata.
-        path: the adapter's GGUF file.
+        architecture: the architecture in the model's metadata.
+        path: the adapter's GGUF file, which is checked before llama.cpp reads it.
 
     Raises:
-        ModelError: the file is broken, is no LoRA adapter, or is one of another model.
+        ModelError: the file is broken, is not a LoRA adapter, or was made for another model.
     """
     try:
         check_adapter(path, architecture)
@@ -267,16 +275,11 @@ def load_adapter(model: Any, architecture: str | None, path: Path) -> Any:
     return adapter
 
 
-MEMORY_VARIABLE = "CASCADE_ENGINE_MEMORY"
-_MIB = 2**20
-_log = logging.getLogger("cascade.engine")
-
-
 def max_memory_bytes() -> int:
     """Return the bytes that all local models together may use: CASCADE_ENGINE_MEMORY MiB, else half the RAM.
 
     Raises:
-        ModelError: the variable is no positive number.
+        ModelError: the variable is not a positive number.
     """
     text = os.environ.get(MEMORY_VARIABLE)
     if text is None:
@@ -287,20 +290,20 @@ def max_memory_bytes() -> int:
 
 
 class ModelCache:
-    """Files by path, least recently used first, counted by users.
+    """The loaded files of this process, each once, under one bound of memory.
 
-    A file stays loaded while it has users. Above the bound the one that was used least recently is freed,
-    unless it is at work; its users load it again with their next request.
+    A file stays loaded while it has users. Above the bound, the least recently used file without an active
+    request is freed; its users load it again with their next request.
     """
 
     def __init__(self) -> None:
-        self._loaded: dict[Path, Weights] = {}
+        self._loaded: dict[Path, Weights] = {}  # least recently used first
         self._users: Counter[Path] = Counter()
 
     def acquire(self, path: Path) -> Weights:
-        """Return the weights of `path`, loading them for the first user."""
+        """Return the weights of `path`; the first user loads them."""
         if path not in self._loaded:
-            max_memory_bytes()  # a wrong setting is told before a long load
+            max_memory_bytes()  # report a wrong setting before a long load
             self._loaded[path] = Weights(path)
         self._users[path] += 1
         weights = self._loaded[path]
@@ -308,18 +311,18 @@ class ModelCache:
         return weights
 
     def touch(self, weights: Weights) -> None:
-        """Note that `weights` are used now, and free others where memory is over its bound."""
+        """Mark `weights` as used now, and free others while memory is above its bound."""
         self._loaded[weights.path] = self._loaded.pop(weights.path)
         bound = max_memory_bytes()
         for other in list(self._loaded.values())[:-1]:
             if self.memory <= bound:
                 return
-            if not other.at_work:
+            if not other.active_requests:
                 _log.info("unloading %s: the models use %d MiB", other.path, self.memory // _MIB)
                 self._loaded.pop(other.path).close()
 
     def release(self, weights: Weights) -> None:
-        """Give `weights` back; the last user's release frees them."""
+        """Return `weights`; the last user's release frees them."""
         path = weights.path
         self._users[path] -= 1
         if self._users[path] <= 0:

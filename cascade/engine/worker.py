@@ -1,9 +1,9 @@
 """The decode thread: one per process, it owns every context of every local model.
 
-A second live thread that has decoded once slows llama.cpp by 1.4 to 3.4 times, even when idle, so
-callers never decode themselves: they hand in a job and await its future. A job is a generator that
-yields between decodes; there it can be cancelled, and other jobs get their turn. A job that yields a
-`Ticket` sleeps until that is done.
+A second live thread that has decoded once slows llama.cpp by 1.4 to 3.4 times, even when idle. So callers
+never decode: they submit a job and await its future. A job is a generator that yields between decodes; at a
+yield it can be cancelled, and other jobs get their turn. A job that yields a `Ticket` sleeps until that is
+done.
 """
 
 from __future__ import annotations
@@ -22,13 +22,20 @@ from cascade.errors import CascadeError, ModelError
 if TYPE_CHECKING:
     from cascade.engine.weights import ModelCache
 
+T = TypeVar("T")
+JobSteps = Callable[["ModelCache", float], Generator["Ticket | None", None, T]]
+
+MAX_WAITING = 1024
+# llama.cpp's pre-tokenizers may recurse once per character; only pages that are touched use memory.
+_STACK_BYTES = 512 * 2**20
+
 
 class Stepper(Protocol):
-    """What decodes for many jobs at once (`engine.scheduler`)."""
+    """Decodes for many jobs at once; see `engine.scheduler`."""
 
     @property
     def busy(self) -> bool:
-        """Whether a step has anything to do."""
+        """Whether `step` has anything to do."""
         ...
 
     def step(self) -> Sequence[Ticket]:
@@ -36,40 +43,33 @@ class Stepper(Protocol):
         ...
 
     def fail(self, error: CascadeError) -> Sequence[Ticket]:
-        """Give everything up; return all tickets."""
+        """End everything with `error`; return all tickets."""
         ...
 
     def interrupt(self) -> None:
-        """End the decode in flight if it is in vain; called from any thread."""
+        """End the decode in flight if most of it is for abandoned tickets; may be called from any thread."""
         ...
 
 
 class Ticket:
-    """What a job waits for, given out by a stepper: the job yields it and goes on when it is done."""
+    """What a job waits for: the job yields it, and continues once its stepper has marked it as done."""
 
     def __init__(self, stepper: Stepper) -> None:
         self.stepper = stepper
         self.done = self.abandoned = False
 
     def abandon(self) -> None:
-        """Say from any thread that nobody waits for it any more."""
+        """Mark it as no longer awaited; may be called from any thread."""
         self.abandoned = True
         self.stepper.interrupt()
 
 
-T = TypeVar("T")
-Steps = Callable[["ModelCache", float], Generator[Ticket | None, None, T]]
-MAX_WAITING = 1024
-# llama.cpp's pre-tokenizers may recurse per character; only pages that are touched use memory.
-_STACK_BYTES = 512 * 2**20
-
-
 class _Job:
-    """Work for one lane: `steps(library, seconds in the queue)` runs on the decode thread."""
+    """Work for one lane: `steps(models, seconds in the queue)` runs on the decode thread."""
 
-    def __init__(self, lane: Hashable, width: int, steps: Steps[Any]) -> None:
-        self.lane, self.width, self.steps = lane, width, steps
-        # Left pending until it is done, so that cancel() works while it runs; checked between steps.
+    def __init__(self, lane: Hashable, max_active: int, steps: JobSteps[Any]) -> None:
+        self.lane, self.max_active, self.steps = lane, max_active, steps
+        # It stays pending until it is done, so that cancel() works while it runs; checked between steps.
         self.future: Future[Any] = Future()
         self.submitted = time.monotonic()
         self.running: Generator[Ticket | None, None, Any] | None = None
@@ -77,48 +77,48 @@ class _Job:
 
 
 class Worker:
-    """A thread with one queue per lane. At most `width` jobs of a lane are at work, the others wait in order.
+    """A thread with one queue per lane; a lane runs a limited number of jobs, the others wait in order.
 
-    The lane of a job is its model file. Jobs at work take turns step by step; those that wait for a ticket
-    are decoded together by its stepper, and steppers take turns too.
+    The lane of a job is its model file. Active jobs take turns step by step. Those that wait for tickets of
+    one stepper are decoded together, and steppers take turns too.
     """
 
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._changed = threading.Condition()
         self._waiting: dict[Hashable, deque[_Job]] = {}
-        self._at_work: Counter[Hashable] = Counter()
-        self._ready: dict[_Job, None] = {}  # in the order in which they came
+        self._active: Counter[Hashable] = Counter()
+        self._ready: dict[_Job, None] = {}  # in order of arrival
         self._parked: dict[Ticket, _Job] = {}
         self._steppers: dict[Stepper, None] = {}
         self._cancelled: deque[_Job] = deque()
         self._deferred: dict[Hashable, Callable[[], object]] = {}
         self._stop = False
-        self._library: ModelCache | None = None
+        self._models: ModelCache | None = None
         self._thread = threading.Thread(target=self._run, name="cascade-decode", daemon=True)
 
     def start(self) -> None:
         """Start the thread; it stops when the process exits."""
-        before = threading.stack_size(_STACK_BYTES)
+        old_size = threading.stack_size(_STACK_BYTES)
         try:
             self._thread.start()
         finally:
-            threading.stack_size(before)
+            threading.stack_size(old_size)
         atexit.register(self.stop)
 
-    def submit(self, lane: Hashable, steps: Steps[T], *, width: int = 1) -> Future[T]:
-        """Queue a job and return its future; cancelling that drops the job before its next step.
+    def submit(self, lane: Hashable, steps: JobSteps[T], *, max_active: int = 1) -> Future[T]:
+        """Queue a job and return its future; cancelling the future drops the job before its next step.
 
         Args:
             lane: jobs of one lane start in order.
             steps: the job.
-            width: start it when fewer jobs than this are at work in its lane.
+            max_active: start it once fewer jobs than this are active in its lane.
 
         Raises:
             ModelError: too many jobs are waiting, or this process is a fork of the one that loaded llama.cpp.
         """
         self.check_process()
-        job = _Job(lane, width, steps)
+        job = _Job(lane, max_active, steps)
         with self._changed:
             if self._stop:
                 raise ModelError("the engine has stopped because the process is exiting")
@@ -133,10 +133,10 @@ class Worker:
         return job.future
 
     def defer(self, key: Hashable, call: Callable[[], object]) -> None:
-        """Have `call` run before the next decode, once for all that `defer` it under `key` until then.
+        """Make `call` before the next decode, once for all calls that are deferred under `key` until then.
 
-        For jobs that wake another thread: each wake-up by itself would hand that thread the interpreter,
-        and the decode would wait for it. Called on the decode thread; elsewhere it runs at once.
+        This is for jobs that wake another thread: each single wake-up would hand the interpreter to that
+        thread and delay the decode. Outside the decode thread, the call is made at once.
         """
         if threading.current_thread() is self._thread:
             self._deferred[key] = call
@@ -144,7 +144,7 @@ class Worker:
             call()
 
     def check_process(self) -> None:
-        """Raise ModelError in a forked child: the thread did not come along, and decoding there hangs."""
+        """Raise ModelError in a forked child, which has no decode thread and would hang when decoding."""
         if os.getpid() != self._pid:
             raise ModelError(
                 f"process {os.getpid()} is a fork of {self._pid}, which runs llama.cpp; "
@@ -152,7 +152,7 @@ class Worker:
             )
 
     def stop(self) -> None:
-        """Finish the step in flight, cancel all jobs and free all models."""
+        """Finish the step in progress, cancel all jobs and free all models."""
         if os.getpid() != self._pid:
             return
         with self._changed:
@@ -161,7 +161,7 @@ class Worker:
         self._thread.join(timeout=10)
 
     def _cancel(self, job: _Job) -> None:
-        """Have the thread drop a job that was cancelled, in whichever thread that happened."""
+        """Tell the decode thread to drop a cancelled job; called in the thread that cancelled it."""
         with self._changed:
             if self._stop:
                 return
@@ -188,34 +188,34 @@ class Worker:
                 self._deferred.pop(next(iter(self._deferred)))()
             for stepper in list(self._steppers):
                 self._advance(stepper)
-        self._leave()
+        self._shut_down()
 
     def _has_work(self) -> bool:
         return bool(self._stop or self._ready or self._steppers or self._cancelled or any(self._startable()))
 
     def _startable(self) -> Iterator[Hashable]:
         for lane, queue in self._waiting.items():
-            if self._at_work[lane] < queue[0].width:
+            if self._active[lane] < queue[0].max_active:
                 yield lane
 
     def _admit(self) -> None:
-        """Put waiting jobs to work, as many as their lanes have room for."""
+        """Activate waiting jobs, as many as their lanes allow."""
         while lanes := list(self._startable()):
             for lane in lanes:
                 job = self._waiting[lane].popleft()
                 if not self._waiting[lane]:
                     del self._waiting[lane]
-                self._at_work[lane] += 1
+                self._active[lane] += 1
                 self._ready[job] = None
 
     def _step(self, job: _Job) -> None:
-        """Run a job up to its next yield; park it where that is a ticket."""
+        """Run a job up to its next yield; park it if it yields a ticket."""
         if job.future.cancelled():
             self._drop(job)
             return
         try:
             if job.running is None:
-                job.running = job.steps(self._loaded(), time.monotonic() - job.submitted)
+                job.running = job.steps(self._model_cache(), time.monotonic() - job.submitted)
             ticket = next(job.running)
         except StopIteration as done:
             self._end(job)
@@ -223,7 +223,7 @@ class Worker:
                 job.future.set_result(done.value)
         except CascadeError as error:
             self._fail(job, error)
-        except Exception as error:  # noqa: BLE001  # becomes the caller's failed call; the thread must live on
+        except Exception as error:  # noqa: BLE001  # becomes the caller's failed call; the thread must survive
             self._fail(job, _unexpected(error))
         else:
             if ticket is not None and not ticket.done:
@@ -234,7 +234,7 @@ class Worker:
         self._parked[ticket] = job
         self._steppers[ticket.stepper] = None
         job.ticket = ticket
-        if job.future.cancelled():  # just before it had a ticket
+        if job.future.cancelled():  # after the check above, before it had a ticket
             ticket.abandon()
 
     def _advance(self, stepper: Stepper) -> None:
@@ -250,15 +250,15 @@ class Worker:
         if not stepper.busy:
             self._steppers.pop(stepper, None)
 
-    def _loaded(self) -> ModelCache:
-        if self._library is None:
+    def _model_cache(self) -> ModelCache:
+        if self._models is None:
             try:
                 from cascade.engine.weights import ModelCache
-            # What the binding raises where its library is missing or was built for another machine.
+            # Raised by the binding if its library is missing or was built for another machine.
             except (ImportError, OSError, RuntimeError) as error:
                 raise ModelError(f"llama.cpp cannot load: {error}; reinstall llama-cpp-python") from error
-            self._library = ModelCache()
-        return self._library
+            self._models = ModelCache()
+        return self._models
 
     def _fail(self, job: _Job, error: CascadeError) -> None:
         self._end(job)
@@ -266,7 +266,7 @@ class Worker:
             job.future.set_exception(error)
 
     def _drop(self, job: _Job) -> None:
-        """Forget a cancelled job, wherever it is."""
+        """Remove a cancelled job, whether it waits, is ready or is parked."""
         queue = self._waiting.get(job.lane)
         if queue is not None and job in queue:
             with self._changed:
@@ -281,13 +281,13 @@ class Worker:
         if job.ticket is not None:
             self._parked.pop(job.ticket, None)
             job.ticket = None
-        self._at_work[job.lane] -= 1
-        if not self._at_work[job.lane]:
-            del self._at_work[job.lane]
+        self._active[job.lane] -= 1
+        if not self._active[job.lane]:
+            del self._active[job.lane]
         if job.running:
             job.running.close()
 
-    def _leave(self) -> None:
+    def _shut_down(self) -> None:
         jobs = [
             *self._ready,
             *self._parked.values(),
@@ -297,8 +297,8 @@ class Worker:
             job.future.cancel()
             if job.running:
                 job.running.close()
-        if self._library is not None:
-            self._library.close()
+        if self._models is not None:
+            self._models.close()
 
 
 def _unexpected(error: Exception) -> ModelError:

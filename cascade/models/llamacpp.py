@@ -133,7 +133,7 @@ class LlamaCpp:
                 self._embedding = library.acquire(path)
             weights = self._embedding
             library.touch(weights)
-            weights.at_work += 1
+            weights.active_requests += 1
             try:
                 yield  # loading takes long: a chance to cancel
                 threads = self._config.n_threads or default_threads(weights.size)
@@ -142,7 +142,7 @@ class LlamaCpp:
                 tokens = [weights.tokenize(text, embedder.limit, begin=True) for text in rendered]
                 return (yield from embedder.embed(tokens))
             finally:
-                weights.at_work -= 1
+                weights.active_requests -= 1
 
         try:
             for text in texts:
@@ -168,7 +168,7 @@ class LlamaCpp:
 
         def release(library: ModelCache, _queued: float) -> Generator[None, None, None]:
             session, self._session = self._session, None
-            while session is not None and session.users:
+            while session is not None and session.active_requests:
                 yield  # calls in flight end first
             if session is not None:
                 library.release(session.weights)
@@ -177,7 +177,7 @@ class LlamaCpp:
                 library.release(weights)
             yield
 
-        await asyncio.wrap_future(worker().submit(self._path, release, width=MOST_AT_WORK))
+        await asyncio.wrap_future(worker().submit(self._path, release, max_active=MOST_AT_WORK))
 
     async def _decode(
         self, path: Path, prompt: Prompt, on_text: OnText | None, started: list[float]
@@ -211,11 +211,11 @@ class LlamaCpp:
                 form.tools,
                 form.grammar,
                 stop_early=prompt.stop_early,
-                begin=lambda: started.append(time.monotonic() - submitted),
+                on_start=lambda: started.append(time.monotonic() - submitted),
             )
             return (yield from session.answer(question))
 
-        future = mail.future(worker().submit(path, steps, width=MOST_AT_WORK))
+        future = mail.future(worker().submit(path, steps, max_active=MOST_AT_WORK))
         return await future
 
     def _form(self, path: Path, prompt: Prompt) -> Form:

@@ -17,7 +17,7 @@ def play(backoff: ThreadBackoff, decodes: int, wall: Callable[[int], float]) -> 
     used = []
     for _ in range(decodes):
         used.append(backoff.threads)
-        backoff.note(wall(backoff.threads), STEP)
+        backoff.record(wall(backoff.threads), STEP)
     return used
 
 
@@ -64,7 +64,7 @@ def test_a_single_pause_changes_nothing() -> None:
 def test_a_slow_down_that_costs_nothing_changes_nothing() -> None:
     backoff = ThreadBackoff(8)
     for _ in range(50):
-        backoff.note(0.003, 0.001)
+        backoff.record(0.003, 0.001)
     assert backoff.threads == 8
 
 

@@ -66,8 +66,8 @@ def spelled(path: Path, messages: Talk, tools: tuple[Tool, ...] = (), limit: int
     """The prompt's tokens, with control tokens as [0] <|endoftext|>, [1] <|im_start|>, [2] <|im_end|>."""
 
     def spell(weights: Weights) -> str:
-        first = weights.special("bos")[0]
-        tokens = Renderer(weights).conversation(messages, tools, limit).tolist()
+        first = weights.special_token("bos")[0]
+        tokens = Renderer(weights).render_conversation(messages, tools, limit).tolist()
         return b"".join(
             b"[%d]" % (token - first) if weights.is_control(token) else weights.piece(token)
             for token in tokens
@@ -195,7 +195,7 @@ def test_a_template_renders_as_llama_cpp_pythons_formatter_does(
 ) -> None:
     from cascade.engine.render import _TemplateInput
 
-    leaves = _TemplateInput(mark=False)
+    leaves = _TemplateInput(marked=False)
     shown: Any = leaves.messages(messages)
     offered: Any = [leaves.tool(tool) for tool in tools]
     theirs = Jinja2ChatFormatter(TOOLS, eos_token="</s>", bos_token="<s>")

@@ -87,7 +87,7 @@ def test_sampling_follows_the_distribution_at_its_temperature(tmp_path: Path) ->
     def run(weights: Weights) -> tuple[np.ndarray, Counter[float]]:
         row = drain(prefill(weights.context(ContextShape(512, 1)), PROMPT)).astype(np.float64)
         scheduler = weights.scheduler(ContextShape(512, 1))
-        assert not any(weights.ends(int(token)) for token in np.argsort(-row)[:3])
+        assert not any(weights.is_end(int(token)) for token in np.argsort(-row)[:3])
         found: Counter[float] = Counter()
         for seed in range(draws):
             with contextlib.suppress(ModelError):  # the end token was drawn

@@ -38,7 +38,11 @@ def naive(weights: Weights, sequences: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def exact(weights: Weights, tree: LabelTree) -> dict[str, float]:
-    shape = ContextShape(512 + len(tree.inner), 1, tree.branches) if tree.inner else ContextShape(512, 1)
+    shape = (
+        ContextShape(512 + len(tree.inner_nodes), 1, tree.branches)
+        if tree.inner_nodes
+        else ContextShape(512, 1)
+    )
     context = weights.context(shape)
     row = drain(prefill(context, PROMPT))
     return drain(tree.score(context, len(PROMPT), row))
@@ -105,7 +109,7 @@ def test_a_label_that_begins_another_is_closed_by_the_end_token(tmp_path: Path) 
     labels = ["card", "card lost", "card stolen"]
 
     def both(weights: Weights) -> tuple[dict[str, float], np.ndarray]:
-        end, _ = weights.special("eos")
+        end, _ = weights.special_token("eos")
         sequences = [[*weights.tokenize(" " + label, 64).tolist(), end] for label in labels]
         return exact(weights, label_tree(weights, labels, lead=" ", limit=64)), naive(weights, sequences)
 

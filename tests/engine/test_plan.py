@@ -33,8 +33,10 @@ def sequence(
     tokens: int, evaluated: int = 0, *, placed: float = 1.0, watched: bool = False
 ) -> DecodeSequence:
     watch = (lambda _position, _row: None) if watched else None
-    made = DecodeSequence(Idle(), np.arange(tokens, dtype=np.int32), lambda _row, _index: None, watch=watch)
-    made.length, made.placed = evaluated, placed
+    made = DecodeSequence(
+        Idle(), np.arange(tokens, dtype=np.int32), lambda _row, _index: None, on_prompt_logits=watch
+    )
+    made.length, made.started_at = evaluated, placed
     return made
 
 
@@ -42,9 +44,9 @@ def play(sequences: list[DecodeSequence], room: DecodeCapacity, *, causal: bool 
     """Make the next plan and carry it out, as the scheduler does."""
     plan = plan_decode(sequences, room, causal=causal)
     for one in sequences:
-        one.passed += 1
+        one.skipped += 1
     for part in plan:
-        part.sequence.passed, part.sequence.length = 0, part.end
+        part.sequence.skipped, part.sequence.length = 0, part.end
     return plan
 
 
@@ -66,7 +68,7 @@ def test_short_prompts_share_a_decode_and_a_long_one_waits() -> None:
 def test_a_long_prompt_is_cut_into_equal_chunks() -> None:
     long = sequence(600)
     cut = []
-    while long.left > 0:
+    while long.unread > 0:
         before = long.length
         play([long], ROOM)
         cut.append(long.length - before)
@@ -133,8 +135,8 @@ def test_every_decode_has_room_and_every_prompt_is_read(coming: list[Coming], ro
         while waiting and waiting[0].step <= step:
             one = waiting.pop(0)
             sequences.append(sequence(one.tokens, placed=float(step), watched=one.watched))
-        reading = [s for s in sequences if s.left > 0]
-        writing = [s for s in sequences if s.left <= 0]
+        reading = [s for s in sequences if s.unread > 0]
+        writing = [s for s in sequences if s.unread <= 0]
         plan = play(sequences, room)
         assert len({part.sequence for part in plan}) == len(plan)
         assert all(part.outputs <= room.rows for part in plan)
@@ -142,6 +144,6 @@ def test_every_decode_has_room_and_every_prompt_is_read(coming: list[Coming], ro
         held = {part.sequence for part in plan}
         assert held >= set(writing)
         assert not reading or held & set(reading)  # a step always brings some prompt on
-        if not waiting and not any(s.left > 0 for s in sequences):
+        if not waiting and not any(s.unread > 0 for s in sequences):
             return
-    raise AssertionError(f"{[s.left for s in sequences]} tokens are left after {bound} decodes")
+    raise AssertionError(f"{[s.unread for s in sequences]} tokens are left after {bound} decodes")

@@ -22,8 +22,8 @@ def prompt(path: Path, system: str | None, user: str, limit: int = 512) -> str:
     """The prompt's tokens, spelled out with its control tokens in angle brackets."""
 
     def spell(weights: Weights) -> str:
-        tokens = Renderer(weights).tokens(system, user, limit)
-        control = [weights.special("bos")[0] + i for i in range(3)]
+        tokens = Renderer(weights).render_message(system, user, limit)
+        control = [weights.special_token("bos")[0] + i for i in range(3)]
         return "".join(
             f"[{control.index(token)}]" if token in control else weights.piece(token).decode()
             for token in tokens

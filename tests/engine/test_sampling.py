@@ -51,7 +51,7 @@ def plain_chain(weights: Weights, context: Context, sampling: Sampling, steps: i
     found = []
     for position in range(len(PROMPT), len(PROMPT) + steps):
         found.append(int(api.llama_sampler_sample(chain, context.handle, -1)))
-        if weights.ends(found[-1]):
+        if weights.is_end(found[-1]):
             break
         context.feed(np.array(found[-1:], np.int32), position, output=True)
     api.llama_sampler_free(chain)
@@ -65,7 +65,7 @@ def own_choice(weights: Weights, context: Context, sampling: Sampling, steps: in
     for position in range(len(PROMPT), len(PROMPT) + steps):
         row = context.rows()[0]
         found.append(sampler.choose(context.handle, -1, row, int(row.argmax())))
-        if weights.ends(found[-1]):
+        if weights.is_end(found[-1]):
             break
         context.feed(np.array(found[-1:], np.int32), position, output=True)
     sampler.close()

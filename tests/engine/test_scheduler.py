@@ -39,7 +39,7 @@ class Draft:
         self.count = count
         self.rows: list[np.ndarray] = []
         self.tokens: list[int] = []
-        self.sequence = DecodeSequence(scheduler, np.array(prompt, np.int32), self.take, room=count)
+        self.sequence = DecodeSequence(scheduler, np.array(prompt, np.int32), self.take, new_cells=count)
 
     def take(self, row: np.ndarray, _index: int) -> int | None:
         self.rows.append(row.astype(np.float64))
@@ -131,7 +131,7 @@ def test_every_row_follows_its_own_tokens_whoever_joins_and_leaves(
 ) -> None:
     def run(weights: Weights) -> None:
         prefixes = None if shape.packed else PrefixCache(max_bytes=600_000)
-        scheduler = Scheduler(weights.context(shape), causal=True, prefixes=prefixes, most=most)
+        scheduler = Scheduler(weights.context(shape), causal=True, prefixes=prefixes, max_slots=most)
         for draft in play(scheduler, events):
             assert draft.sequence.error is None
             assert len(draft.tokens) == draft.count
@@ -178,7 +178,7 @@ def test_short_prompts_share_one_decode(path: Path) -> None:
             while scheduler.busy:
                 scheduler.step()
             found.append(scheduler.steps)
-            assert {draft.sequence.batch for draft in drafts} == {10}
+            assert {draft.sequence.max_batch for draft in drafts} == {10}
             for draft in drafts:
                 assert_rows_of_its_own_tokens(weights, draft)
         return found
@@ -201,7 +201,7 @@ def test_prompts_read_whole_are_kept_apart(tmp_path: Path) -> None:
             scheduler.add(draft.sequence)
         while scheduler.busy:
             scheduler.step()
-        assert max(draft.sequence.batch for draft in drafts) > 5
+        assert max(draft.sequence.max_batch for draft in drafts) > 5
         for draft in drafts:
             assert_rows_of_its_own_tokens(weights, draft)
 
@@ -303,13 +303,13 @@ def test_a_cancel_ends_a_long_prefill_in_the_middle_of_a_decode(tmp_path: Path) 
     def run(weights: Weights) -> tuple[int, int]:
         shape = ContextShape(2048, 1, slots=2)
         scheduler = Scheduler(weights.context(shape), causal=True)
-        scheduler._room = scheduler._room._replace(chunk=512)
+        scheduler._capacity = scheduler._capacity._replace(chunk=512)
         doomed, other = Draft(scheduler, [40] * 500, 1), Draft(scheduler, [50, 51], 3)
         for draft in (other, doomed):
             scheduler.add(draft.sequence)
 
         def cancel() -> None:
-            while not scheduler._flight:
+            while not scheduler._in_flight:
                 time.sleep(0.001)
             doomed.sequence.abandon()
 
@@ -333,10 +333,10 @@ def test_a_cancelled_short_sequence_does_not_end_the_decode_of_others(path: Path
         drafts = [Draft(scheduler, [40] * 2, 1), Draft(scheduler, [50] * 90, 1)]
         for draft in drafts:
             scheduler.add(draft.sequence)
-        scheduler._place()
-        scheduler._flight = [DecodePart(drafts[0].sequence, 2, 1), DecodePart(drafts[1].sequence, 90, 1)]
+        scheduler._place_waiting()
+        scheduler._in_flight = [DecodePart(drafts[0].sequence, 2, 1), DecodePart(drafts[1].sequence, 90, 1)]
         flagged = []
-        scheduler.context.flag.set = lambda: flagged.append(1)  # type: ignore[method-assign]
+        scheduler.context.abort_flag.set = lambda: flagged.append(1)  # type: ignore[method-assign]
         drafts[0].sequence.abandon()
         assert not flagged
         drafts[1].sequence.abandon()

@@ -25,11 +25,11 @@ from cascade.errors import ModelError
 def both(weights: Weights, tree: LabelTree, branches: int | None = None) -> tuple[BestLabel, np.ndarray]:
     """The pruned search and the exhaustive one, in the same context one after the other."""
     own = tree.branches if branches is None else branches
-    context = weights.context(ContextShape(512 + len(tree.inner), 1, own))
+    context = weights.context(ContextShape(512 + len(tree.inner_nodes), 1, own))
     row = drain(prefill(context, PROMPT))
     best = drain(find_best_label(tree, context, len(PROMPT), row))
     row = drain(prefill(context, PROMPT))
-    full = weights.context(ContextShape(512 + len(tree.inner), 1, tree.branches))
+    full = weights.context(ContextShape(512 + len(tree.inner_nodes), 1, tree.branches))
     return best, drain(tree.logprobs(full, len(PROMPT), drain(prefill(full, PROMPT))))
 
 
@@ -38,7 +38,7 @@ def check(tree: LabelTree, best: BestLabel, logprob: np.ndarray) -> None:
     assert logprob[tree.labels.index(best.label)] == pytest.approx(logprob.max(), abs=1e-4)
     share = 1 / np.exp(logprob - logprob.max()).sum()
     assert best.low - 1e-6 <= share <= best.high + 1e-6
-    assert best.evaluated <= len(tree.inner)
+    assert best.evaluated <= len(tree.inner_nodes)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_a_sure_model_needs_a_few_tokens_only(tmp_path: Path) -> None:
     best, logprob = with_weights(path, lambda weights: both(weights, tree))
     check(tree, best, logprob)
     assert best.label == "0"
-    assert best.evaluated < len(tree.inner) / 3
+    assert best.evaluated < len(tree.inner_nodes) / 3
     assert 0 < best.low < best.high <= 1
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from cascade.engine.threads import available_cores, default_threads
-from cascade.engine.worker import MAX_WAITING, Steps, worker
+from cascade.engine.worker import MAX_WAITING, JobSteps, worker
 from cascade.errors import ModelError
 
 
-def job(log: list[str], name: str, steps: int, gate: threading.Event | None = None) -> Steps[str]:
+def job(log: list[str], name: str, steps: int, gate: threading.Event | None = None) -> JobSteps[str]:
     def run(_library: Any, _queued: float) -> Generator[None, None, str]:
         try:
             for step in range(steps):
