@@ -22,7 +22,6 @@ A request passes through these files from top to bottom:
     context    one llama.cpp context: batches in, logits rows out, saved states
     batch      the tokens of one decode in llama.cpp's own layout
     memory     large pages for weights, and pages of their own for saved states
-    header     files that llama.cpp would abort on, refused before it sees them
     binding    the only import of llama_cpp; its log goes to `logging`
 
 Importing this package does not import llama.cpp; the decode thread does so with its first job.
