@@ -24,7 +24,7 @@ from cascade.records import Result, check_text
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from cascade.observers.observe import Observer
+    from cascade.observers.observer import Observer
     from cascade.run.cascade import Cascade
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cascade.config.draw import Box, outline
 from cascade.explain.formatting import clean, format_pair, format_usd
-from cascade.observers.observe import Observer
+from cascade.observers.observer import Observer
 from cascade.records import Request, Result, Step
 from cascade.spec.schema import Graph
 
@@ -57,18 +57,18 @@ class Watch(Observer):
     ) -> None:
         self._live.stop()
 
-    def began(self, run: str, graph: str, request: Request) -> None:
-        """See `Observer.began`."""
+    def on_run_start(self, run: str, graph: str, request: Request) -> None:
+        """See `Observer.on_run_start`."""
         if graph.partition("@")[0] != self._name:
             self._inner.add(run)
 
-    def entered(self, run: str, stage: str) -> None:
-        """See `Observer.entered`."""
+    def on_stage_start(self, run: str, stage: str) -> None:
+        """See `Observer.on_stage_start`."""
         if run not in self._inner:
             self._seen[stage].asking[run] = 1
 
-    def left(self, run: str, step: Step) -> None:
-        """See `Observer.left`."""
+    def on_stage_end(self, run: str, step: Step) -> None:
+        """See `Observer.on_stage_end`."""
         if run in self._inner:
             return
         seen = self._seen[step.stage]
@@ -77,12 +77,15 @@ class Watch(Observer):
         seen.cost_usd += sum(call.cost_usd for call in step.calls)
         seen.last = _reason(step)
 
-    def ended(self, result: Result) -> None:
-        """See `Observer.ended`."""
-        self.dropped(result.run)
+    def on_run_end(self, result: Result) -> None:
+        """See `Observer.on_run_end`."""
+        self._remove(result.run)
 
-    def dropped(self, run: str) -> None:
-        """See `Observer.dropped`."""
+    def on_run_error(self, run: str) -> None:
+        """See `Observer.on_run_error`."""
+        self._remove(run)
+
+    def _remove(self, run: str) -> None:
         self._inner.discard(run)
         for seen in self._seen.values():
             seen.asking.pop(run, None)

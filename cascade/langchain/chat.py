@@ -29,7 +29,7 @@ from pydantic import BaseModel, Field
 
 from cascade.errors import ModelError, RequestError
 from cascade.langchain.messages import answer_of, cut, from_langchain, metadata_of, tool_from_openai, usage_of
-from cascade.langchain.untraced import QuietChatModel
+from cascade.langchain.untraced import UntracedChatModel
 from cascade.records import Event, Request, Result, TextPiece, final_result
 from cascade.requests import build_request
 
@@ -94,7 +94,7 @@ def node_of(model: ChatCascade) -> Runnable[Any, Any]:
     return RunnableLambda(answer, afunc=answer_later, name=model.cascade.config.name)
 
 
-class ChatCascade(QuietChatModel):
+class ChatCascade(UntracedChatModel):
     """A cascade as a LangChain chat model; made by `Cascade.as_chat_model`.
 
     Attributes:

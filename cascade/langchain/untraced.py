@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import LLMResult
 
 
-class QuietChatModel(BaseChatModel):
+class UntracedChatModel(BaseChatModel):
     """Every way into the model that would add LangSmith's tracer, with that switched off.
 
     A tracer that the application passes as a callback itself, or that comes from a chain around the model, is
@@ -22,26 +22,26 @@ class QuietChatModel(BaseChatModel):
         """Return whether the environment may decide."""
         return False
 
-    def _quiet(self) -> AbstractContextManager[Any]:
+    def _untraced(self) -> AbstractContextManager[Any]:
         from langsmith import tracing_context
 
         return tracing_context(enabled=None if self._traceable() else False)
 
     def generate(self, *args: Any, **kwargs: Any) -> LLMResult:
         """Answer several conversations; see the base class."""
-        with self._quiet():
+        with self._untraced():
             return super().generate(*args, **kwargs)
 
     async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
         """Answer several conversations; see the base class."""
-        with self._quiet():
+        with self._untraced():
             return await super().agenerate(*args, **kwargs)
 
     def stream(self, *args: Any, **kwargs: Any) -> Iterator[AIMessageChunk]:
         """Answer piece by piece; see the base class."""
         pieces = super().stream(*args, **kwargs)
         while True:
-            with self._quiet():
+            with self._untraced():
                 piece = next(pieces, None)
             if piece is None:
                 return
@@ -51,7 +51,7 @@ class QuietChatModel(BaseChatModel):
         """Answer piece by piece; see the base class."""
         pieces = super().astream(*args, **kwargs)
         while True:
-            with self._quiet():
+            with self._untraced():
                 piece = await anext(pieces, None)
             if piece is None:
                 return
@@ -59,7 +59,7 @@ class QuietChatModel(BaseChatModel):
 
     def stream_events(self, *args: Any, **kwargs: Any) -> Any:
         """Answer event by event; see the base class."""
-        with self._quiet():
+        with self._untraced():
             return super().stream_events(*args, **kwargs)
 
     def astream_events(self, *args: Any, **kwargs: Any) -> Any:
@@ -69,7 +69,7 @@ class QuietChatModel(BaseChatModel):
             return found
 
         async def started() -> Any:
-            with self._quiet():
+            with self._untraced():
                 return await found
 
         return started()

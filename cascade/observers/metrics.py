@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
-from cascade.observers.observe import Observer
+from cascade.observers.observer import Observer
 from cascade.records import Request, Result
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
@@ -56,19 +56,22 @@ class Metrics(Observer):
         )
         self._graphs: dict[str, str] = {}  # run → graph, while it is at work
 
-    def began(self, run: str, graph: str, request: Request) -> None:
+    def on_run_start(self, run: str, graph: str, request: Request) -> None:
         """Count a run as active."""
         self._graphs[run] = _name(graph)
         self._active.labels(_name(graph)).inc()
 
-    def dropped(self, run: str) -> None:
+    def on_run_error(self, run: str) -> None:
         """Count a run as no longer active."""
+        self._deactivate(run)
+
+    def _deactivate(self, run: str) -> None:
         if (graph := self._graphs.pop(run, None)) is not None:
             self._active.labels(graph).dec()
 
-    def ended(self, result: Result) -> None:
+    def on_run_end(self, result: Result) -> None:
         """Count what a run amounts to; one that waits for a person counts when it has ended."""
-        self.dropped(result.run)
+        self._deactivate(result.run)
         if result.status == "waiting":
             return
         graph = _name(result.graph)

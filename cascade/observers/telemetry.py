@@ -20,7 +20,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, Trac
 
 from cascade.errors import CascadeError
 from cascade.extras import missing_package
-from cascade.observers.observe import Observer
+from cascade.observers.observer import Observer
 from cascade.records import Call, Request, Result, Step
 from cascade.spec.schema import Graph
 
@@ -40,7 +40,7 @@ class Telemetry(Observer):
         self._graph, self._provider = graph, provider
         self._content = graph.trace.otel_content
 
-    def ended(self, result: Result) -> None:
+    def on_run_end(self, result: Result) -> None:
         """Emit the spans of `result`; a run that waits for a person is emitted when it has ended."""
         if result.status == "waiting":
             return

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from cascade.errors import RequestError, TraceError
 from cascade.extras import require
-from cascade.observers.observe import Observer, Observers
+from cascade.observers.observer import Observer, Observers
 from cascade.records import Event, Request, Result, Step, TextPiece, final_result, new_run_id
 from cascade.requests import Asked, Options, build_each, build_request, check_request
-from cascade.run.interfaces import Interfaces
-from cascade.run.loop import to_its_end
-from cascade.run.runs import Run, check_version, detached, private, stopped_run
+from cascade.run.loop import BackgroundLoop, await_uncancelled
+from cascade.run.runs import Run, check_version, in_own_context, stopped_run, without_langsmith
 from cascade.run.stores import Stores
 
 if TYPE_CHECKING:
-    from langchain_core.runnables import RunnableConfig
+    from langchain_core.runnables import Runnable, RunnableConfig
     from langgraph.runtime import RunControl
     from langgraph.types import Command, Durability
 
     from cascade.config.load import LoadedGraph
     from cascade.graph.compile import Compiled, State
     from cascade.graph.stage import Plan
+    from cascade.langchain.chat import ChatCascade, ChatSettings
     from cascade.models.base import Model
 
+T = TypeVar("T")
 
-class Cascade(Interfaces):
+
+class Cascade:
     """A graph of stages that answers requests, small models first.
 
     Every run is kept in the trace store before its result is returned. One instance may be used from many
@@ -60,7 +62,7 @@ class Cascade(Interfaces):
         self._store = self._stores.trace
         self._at_work: dict[str, RunControl] = {}
         self._observers = Observers([Telemetry(self.config), *observers])
-        super().__init__()
+        self._loop = BackgroundLoop()  # which synchronous callers share
 
     @classmethod
     def load(
@@ -79,7 +81,7 @@ class Cascade(Interfaces):
             trace_db: SQLAlchemy URL or file of the trace store; default: CASCADE_TRACE_DB, else a file in the
                 user's data folder.
             record: False keeps no traces at all.
-            observers: are told what happens to each run, see `cascade.observers.observe`.
+            observers: are told what happens to each run, see `cascade.observers.observer`.
             granted: what an account may spend on a UTC day, in USD, beside what the graph says.
 
         Raises:
@@ -193,6 +195,52 @@ class Cascade(Interfaces):
             raise RequestError(f"run {run!r} is not waiting for {'an answer' if answer else 'a next stage'}")
         return await final_result(self._answer(stopped, stopped.state()))
 
+    def invoke(self, asked: Asked, **options: Unpack[Options]) -> Result:
+        """Answer as `ainvoke` does, from synchronous code; also works where an event loop is running."""
+        return self._loop.run(self.ainvoke(asked, **options))
+
+    def stream(self, asked: Asked, **options: Unpack[Options]) -> Iterator[Event]:
+        """Answer step by step, from synchronous code; see `astream`."""
+        return self.iterate(self.astream(asked, **options))
+
+    def batch(
+        self, asked: Iterable[Asked], *, concurrency: int = 8, **options: Unpack[Options]
+    ) -> list[Result]:
+        """Answer many, from synchronous code; see `abatch`."""
+        return self._loop.run(self.abatch(asked, concurrency=concurrency, **options))
+
+    def resume(self, run: str, answer: str | None = None) -> Result:
+        """Finish a waiting run, from synchronous code; see `aresume`."""
+        return self._loop.run(self.aresume(run, answer))
+
+    def run_sync(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine that uses this cascade, from synchronous code."""
+        return self._loop.run(coroutine)
+
+    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+        """Iterate, from synchronous code, over what a coroutine of this cascade yields."""
+        return self._loop.iterate(items)
+
+    def as_chat_model(self, **settings: Unpack[ChatSettings]) -> ChatCascade:
+        """Return this cascade as a LangChain chat model.
+
+        Settings are `on_abstain`, `local_only`, `account`, `stop`: see
+        `cascade.langchain.chat.ChatCascade`. The model does not own the cascade: close the cascade, not the
+        model.
+        """
+        from cascade.langchain.chat import ChatCascade
+
+        return ChatCascade(cascade=self, **settings)
+
+    def as_node(self, **settings: Unpack[ChatSettings]) -> Runnable[Any, Any]:
+        """Return a node for another LangGraph graph, whose state has `messages`; its runs are kept.
+
+        `Cascade.graph` can be a subgraph, too: its state is `{"request", "trace"}`, and nothing is kept.
+        """
+        from cascade.langchain.chat import node_of
+
+        return node_of(self.as_chat_model(**settings))
+
     def drain(self) -> None:
         """Stop the runs at work before their next stage, for a process that ends soon; from any thread.
 
@@ -219,6 +267,17 @@ class Cascade(Interfaces):
         await self.aclose()
         self._loop.close()
 
+    def close(self) -> None:
+        """Release models, the trace store and the background thread, from synchronous code."""
+        self._loop.run(self.aclose())
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
     def _stream(self, request: Request) -> AsyncGenerator[Event]:
         run = Run(new_run_id(), request)
         return self._answer(run, run.state())
@@ -234,8 +293,8 @@ class Cascade(Interfaces):
         config["configurable"]["context"] = RunContext(
             run=run.id,
             began=run.began,
-            entered=lambda stage: self._observers.entered(run.id, stage),
-            cancelled_steps=run.left,
+            entered=lambda stage: self._observers.on_stage_start(run.id, stage),
+            cancelled_steps=run.cancelled_steps,
         )
         # A run that may wait is stored where it stops, and not at each step.
         durability: Durability | None = "exit" if self._compiled.checkpointer else None
@@ -243,24 +302,24 @@ class Cascade(Interfaces):
         stream: Any = self._compiled.astream(
             start, config, stream_mode=["updates", "custom"], durability=durability, control=control
         )
-        self._observers.began(run.id, self._version, run.request)
+        self._observers.on_run_start(run.id, self._version, run.request)
         result: Result | None = None
         try:
             async with aclosing(self._events(run, stream)) as events:
                 async for event in events:
                     yield event
             result = run.finish(self._plan, self._version)
-            await to_its_end(asyncio.create_task(self._end(result, run.waiting)))
+            await await_uncancelled(asyncio.create_task(self._end(result, run.waiting)))
         except (asyncio.CancelledError, GeneratorExit):
             if result is None:
                 with suppress(TraceError):  # the caller does not listen any more
                     result = run.finish(self._plan, self._version, cancelled=True)
-                    await to_its_end(asyncio.create_task(self._end(result)))
+                    await await_uncancelled(asyncio.create_task(self._end(result)))
             raise
         finally:
             self._at_work.pop(run.id, None)
             if result is None:
-                self._observers.dropped(run.id)
+                self._observers.on_run_error(run.id)
         yield result
 
     def _thread(self, run: str) -> RunnableConfig:
@@ -278,16 +337,17 @@ class Cascade(Interfaces):
             if self._stores.checkpoints is not None and not waiting:
                 await self._stores.checkpoints.adelete_thread(result.run)
         except BaseException:
-            self._observers.dropped(result.run)
+            self._observers.on_run_error(result.run)
             raise
-        self._observers.ended(result)
+        self._observers.on_run_end(result)
 
     async def _events(self, run: Run, stream: AsyncGenerator[Any]) -> AsyncGenerator[Event]:
         """Take what LangGraph says of `run` and yield what the caller is told of it."""
         from langgraph.errors import GraphDrained
 
+        apart = without_langsmith(in_own_context(stream), langsmith=self.config.trace.langsmith)
         try:
-            async with aclosing(private(detached(stream), langsmith=self.config.trace.langsmith)) as items:
+            async with aclosing(apart) as items:
                 async for mode, data in items:
                     if mode == "custom":
                         yield TextPiece(data["text"])
@@ -297,7 +357,7 @@ class Cascade(Interfaces):
                         continue
                     for step in (step for update in data.values() for step in update["trace"]):
                         run.trace.append(Step.model_validate(step))
-                        self._observers.left(run.id, run.trace[-1])
+                        self._observers.on_stage_end(run.id, run.trace[-1])
                         yield run.trace[-1]
         except GraphDrained:
             run.stopped = True

@@ -70,7 +70,7 @@ class BackgroundLoop:
             return self._loop
 
 
-async def to_its_end(task: asyncio.Task[T], *, cancel: bool = False) -> T:
+async def await_uncancelled(task: asyncio.Task[T], *, cancel: bool = False) -> T:
     """Return what `task` returns; who is cancelled meanwhile waits for its end all the same.
 
     With `cancel` the task is then cancelled too, but once, so that it can tidy up. anyio, under the server,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 UNITS: Final = Price(input=0.0, output=1e-6)
 
 
-class Inner(Protocol):
+class SupportsAnswer(Protocol):
     """What this module needs of the inner `Cascade`."""
 
     @property
@@ -43,14 +43,14 @@ class Inner(Protocol):
         ...
 
 
-class Nested:
+class GraphModel:
     """Asks another graph. Has the shape of `cascade.models.base.Model`.
 
     The outer graph's limits count its run as one call, at what it cost; before, at the inner graph's cost
     limit, or at the worst case of all its stages if that is less.
     """
 
-    def __init__(self, name: str, config: CascadeModel, inner: Inner) -> None:
+    def __init__(self, name: str, config: CascadeModel, inner: SupportsAnswer) -> None:
         self.name = name
         self.tier = config.tier
         self.timeout = config.timeout
@@ -127,7 +127,7 @@ class Nested:
 
 
 def build_models(
-    loaded: LoadedGraph, make: Callable[[LoadedGraph], Inner], names: Iterable[str] | None = None
+    loaded: LoadedGraph, make: Callable[[LoadedGraph], SupportsAnswer], names: Iterable[str] | None = None
 ) -> dict[str, Model]:
     """Return the models of a graph, or those called `names`; `make` makes the cascades among them.
 
@@ -138,7 +138,7 @@ def build_models(
     for name in loaded.graph.models if names is None else names:
         config = loaded.graph.models[name]
         if isinstance(config, CascadeModel):
-            models[name] = Nested(name, config, make(loaded.nested[name]))
+            models[name] = GraphModel(name, config, make(loaded.nested[name]))
         else:
             models[name] = build_model(name, config, loaded.base)
     return models

@@ -17,7 +17,7 @@ from cascade.policy.baseline import price_baseline
 from cascade.policy.budget import spent
 from cascade.policy.result import summarize
 from cascade.records import Baseline, Request, Result, Step
-from cascade.run.loop import to_its_end
+from cascade.run.loop import await_uncancelled
 
 if TYPE_CHECKING:
     from cascade.graph.compile import State
@@ -37,7 +37,7 @@ class Run:
     trace: list[Step] = field(default_factory=list)
     waiting: bool = False  # for a person
     stopped: bool = False  # between two stages, to go on in another process
-    left: list[Step] = field(default_factory=list)  # what was under way when the run was cancelled
+    cancelled_steps: list[Step] = field(default_factory=list)  # what was under way when the run was cancelled
     began: float = field(default_factory=time.perf_counter)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -69,7 +69,7 @@ class Run:
     def finish(self, plan: Plan, version: str, *, cancelled: bool = False) -> Result:
         """Return the result that the steps so far amount to, under the graph `version` of `plan`."""
         if cancelled:
-            self.trace += self.left
+            self.trace += self.cancelled_steps
         outcome = (
             {"status": "waiting"}
             if self.waiting or self.stopped
@@ -125,10 +125,10 @@ def check_version(run: str, begun: str, version: str) -> None:
         raise RequestError(f"run {run!r} was begun by {begun}; this is {version}; bring that file back")
 
 
-async def detached(stream: AsyncGenerator[T]) -> AsyncGenerator[T]:
+async def in_own_context(stream: AsyncGenerator[T]) -> AsyncGenerator[T]:
     """Yield from `stream` in tasks of its own; who leaves or is cancelled waits until it has ended.
 
-    So it is cancelled once, and can record the calls under way (`to_its_end`). It is also apart from a
+    So it is cancelled once, and can record the calls under way (`await_uncancelled`). It is also apart from a
     LangGraph or LangChain run that the caller may be part of: a graph that starts within a node would else
     become a subgraph, and the outer graph's checkpoints, streams and interrupts would be its own.
     """
@@ -140,12 +140,12 @@ async def detached(stream: AsyncGenerator[T]) -> AsyncGenerator[T]:
     try:
         while True:
             try:
-                item = await to_its_end(asyncio.create_task(_next(stream), context=apart), cancel=True)
+                item = await await_uncancelled(asyncio.create_task(_next(stream), context=apart), cancel=True)
             except StopAsyncIteration:
                 return
             yield item
     finally:
-        await to_its_end(asyncio.create_task(_close(stream), context=apart))
+        await await_uncancelled(asyncio.create_task(_close(stream), context=apart))
 
 
 async def _next(stream: AsyncIterator[T]) -> T:
@@ -156,7 +156,7 @@ async def _close(stream: AsyncGenerator[Any]) -> None:
     await stream.aclose()
 
 
-async def private(stream: AsyncGenerator[T], *, langsmith: bool) -> AsyncGenerator[T]:
+async def without_langsmith(stream: AsyncGenerator[T], *, langsmith: bool) -> AsyncGenerator[T]:
     """Yield from `stream`; LangSmith's environment variables send nothing unless the graph allows it."""
     from langsmith import tracing_context
     from langsmith.utils import tracing_is_enabled

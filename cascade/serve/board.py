@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cascade.observers.observe import Observer
+from cascade.observers.observer import Observer
 from cascade.records import Request, Result, Step
 
 
@@ -49,25 +49,25 @@ class Board(Observer):
         with self._lock:
             return self._runs.get(run)
 
-    def began(self, run: str, graph: str, request: Request) -> None:
-        """See `Observer.began`."""
+    def on_run_start(self, run: str, graph: str, request: Request) -> None:
+        """See `Observer.on_run_start`."""
         self._change(lambda: self._runs.update({run: Active(run, graph, request)}))
 
-    def entered(self, run: str, stage: str) -> None:
-        """See `Observer.entered`."""
+    def on_stage_start(self, run: str, stage: str) -> None:
+        """See `Observer.on_stage_start`."""
         self._change(lambda: self._update(run, stage=stage))
 
-    def left(self, run: str, step: Step) -> None:
-        """See `Observer.left`."""
+    def on_stage_end(self, run: str, step: Step) -> None:
+        """See `Observer.on_stage_end`."""
         self._change(lambda: self._update(run, step=step))
 
-    def ended(self, result: Result) -> None:
-        """See `Observer.ended`."""
-        self.dropped(result.run)
+    def on_run_end(self, result: Result) -> None:
+        """See `Observer.on_run_end`."""
+        self._remove(result.run)
 
-    def dropped(self, run: str) -> None:
-        """See `Observer.dropped`."""
-        self._change(lambda: self._runs.pop(run, None))
+    def on_run_error(self, run: str) -> None:
+        """See `Observer.on_run_error`."""
+        self._remove(run)
 
     @contextmanager
     def bell(self) -> Iterator[asyncio.Event]:
@@ -95,6 +95,9 @@ class Board(Observer):
         if step is not None:
             stages = tuple(name for name in old.stages if name != step.stage)
             self._runs[run] = replace(old, trace=(*old.trace, step), stages=stages)
+
+    def _remove(self, run: str) -> None:
+        self._change(lambda: self._runs.pop(run, None))
 
     def _change(self, change: Callable[[], Any]) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ from gguf_maker import make_gguf
 from scripting import REMOTE, checked, load, scripted, write
 
 from cascade import Cascade, Result, TextPiece
-from cascade.observers.observe import Observer
+from cascade.observers.observer import Observer
 from cascade.trace import BudgetBook, TraceStore, default_url
 
 WAIT = 60  # seconds, for a machine that is busy
@@ -25,14 +25,14 @@ class Watch(Observer):
         self.asking = asyncio.Event()
         self.ends: list[tuple[str, str]] = []
 
-    def entered(self, run: str, stage: str) -> None:
+    def on_stage_start(self, run: str, stage: str) -> None:
         self.asking.set()
 
-    def ended(self, result: Result) -> None:
-        self.ends.append(("ended", result.status))
+    def on_run_end(self, result: Result) -> None:
+        self.ends.append(("run_end", result.status))
 
-    def dropped(self, run: str) -> None:
-        self.ends.append(("dropped", run))
+    def on_run_error(self, run: str) -> None:
+        self.ends.append(("run_error", run))
 
 
 def only_run() -> Result:
@@ -109,7 +109,7 @@ async def test_a_run_that_is_cancelled_again_and_again_is_stored_and_told_of(
         while not task.done():
             task.cancel()
             await asyncio.sleep(0)
-    assert watch.ends == [("ended", status)]
+    assert watch.ends == [("run_end", status)]
     run = only_run()
     (call,) = run.trace[0].calls
     assert (run.status, call.error) == (status, None if storing else "cancelled")

@@ -18,7 +18,7 @@ from cascade.engine.stats import RunningStats, TokenStats
 from cascade.explain.explain import explain
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.scripted import Scripted
-from cascade.observers.observe import Observer
+from cascade.observers.observer import Observer
 from cascade.policy.early_exit import EarlyExit
 from cascade.serve.board import Board
 from cascade.trace import BudgetBook, TraceStore, default_url
@@ -229,13 +229,13 @@ class Seen(Observer):
         self.told: list[tuple[str, str]] = []
         self.both = asyncio.Event()
 
-    def entered(self, run: str, stage: str) -> None:
-        self.told.append(("entered", stage))
+    def on_stage_start(self, run: str, stage: str) -> None:
+        self.told.append(("stage_start", stage))
         if stage == "second":
             self.both.set()
 
-    def left(self, run: str, step: Step) -> None:
-        self.told.append(("left", step.stage))
+    def on_stage_end(self, run: str, step: Step) -> None:
+        self.told.append(("stage_end", step.stage))
 
 
 async def test_observers_are_told_of_both_stages_of_a_hedge(tmp_path: Path) -> None:
@@ -243,7 +243,12 @@ async def test_observers_are_told_of_both_stages_of_a_hedge(tmp_path: Path) -> N
     seen = Seen()
     async with Cascade.load(write(tmp_path, models, stages), observers=[seen]) as cascade:
         await cascade.ainvoke("hello")
-    told = [("entered", "first"), ("entered", "second"), ("left", "first"), ("left", "second")]
+    told = [
+        ("stage_start", "first"),
+        ("stage_start", "second"),
+        ("stage_end", "first"),
+        ("stage_end", "second"),
+    ]
     assert seen.told == told
 
 

@@ -21,7 +21,7 @@ from scripting import checked, scripted, write
 
 from cascade import Cascade
 from cascade.observers.metrics import Metrics
-from cascade.observers.observe import Observer, Observers
+from cascade.observers.observer import Observer, Observers
 from cascade.observers.telemetry import Telemetry
 from cascade.records import Request, Result, Step
 
@@ -52,7 +52,7 @@ def test_each_run_stage_and_call_is_a_span(
 ) -> None:
     provider, exporter = memory
     cascade, result = answered(tmp_path)
-    Telemetry(cascade.config, provider).ended(result)
+    Telemetry(cascade.config, provider).on_run_end(result)
     spans = {span.name: span for span in exporter.get_finished_spans()}
     assert set(spans) == {
         f"invoke_workflow {cascade.name}",
@@ -84,7 +84,7 @@ def test_spans_lie_within_their_parents(
 ) -> None:
     provider, exporter = memory
     cascade, result = answered(tmp_path)
-    Telemetry(cascade.config, provider).ended(result)
+    Telemetry(cascade.config, provider).on_run_end(result)
     spans = exporter.get_finished_spans()
     by_id = {span.context.span_id: span for span in spans}
     for span in spans:
@@ -105,14 +105,14 @@ def test_no_text_is_in_a_span_unless_the_graph_asks_for_it(
     failed = result.trace[0].calls[0].model_copy(update={"error": f"server said: {SECRET}", "text": ""})
     broken = result.trace[0].model_copy(update={"calls": (failed,), "estimate": None})
     result = result.model_copy(update={"trace": (broken, result.trace[1])})
-    Telemetry(cascade.config, provider).ended(result)
+    Telemetry(cascade.config, provider).on_run_end(result)
     quiet = "".join(span.to_json() for span in exporter.get_finished_spans())
     assert "swordfish" not in quiet
     assert "certainly" not in quiet
     assert "error.type" in quiet
     exporter.clear()
     open_trace = cascade.config.trace.model_copy(update={"otel_content": True})
-    Telemetry(cascade.config.model_copy(update={"trace": open_trace}), provider).ended(result)
+    Telemetry(cascade.config.model_copy(update={"trace": open_trace}), provider).on_run_end(result)
     loud = "".join(span.to_json() for span in exporter.get_finished_spans())
     assert "swordfish" in loud
     assert "certainly" in loud
@@ -124,7 +124,7 @@ def test_a_run_is_a_child_of_the_span_it_was_asked_in(
     provider, exporter = memory
     cascade, result = answered(tmp_path)
     with trace.get_tracer("app", tracer_provider=provider).start_as_current_span("request") as outer:
-        Telemetry(cascade.config, provider).ended(result)
+        Telemetry(cascade.config, provider).on_run_end(result)
     run = next(s for s in exporter.get_finished_spans() if s.name.startswith("invoke_workflow"))
     assert run.parent is not None
     assert run.parent.span_id == outer.get_span_context().span_id
@@ -176,7 +176,7 @@ def test_the_span_of_a_nested_graph_names_its_run(
     graph = write(tmp_path, {"m": {"kind": "cascade", "path": "inner/graph.yaml", "local": True}}, stages)
     with Cascade.load(graph) as cascade:
         result = cascade.invoke(SECRET)
-    Telemetry(cascade.config, memory[0]).ended(result)
+    Telemetry(cascade.config, memory[0]).on_run_end(result)
     (call,) = (span for span in memory[1].get_finished_spans() if span.name == "chat m")
     assert call.attributes is not None
     assert call.attributes["cascade.inner_run"] == result.trace[0].calls[0].meta["run"]
@@ -190,42 +190,42 @@ class Recorder(Observer):
         self.results: list[Result] = []
         self.asking = asyncio.Event()
 
-    def began(self, run: str, graph: str, request: Request) -> None:
-        self.told.append(("began", request.text))
+    def on_run_start(self, run: str, graph: str, request: Request) -> None:
+        self.told.append(("run_start", request.text))
 
-    def entered(self, run: str, stage: str) -> None:
-        self.told.append(("entered", stage))
+    def on_stage_start(self, run: str, stage: str) -> None:
+        self.told.append(("stage_start", stage))
         self.asking.set()
 
-    def left(self, run: str, step: Step) -> None:
-        self.told.append(("left", step.stage))
+    def on_stage_end(self, run: str, step: Step) -> None:
+        self.told.append(("stage_end", step.stage))
 
-    def ended(self, result: Result) -> None:
-        self.told.append(("ended", result.status))
+    def on_run_end(self, result: Result) -> None:
+        self.told.append(("run_end", result.status))
         self.results.append(result)
 
-    def dropped(self, run: str) -> None:
-        self.told.append(("dropped", ""))
+    def on_run_error(self, run: str) -> None:
+        self.told.append(("run_error", ""))
 
 
 def test_observers_are_told_everything_in_order(tmp_path: Path) -> None:
     recorder = Recorder()
     answered(tmp_path, observers=[recorder])
     assert recorder.told == [
-        ("began", SECRET), ("entered", "first"), ("left", "first"), ("entered", "last"), ("left", "last"),
-        ("ended", "accepted"),
+        ("run_start", SECRET), ("stage_start", "first"), ("stage_end", "first"),
+        ("stage_start", "last"), ("stage_end", "last"), ("run_end", "accepted"),
     ]  # fmt: skip
 
 
 def test_an_observer_that_fails_changes_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Observer):
-        def entered(self, run: str, stage: str) -> None:
+        def on_stage_start(self, run: str, stage: str) -> None:
             raise ValueError("no")
 
     recorder = Recorder()
     _, result = answered(tmp_path, observers=[Broken(), recorder])
     assert result.status == "accepted"
-    assert ("ended", "accepted") in recorder.told
+    assert ("run_end", "accepted") in recorder.told
     assert "observer Broken failed" in caplog.text
 
 
@@ -239,7 +239,7 @@ async def test_a_cancelled_run_is_told_and_counted_with_what_it_cost(tmp_path: P
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert recorder.told[-1] == ("ended", "cancelled")
+    assert recorder.told[-1] == ("run_end", "cancelled")
     assert (recorder.results[0].status, recorder.results[0].cost_usd > 0) == ("cancelled", True)
     count = {"graph": "test", "rule": "cancelled", "status": "cancelled", "tier": ""}
     assert metrics.registry.get_sample_value("cascade_runs_total", count) == 1.0
@@ -247,4 +247,4 @@ async def test_a_cancelled_run_is_told_and_counted_with_what_it_cost(tmp_path: P
 
 
 def test_no_observers_is_fine() -> None:
-    Observers([]).dropped("01AA")
+    Observers([]).on_run_error("01AA")

@@ -39,18 +39,18 @@ def events(text: str) -> list[tuple[str, Any]]:
 
 def test_the_board_knows_what_is_at_work() -> None:
     board = Board()
-    board.began("01AA", "support@1", ASKED)
-    board.entered("01AA", "first")
+    board.on_run_start("01AA", "support@1", ASKED)
+    board.on_stage_start("01AA", "first")
     first = board.find("01AA")
     assert first is not None
     assert (first.stages, first.trace) == (("first",), ())
-    board.left("01AA", step("first", "below_threshold", HAIKU, confidence=0.5, to="last"))
+    board.on_stage_end("01AA", step("first", "below_threshold", HAIKU, confidence=0.5, to="last"))
     later = board.find("01AA")
     assert later is not None
     assert [done.stage for done in later.trace] == ["first"]
     assert first.trace == ()  # what a page already holds does not change under it
-    board.ended(run("01AA"))
-    board.dropped("01AA")
+    board.on_run_end(run("01AA"))
+    board.on_run_error("01AA")
     assert board.active() == []
 
 
@@ -58,12 +58,12 @@ def test_the_live_pages_show_a_run_without_scripts(store: TraceStore) -> None:
     board = Board()
     viewer = TestClient(create_app(store, board=board), base_url=HERE)
     assert "Nothing is at work" in viewer.get("/live").text
-    board.began("01AA", "support@1", ASKED)
-    board.entered("01AA", "first")
+    board.on_run_start("01AA", "support@1", ASKED)
+    board.on_stage_start("01AA", "first")
     assert "Where is &lt;b&gt;my&lt;/b&gt; card?" in viewer.get("/live").text
     assert "<strong>first</strong>: at work" in viewer.get("/live/01AA").text
     store.write(quick("01AA"))
-    board.ended(quick("01AA"))
+    board.on_run_end(quick("01AA"))
     gone = viewer.get("/live/01AA", follow_redirects=False)
     assert (gone.status_code, gone.headers["location"]) == (303, "/runs/01AA")
 
@@ -71,12 +71,12 @@ def test_the_live_pages_show_a_run_without_scripts(store: TraceStore) -> None:
 async def test_a_follower_sees_each_stage_and_the_end(store: TraceStore) -> None:
     board = Board()
     app = create_app(store, board=board)
-    board.began("01AA", "support@1", ASKED)
+    board.on_run_start("01AA", "support@1", ASKED)
 
     def work() -> None:  # a run on another thread, as with `Cascade.invoke`
-        board.entered("01AA", "first")
-        board.left("01AA", step("first", "below_threshold", HAIKU, confidence=0.5, to="last"))
-        board.ended(run("01AA"))
+        board.on_stage_start("01AA", "first")
+        board.on_stage_end("01AA", step("first", "below_threshold", HAIKU, confidence=0.5, to="last"))
+        board.on_run_end(run("01AA"))
 
     async def follow() -> str:
         transport = httpx2.ASGITransport(app=app)

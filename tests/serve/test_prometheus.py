@@ -25,9 +25,9 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def test_runs_decisions_calls_and_spend_are_counted() -> None:
     metrics = Metrics()
-    metrics.ended(run("01AA"))
-    metrics.ended(quick("01AB"))
-    metrics.ended(quick("01AC"))
+    metrics.on_run_end(run("01AA"))
+    metrics.on_run_end(quick("01AB"))
+    metrics.on_run_end(quick("01AC"))
     count = value(
         metrics, "cascade_runs_total", graph="support", status="accepted", rule="confident", tier="haiku"
     )
@@ -44,7 +44,7 @@ def test_runs_decisions_calls_and_spend_are_counted() -> None:
 def test_failed_calls_have_an_outcome_of_their_own() -> None:
     metrics = Metrics()
     broken = HAIKU.model_copy(update={"error": "no answer", "text": ""})
-    metrics.ended(run("01AA", status="abstained", text=None, trace=(step("first", "no_draft", broken),)))
+    metrics.on_run_end(run("01AA", status="abstained", text=None, trace=(step("first", "no_draft", broken),)))
     labels = {"graph": "support", "model": "nano", "tier": "haiku"}
     assert value(metrics, "cascade_calls_total", outcome="failed", **labels) == 1
     assert value(metrics, "cascade_calls_total", outcome="ok", **labels) is None
@@ -53,24 +53,24 @@ def test_failed_calls_have_an_outcome_of_their_own() -> None:
 def test_a_run_is_active_until_it_ends_or_is_dropped() -> None:
     metrics = Metrics()
     asked = Request(text="hello")
-    metrics.began("01AA", "support@1", asked)
-    metrics.began("01AB", "support@1", asked)
+    metrics.on_run_start("01AA", "support@1", asked)
+    metrics.on_run_start("01AB", "support@1", asked)
     assert value(metrics, "cascade_runs_active", graph="support") == 2
-    metrics.ended(run("01AA"))
-    metrics.dropped("01AB")
-    metrics.dropped("01AB")
+    metrics.on_run_end(run("01AA"))
+    metrics.on_run_error("01AB")
+    metrics.on_run_error("01AB")
     assert value(metrics, "cascade_runs_active", graph="support") == 0
 
 
 def test_a_waiting_run_counts_only_once_it_has_ended() -> None:
     metrics = Metrics()
-    metrics.ended(run("01AA", status="waiting", rule=None))
+    metrics.on_run_end(run("01AA", status="waiting", rule=None))
     assert value(metrics, "cascade_run_seconds_count", graph="support") is None
-    metrics.ended(run("01AA"))
+    metrics.on_run_end(run("01AA"))
     assert value(metrics, "cascade_run_seconds_count", graph="support") == 1
 
 
 def test_no_text_of_a_request_or_an_answer_is_exposed() -> None:
     metrics = Metrics()
-    metrics.ended(run("01AA", request=Request(text="my secret question"), text="my secret answer"))
+    metrics.on_run_end(run("01AA", request=Request(text="my secret question"), text="my secret answer"))
     assert b"secret" not in bytes(metrics.response().body)

@@ -8,7 +8,7 @@ from typing import Any
 
 from cascade.records import Request, Result, Step
 
-_log = logging.getLogger("cascade.observers.observe")
+_log = logging.getLogger("cascade.observers.observer")
 
 
 class Observer:
@@ -18,19 +18,19 @@ class Observer:
     threads. What they raise is logged and changes no run.
     """
 
-    def began(self, run: str, graph: str, request: Request) -> None:
+    def on_run_start(self, run: str, graph: str, request: Request) -> None:
         """A run of `graph` (`name@digest`) starts, or goes on after a person has answered."""
 
-    def entered(self, run: str, stage: str) -> None:
+    def on_stage_start(self, run: str, stage: str) -> None:
         """A stage of the run starts."""
 
-    def left(self, run: str, step: Step) -> None:
+    def on_stage_end(self, run: str, step: Step) -> None:
         """A stage of the run has decided."""
 
-    def ended(self, result: Result) -> None:
+    def on_run_end(self, result: Result) -> None:
         """The run has a result, stored if it is kept; it may wait for a person, or be cancelled."""
 
-    def dropped(self, run: str) -> None:
+    def on_run_error(self, run: str) -> None:
         """The run failed (its result could not be stored, say), and has no result."""
 
 
@@ -40,25 +40,25 @@ class Observers(Observer):
     def __init__(self, observers: Iterable[Observer]) -> None:
         self._observers = tuple(observers)
 
-    def began(self, run: str, graph: str, request: Request) -> None:
-        """See `Observer.began`."""
-        self._tell(lambda observer: observer.began(run, graph, request))
+    def on_run_start(self, run: str, graph: str, request: Request) -> None:
+        """See `Observer.on_run_start`."""
+        self._tell(lambda observer: observer.on_run_start(run, graph, request))
 
-    def entered(self, run: str, stage: str) -> None:
-        """See `Observer.entered`."""
-        self._tell(lambda observer: observer.entered(run, stage))
+    def on_stage_start(self, run: str, stage: str) -> None:
+        """See `Observer.on_stage_start`."""
+        self._tell(lambda observer: observer.on_stage_start(run, stage))
 
-    def left(self, run: str, step: Step) -> None:
-        """See `Observer.left`."""
-        self._tell(lambda observer: observer.left(run, step))
+    def on_stage_end(self, run: str, step: Step) -> None:
+        """See `Observer.on_stage_end`."""
+        self._tell(lambda observer: observer.on_stage_end(run, step))
 
-    def ended(self, result: Result) -> None:
-        """See `Observer.ended`."""
-        self._tell(lambda observer: observer.ended(result))
+    def on_run_end(self, result: Result) -> None:
+        """See `Observer.on_run_end`."""
+        self._tell(lambda observer: observer.on_run_end(result))
 
-    def dropped(self, run: str) -> None:
-        """See `Observer.dropped`."""
-        self._tell(lambda observer: observer.dropped(run))
+    def on_run_error(self, run: str) -> None:
+        """See `Observer.on_run_error`."""
+        self._tell(lambda observer: observer.on_run_error(run))
 
     def _tell(self, call: Callable[[Observer], Any]) -> None:
         for observer in self._observers:
