@@ -30,7 +30,7 @@ from engine_sections.load import idle_load
 from engine_sections.models import SPECS
 from engine_sections.tools import build_tools, find_tools
 
-from cascade.engine.threads import available_cores
+from cascade.engine import available_cores
 from cascade.errors import CascadeError
 
 MODULES = {

@@ -6,8 +6,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cascade.engine.weights import ModelCache, Weights
-from cascade.engine.worker import Ticket, worker
+from cascade.engine import ModelCache, Ticket, Weights, decode_worker
 
 T = TypeVar("T")
 
@@ -35,5 +34,5 @@ def with_weights(path: Path, body: Callable[[Weights], T]) -> T:
         finally:
             library.release(weights)
 
-    result: T = worker().submit(path, steps).result(timeout=60)
+    result: T = decode_worker().submit(path, steps).result(timeout=60)
     return result

@@ -144,13 +144,13 @@ def own_signal(number: int) -> Callable[[str], None]:
 
 def hang(_path: str) -> None:
     """Block the decode thread for good."""
-    from cascade.engine.worker import worker
+    from cascade.engine.worker import decode_worker
 
     def steps(_library: object, _queued: float) -> Generator[None, None, None]:
         time.sleep(3600)
         yield
 
-    worker().submit("hang", steps)
+    decode_worker().submit("hang", steps)
 
 
 def freeze(_path: str) -> None:

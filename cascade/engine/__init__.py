@@ -24,5 +24,53 @@ A request passes through these files from top to bottom:
     memory     large pages for weights, and pages of their own for saved states
     binding    the only import of llama_cpp; its log goes to `logging`
 
-Importing this package does not import llama.cpp; the decode thread does so with its first job.
+The names below are what the rest of cascade uses. Importing the package imports neither llama.cpp nor NumPy:
+the names that need them are imported on first access, and llama.cpp by the decode thread's first job.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cascade.engine.threads import available_cores, default_threads
+from cascade.engine.worker import MAX_WAITING, JobSteps, Ticket, decode_worker
+
+if TYPE_CHECKING:
+    from cascade.engine.session import EngineAnswer, EngineRequest, Session
+    from cascade.engine.stats import RunningStats, TokenStats
+    from cascade.engine.weights import ModelCache, Weights
+
+__all__ = [
+    "MAX_WAITING",
+    "EngineAnswer",
+    "EngineRequest",
+    "JobSteps",
+    "ModelCache",
+    "RunningStats",
+    "Session",
+    "Ticket",
+    "TokenStats",
+    "Weights",
+    "available_cores",
+    "decode_worker",
+    "default_threads",
+]
+
+_MODULES = {
+    "EngineAnswer": "session",
+    "EngineRequest": "session",
+    "ModelCache": "weights",
+    "RunningStats": "stats",
+    "Session": "session",
+    "TokenStats": "stats",
+    "Weights": "weights",
+}
+
+if not TYPE_CHECKING:  # a type checker reads the imports above instead
+
+    def __getattr__(name: str) -> Any:
+        """Import a name that needs llama.cpp or NumPy on first access."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value

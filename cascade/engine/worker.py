@@ -76,7 +76,7 @@ class _Job:
         self.ticket: Ticket | None = None
 
 
-class Worker:
+class DecodeWorker:
     """A thread with one queue per lane; a lane runs a limited number of jobs, the others wait in order.
 
     The lane of a job is its model file. Active jobs take turns step by step. Those that wait for tickets of
@@ -307,11 +307,11 @@ def _unexpected(error: Exception) -> ModelError:
     return failure
 
 
-_worker: Worker | None = None
+_worker: DecodeWorker | None = None
 _lock = threading.Lock()
 
 
-def worker() -> Worker:
+def decode_worker() -> DecodeWorker:
     """Return this process's worker; the first call starts its thread.
 
     Raises:
@@ -321,7 +321,7 @@ def worker() -> Worker:
     if _worker is None:
         with _lock:
             if _worker is None:
-                starting = Worker()
+                starting = DecodeWorker()
                 starting.start()
                 _worker = starting
     _worker.check_process()

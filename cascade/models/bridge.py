@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from cascade.engine.worker import worker
+from cascade.engine import decode_worker
 
 T = TypeVar("T")
 Calls = deque[tuple[Callable[..., object], tuple[Any, ...]]]
@@ -27,7 +27,7 @@ class Mail:
     def post(self, call: Callable[..., object], *arguments: Any) -> None:
         """Have the loop make a call soon; for the decode thread."""
         self._box.append((call, arguments))
-        worker().defer(self._loop, self._send)
+        decode_worker().defer(self._loop, self._send)
 
     def to(self, call: Callable[[T], object]) -> Callable[[T], object]:
         """Return a function for the decode thread that posts `call`."""

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Generator
 from pathlib import Path
 
-from cascade.engine.worker import worker
+from cascade.engine import decode_worker
 from cascade.errors import CascadeError, ModelError
 from cascade.models.frames import Frame, dump_reply, load_prompt, pack, read_frame
 from cascade.models.llamacpp import LlamaCpp
@@ -142,7 +142,7 @@ async def _engine_moves() -> None:
 
     while True:
         try:
-            await asyncio.wrap_future(worker().submit(object(), nothing))
+            await asyncio.wrap_future(decode_worker().submit(object(), nothing))
         except ModelError:  # its queue is full
             await asyncio.sleep(0.1)
         else:

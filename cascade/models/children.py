@@ -16,7 +16,7 @@ from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
 
-from cascade.engine.worker import MAX_WAITING
+from cascade.engine import MAX_WAITING
 from cascade.models.base import Prompt, Reply
 from cascade.models.frames import Frame, dump_prompt, load_reply, pack, read_frame
 from cascade.models.process import Process

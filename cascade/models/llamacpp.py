@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cascade.config.output import resolve_grammar
 from cascade.config.references import existing_file, resolve_labels, resolve_model_path
-from cascade.engine.worker import worker
+from cascade.engine import decode_worker, default_threads
 from cascade.errors import ConfigError, ModelError, RequestError
 from cascade.formats.gguf import TEMPLATE_KEY, read_metadata
 from cascade.models.base import OnText, Prompt, Reply
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from cascade.engine.session import EngineAnswer, Session
-    from cascade.engine.weights import ModelCache, Weights
-    from cascade.engine.worker import Ticket
+    from cascade.engine import EngineAnswer, ModelCache, Session, Ticket, Weights
 
 # What a chat template or an expert's contract may add to a prompt, in tokens; `engine.render` enforces it.
 PROMPT_OVERHEAD = 4096
@@ -124,8 +122,6 @@ class LlamaCpp:
         """
 
         def steps(library: ModelCache, _queued: float) -> Generator[None, None, npt.NDArray[np.float32]]:
-            from cascade.engine.threads import default_threads
-
             if self._embedding is not None and self._embedding.closed:  # unloaded to make room
                 library.release(self._embedding)
                 self._embedding = None
@@ -149,7 +145,7 @@ class LlamaCpp:
                 check_text(text)
             async with asyncio.timeout(self.timeout):
                 path = await self._found()
-                return await asyncio.wrap_future(worker().submit(path, steps))
+                return await asyncio.wrap_future(decode_worker().submit(path, steps))
         except TimeoutError as error:
             raise self._error(f"timed out after {self.timeout:.3g} s; raise 'timeout'", (0, 0)) from error
         except (ModelError, ConfigError, RequestError) as error:
@@ -177,7 +173,7 @@ class LlamaCpp:
                 library.release(weights)
             yield
 
-        await asyncio.wrap_future(worker().submit(self._path, release, max_active=MOST_AT_WORK))
+        await asyncio.wrap_future(decode_worker().submit(self._path, release, max_active=MOST_AT_WORK))
 
     async def _decode(
         self, path: Path, prompt: Prompt, on_text: OnText | None, started: list[float]
@@ -198,7 +194,7 @@ class LlamaCpp:
         submitted = time.monotonic()
 
         def steps(library: ModelCache, _queued: float) -> Generator[Ticket | None, None, EngineAnswer]:
-            from cascade.engine.session import EngineRequest
+            from cascade.engine import EngineRequest
 
             session = self._load(library, path)
             yield None  # loading takes long: a chance to cancel
@@ -215,7 +211,7 @@ class LlamaCpp:
             )
             return (yield from session.answer(question))
 
-        future = mail.future(worker().submit(path, steps, max_active=MOST_AT_WORK))
+        future = mail.future(decode_worker().submit(path, steps, max_active=MOST_AT_WORK))
         return await future
 
     def _form(self, path: Path, prompt: Prompt) -> Form:
@@ -232,7 +228,7 @@ class LlamaCpp:
             library.release(self._session.weights)
             self._session = None
         if self._session is None:
-            from cascade.engine.session import Session
+            from cascade.engine import Session
 
             weights = library.acquire(path)
             try:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cascade.engine.threads import available_cores, default_threads
-from cascade.engine.worker import MAX_WAITING, JobSteps, worker
+from cascade.engine.worker import MAX_WAITING, JobSteps, decode_worker
 from cascade.errors import ModelError
 
 
@@ -38,9 +38,9 @@ def wait(*futures: Future[Any]) -> list[Any]:
 def test_jobs_of_one_lane_run_in_order_and_lanes_take_turns() -> None:
     log: list[str] = []
     gate = threading.Event()
-    blocker = worker().submit("gate", job([], "g", 1, gate))
+    blocker = decode_worker().submit("gate", job([], "g", 1, gate))
     futures = [
-        worker().submit(lane, job(log, name, 2)) for lane, name in (("x", "a"), ("x", "b"), ("y", "c"))
+        decode_worker().submit(lane, job(log, name, 2)) for lane, name in (("x", "a"), ("x", "b"), ("y", "c"))
     ]
     gate.set()
     assert wait(blocker, *futures) == ["g", "a", "b", "c"]
@@ -56,7 +56,7 @@ def test_all_jobs_run_on_one_thread() -> None:
         seen.add(threading.current_thread().name)
         yield
 
-    wait(*(worker().submit(lane, look) for lane in range(20)))
+    wait(*(decode_worker().submit(lane, look) for lane in range(20)))
     assert seen == {"cascade-decode"}
     assert [t.name for t in threading.enumerate()].count("cascade-decode") == 1
 
@@ -64,8 +64,9 @@ def test_all_jobs_run_on_one_thread() -> None:
 def test_a_job_cancelled_before_its_turn_never_runs() -> None:
     log: list[str] = []
     gate = threading.Event()
-    blocker = worker().submit("x", job([], "g", 1, gate))
-    dropped, after = worker().submit("x", job(log, "a", 1)), worker().submit("x", job(log, "b", 1))
+    blocker = decode_worker().submit("x", job([], "g", 1, gate))
+    dropped = decode_worker().submit("x", job(log, "a", 1))
+    after = decode_worker().submit("x", job(log, "b", 1))
     assert dropped.cancel()
     gate.set()
     assert wait(blocker, after) == ["g", "b"]
@@ -86,11 +87,11 @@ def test_a_job_cancelled_while_it_runs_stops_before_its_next_step() -> None:
         finally:
             log.append("closed")
 
-    future = worker().submit("x", run)
+    future = decode_worker().submit("x", run)
     entered.wait(30)
     assert future.cancel()
     gate.set()
-    wait(worker().submit("x", job([], "next", 1)))
+    wait(decode_worker().submit("x", job([], "next", 1)))
     assert log == ["first", "closed"]
     with pytest.raises(CancelledError):
         future.result()
@@ -101,7 +102,7 @@ def test_a_failure_stays_with_its_job_and_is_a_model_error() -> None:
         yield
         raise ZeroDivisionError("by zero")
 
-    bad, good = worker().submit("x", fail), worker().submit("x", job([], "a", 1))
+    bad, good = decode_worker().submit("x", fail), decode_worker().submit("x", job([], "a", 1))
     with pytest.raises(ModelError, match="the engine failed with ZeroDivisionError: by zero"):
         bad.result(timeout=30)
     assert wait(good) == ["a"]
@@ -109,12 +110,12 @@ def test_a_failure_stays_with_its_job_and_is_a_model_error() -> None:
 
 def test_a_full_queue_refuses_and_recovers() -> None:
     gate = threading.Event()
-    blocker = worker().submit("x", job([], "g", 1, gate))
+    blocker = decode_worker().submit("x", job([], "g", 1, gate))
     futures: list[Future[str]] = []
 
     def flood() -> None:
         while len(futures) <= MAX_WAITING + 1:
-            futures.append(worker().submit("x", job([], "a", 1)))
+            futures.append(decode_worker().submit("x", job([], "a", 1)))
 
     with pytest.raises(ModelError, match=f"{MAX_WAITING} calls are waiting already; lower the number"):
         flood()
@@ -129,15 +130,15 @@ def run_script(code: str) -> subprocess.CompletedProcess[str]:
 def test_a_forked_child_is_told_to_use_spawn() -> None:
     done = run_script(
         "import os\n"
-        "from cascade.engine.worker import worker\n"
+        "from cascade.engine.worker import decode_worker\n"
         "def steps(library, queued):\n    yield\n    return 7\n"
-        "print(worker().submit('x', steps).result(), flush=True)\n"
+        "print(decode_worker().submit('x', steps).result(), flush=True)\n"
         "if os.fork() == 0:\n"
-        "    try:\n        worker().submit('x', steps)\n"
+        "    try:\n        decode_worker().submit('x', steps)\n"
         "    except Exception as error:\n        print(type(error).__name__, error, flush=True)\n"
         "    os._exit(0)\n"
         "os.wait()\n"
-        "print(worker().submit('x', steps).result())\n"
+        "print(decode_worker().submit('x', steps).result())\n"
     )
     lines = done.stdout.splitlines()
     assert (lines[0], lines[-1]) == ("7", "7")
@@ -147,9 +148,9 @@ def test_a_forked_child_is_told_to_use_spawn() -> None:
 
 def test_a_process_exits_cleanly_with_jobs_in_flight() -> None:
     done = run_script(
-        "from cascade.engine.worker import worker\n"
+        "from cascade.engine.worker import decode_worker\n"
         "def endless(library, queued):\n    while True:\n        yield\n"
-        "futures = [worker().submit(lane, endless) for lane in (1, 1, 2)]\n"
+        "futures = [decode_worker().submit(lane, endless) for lane in (1, 1, 2)]\n"
         "print('leaving')\n"
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")

@@ -14,7 +14,7 @@ from scripting import REMOTE, checked, load, scripted, write
 
 from cascade import Cascade, ConfigError, Result, Step, TextPiece
 from cascade.config.load import load_graph
-from cascade.engine.stats import RunningStats, TokenStats
+from cascade.engine import RunningStats, TokenStats
 from cascade.explain.explain import explain
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.scripted import Scripted

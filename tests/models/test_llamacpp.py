@@ -18,10 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade.confidence.labels import signals
-from cascade.engine.session import EngineAnswer, EngineRequest, Session
-from cascade.engine.stats import RunningStats
-from cascade.engine.weights import Weights
-from cascade.engine.worker import worker
+from cascade.engine import EngineAnswer, EngineRequest, RunningStats, Session, Weights, decode_worker
 from cascade.errors import ConfigError, ModelError
 from cascade.models import build_model
 from cascade.models.base import Prompt, Reply
@@ -171,7 +168,7 @@ async def loaded() -> set[Path]:
         yield
         return set(library._loaded)
 
-    return await asyncio.wrap_future(worker().submit("look", look))
+    return await asyncio.wrap_future(decode_worker().submit("look", look))
 
 
 async def test_models_of_one_file_share_its_weights_until_the_last_is_closed(tmp_path: Path) -> None:
