@@ -1,13 +1,20 @@
-# make run: set up and run the example.  make test: set up and run the fast suite.
+# make run: set up and run the example.  make test: add the development tools and run the fast suite.
+SHELL := bash
+.SHELLFLAGS := -o pipefail -ec
 PYTHON ?= python3
 BIN := .venv/bin
+RUN := .venv/.run
 STAMP := .venv/.installed
 DATA ?= ../shared/data
+PIP := $(BIN)/python -m pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# What of llama.cpp is compiled, and on how many cores: here and nowhere else.
+export CMAKE_ARGS := -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/.ci/llama.cmake
+export CMAKE_BUILD_PARALLEL_LEVEL := $(shell getconf _NPROCESSORS_ONLN)
 
 .PHONY: run test test-slow check bench dist clean lock
 
-run: $(STAMP)
+run: $(RUN)
 	$(BIN)/cascade run graphs/support.yaml --input examples/messages.jsonl
 
 test: $(STAMP)
@@ -33,19 +40,27 @@ dist: $(STAMP)
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*
 
-# The lock holds every dependency with its hashes; llama-cpp-python builds from source (about five minutes once,
-# then pip's wheel cache has it).
-$(STAMP): requirements.lock pyproject.toml
+# requirements.lock holds what `make run` needs, requirements-dev.lock everything, all with hashes. Only
+# llama-cpp-python is compiled, once: then pip's wheel cache has it.
+$(RUN): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cascade needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	@echo "installing dependencies (llama.cpp is compiled the first time: about five minutes) ..."
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@echo "installing what is needed to run; llama.cpp is compiled the first time: 2 to 10 minutes on $(CMAKE_BUILD_PARALLEL_LEVEL) cores"
+	@$(PIP) install --verbose --require-hashes -r requirements.lock > .venv/install.log 2>&1 & \
+	  while kill -0 $$! 2> /dev/null; do sleep 2; printf '\r%.70s\033[K' "$$(grep -aoE '^ *\[[0-9]+/[0-9]+\]' .venv/install.log | tail -n 1 | sed 's/^ */compiling llama.cpp /')"; done; \
+	  echo; wait $$! || { tail -n 40 .venv/install.log; exit 1; }
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(STAMP): $(RUN) requirements-dev.lock
+	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+LOCK := uv pip compile pyproject.toml - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+  --no-emit-index-url --no-emit-find-links
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements.lock
+	printf 'hatchling\neditables\n' | $(LOCK) --extra dev -o requirements-dev.lock
+	printf 'hatchling\neditables\n' | $(LOCK) --extra local --constraint requirements-dev.lock -o requirements.lock
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
