@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export CMAKE_ARGS := -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/.ci/llama.cmake
 export CMAKE_BUILD_PARALLEL_LEVEL := $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: run test test-slow check bench dist clean lock
+.PHONY: run test test-slow check docs bench dist clean lock
 
 run: $(RUN)
 	$(BIN)/cascade run graphs/support.yaml --input examples/messages.jsonl
@@ -28,6 +28,10 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/cascade check graphs/*.yaml
+
+# The documentation as a site, in build/site; a broken link or reference is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --config-file .mkdocs.yml
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/experts.py --data $(DATA)
@@ -46,14 +50,12 @@ $(RUN): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cascade needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	@echo "installing what is needed to run; llama.cpp is compiled the first time: 2 to 10 minutes on $(CMAKE_BUILD_PARALLEL_LEVEL) cores"
-	@$(PIP) install --verbose --require-hashes -r requirements.lock > .venv/install.log 2>&1 & \
-	  while kill -0 $$! 2> /dev/null; do sleep 2; printf '\r%.70s\033[K' "$$(grep -aoE '^ *\[[0-9]+/[0-9]+\]' .venv/install.log | tail -n 1 | sed 's/^ */compiling llama.cpp /')"; done; \
-	  echo; wait $$! || { tail -n 40 .venv/install.log; exit 1; }
+	bash .ci/install $(BIN)/python requirements.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(STAMP): $(RUN) requirements-dev.lock
-	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	bash .ci/install $(BIN)/python requirements-dev.lock
 	@touch $@
 
 LOCK := uv pip compile pyproject.toml - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
