@@ -14,14 +14,14 @@ from cascade.records import MAX_TEXT_BYTES, Message, Request, Tool, check_text
 
 MAX_MESSAGES = 1000
 MAX_TOOLS = 128
-MAX_CALLS = 128  # of tools in one message
+MAX_TOOL_CALLS = 128  # in one message
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-CHOICES = ("auto", "none", "required")
+TOOL_CHOICES = ("auto", "none", "required")
 
-Asked = str | Sequence[Message | Mapping[str, Any]]
+RequestInput = str | Sequence[Message | Mapping[str, Any]]
 
 
-class Options(TypedDict, total=False):
+class RequestOptions(TypedDict, total=False):
     """What may be said with a request, apart from the text or conversation itself.
 
     Attributes:
@@ -41,23 +41,26 @@ class Options(TypedDict, total=False):
     metadata: Mapping[str, Any] | None
 
 
-def build_request(asked: Asked, options: Options | Mapping[str, Any] | None = None) -> Request:
+def build_request(
+    input: RequestInput,  # noqa: A002 - as in `Cascade.invoke`
+    options: RequestOptions | Mapping[str, Any] | None = None,
+) -> Request:
     """Return the checked request for a text, or for a conversation whose last message is to be answered.
 
     Args:
-        asked: the text, or messages as `Message` records or mappings with their fields.
+        input: the text, or messages as `Message` records or mappings with their fields.
         options: what else is said.
 
     Raises:
         RequestError: see `check_request`.
     """
     fields: dict[str, Any] = {key: value for key, value in (options or {}).items() if value is not None}
-    if isinstance(asked, str) or not isinstance(asked, Sequence):
-        fields["text"] = check_text(asked)
+    if isinstance(input, str) or not isinstance(input, Sequence):
+        fields["text"] = check_text(input)
     else:
-        if not asked:
+        if not input:
             raise RequestError("messages is empty; give at least one user message")
-        fields["messages"] = tuple(asked)
+        fields["messages"] = tuple(input)
         fields["text"] = ""
     fields["tools"] = tuple(fields.get("tools", ()))
     try:
@@ -69,18 +72,18 @@ def build_request(asked: Asked, options: Options | Mapping[str, Any] | None = No
     return check_request(request)
 
 
-def build_each(asked: Iterable[Asked], options: Options) -> list[Request]:
+def build_each(inputs: Iterable[RequestInput], options: RequestOptions) -> list[Request]:
     """Return the requests of a batch.
 
     Raises:
         RequestError: one of them cannot be asked; the message says which.
     """
     built = []
-    for index, one in enumerate(asked):
+    for index, item in enumerate(inputs):
         try:
-            built.append(build_request(one, options))
+            built.append(build_request(item, options))
         except RequestError as error:
-            raise RequestError(f"asked[{index}]: {error}") from None
+            raise RequestError(f"inputs[{index}]: {error}") from None
     return built
 
 
@@ -146,8 +149,10 @@ def _check_message(place: str, message: Message, known: set[str]) -> int:
         raise RequestError(f"{place}: {error}") from None
     if message.tool_calls and message.role != "assistant":
         raise RequestError(f"{place} has tool_calls and role {message.role!r}; only an assistant calls tools")
-    if len(message.tool_calls) > MAX_CALLS:
-        raise RequestError(f"{place} has {len(message.tool_calls)} tool_calls; at most {MAX_CALLS} are taken")
+    if len(message.tool_calls) > MAX_TOOL_CALLS:
+        raise RequestError(
+            f"{place} has {len(message.tool_calls)} tool_calls; at most {MAX_TOOL_CALLS} are taken"
+        )
     if message.role == "tool" and message.tool_call_id not in known:
         raise RequestError(
             f"{place} answers tool call {message.tool_call_id!r:.80}; "
@@ -177,8 +182,8 @@ def _check_tools(request: Request) -> None:
             raise RequestError(f"tools[{index}].parameters {problem}")
         if tool.description.strip():
             check_text(tool.description)
-    if choice not in CHOICES and choice not in names:
-        known = ", ".join([*CHOICES, *names[:20]])
+    if choice not in TOOL_CHOICES and choice not in names:
+        known = ", ".join([*TOOL_CHOICES, *names[:20]])
         raise RequestError(f"tool_choice is {choice!r:.80}; known: {known}")
     if choice == "required" and not tools:
         raise RequestError("tool_choice is 'required' and there are no tools; give some, or auto")

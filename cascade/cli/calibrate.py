@@ -87,8 +87,7 @@ async def _grade(loaded: LoadedGraph, stage: Stage, rows: list[tuple[str, str]],
 
     from cascade.graph.stage import Plan
     from cascade.lab.evaluation.calibration import grade
-    from cascade.run.cascade import Cascade
-    from cascade.run.nested import build_models
+    from cascade.run import Cascade, build_models
 
     needed = [*stage.ask, *([stage.gate.model] if isinstance(stage.gate, ClassifierGate) else [])]
     models = build_models(loaded, lambda inner: Cascade(inner, None), needed)

@@ -119,8 +119,7 @@ async def _ask(
     loaded: LoadedGraph, rows: list[Labelled], kept: Outcomes | None, out: Path, concurrency: int
 ) -> None:
     from cascade.lab.tables.collect import answering, collect, how_asked
-    from cascade.run.cascade import Cascade
-    from cascade.run.nested import build_models
+    from cascade.run import Cascade, build_models
 
     graph = loaded.graph
     models = build_models(loaded, lambda inner: Cascade(inner, None), answering(graph))

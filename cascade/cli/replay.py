@@ -71,8 +71,7 @@ def _prices(loaded: LoadedGraph, url: str, where: RunFilter) -> Price:
     """Return the worst case of a call; where only the hash of a text is kept, the dearest recorded call."""
     from cascade.explain.formatting import is_hash
     from cascade.models.base import Prompt, cost
-    from cascade.run.cascade import Cascade
-    from cascade.run.nested import build_models
+    from cascade.run import Cascade, build_models
     from cascade.trace import max_call_costs
 
     models = build_models(loaded, lambda inner: Cascade(inner, None))

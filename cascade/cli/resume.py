@@ -30,7 +30,7 @@ def resume(
 
     A run that a server stopped between two stages needs no answer, but its graph file: --graph.
     """
-    from cascade.run.cascade import Cascade
+    from cascade.run import Cascade
 
     with Cascade.load(graph or _graph_of(run, trace_db), trace_db=trace_db) as cascade:
         result = cascade.resume(run, answer)

@@ -24,8 +24,8 @@ from cascade.records import Result, check_text
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from cascade.observers.observer import Observer
-    from cascade.run.cascade import Cascade
+    from cascade.observers import Observer
+    from cascade.run import Cascade
 
 
 def run(
@@ -50,7 +50,7 @@ def run(
     if (text is None) == (input is None):
         raise RequestError("give either TEXT or --input; for one request: cascade run GRAPH 'your text'")
     rows = read_rows(input) if input is not None else [Row("1", check_text(text))]
-    from cascade.run.cascade import Cascade
+    from cascade.run import Cascade
 
     with ExitStack() as stack:
         observers = _observers(graph, stack, watch=watch, otel=otel)

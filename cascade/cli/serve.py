@@ -55,7 +55,7 @@ def serve(
         raise CascadeError(missing_package("cascade serve", error, "serve")) from error
     from cascade.config.load import load_graph
     from cascade.observers.telemetry import export
-    from cascade.run.cascade import Cascade
+    from cascade.run import Cascade
     from cascade.trace import TraceStore
 
     url = trace_url(trace_db)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cascade.config.draw import Box, outline
 from cascade.explain.formatting import clean, format_pair, format_usd
-from cascade.observers.observer import Observer
+from cascade.observers import Observer
 from cascade.records import Request, Result, Step
 from cascade.spec.schema import Graph
 

@@ -15,7 +15,7 @@ from typing import Any
 from cascade.formats.schemas import parse_json, value_problem
 from cascade.models.base import Reply
 from cascade.records import Request, ToolCall
-from cascade.requests import CHOICES, parameters_of
+from cascade.requests import TOOL_CHOICES, parameters_of
 
 MAX_ANSWER = 1_000_000  # characters of an answer or of arguments that are looked at
 MAX_FIELDS = 100  # of one answer that are reported
@@ -42,7 +42,7 @@ def problem(request: Request, reply: Reply) -> str | None:
             return "it calls a tool, but none may be called"
         return next(filter(None, (_call_problem(request, call) for call in calls)), None)
     if request.tools and choice not in ("auto", "none"):
-        wanted = "a tool" if choice in CHOICES else f"the tool {choice!r}"
+        wanted = "a tool" if choice in TOOL_CHOICES else f"the tool {choice!r}"
         return f"it does not call {wanted}, which tool_choice asks for"
     if request.output_schema is None:
         return None
@@ -117,7 +117,7 @@ def _call_problem(request: Request, call: ToolCall) -> str | None:
     if tool is None:
         known = ", ".join(tool.name for tool in request.tools[:10])
         return f"it calls a tool that there is not; known: {known}"
-    if request.tool_choice not in (*CHOICES, call.name):
+    if request.tool_choice not in (*TOOL_CHOICES, call.name):
         return f"it calls {call.name!r}, and tool_choice asks for {request.tool_choice!r}"
     where = f"the arguments of {call.name!r}"
     found, trouble = _read(call.arguments if call.arguments.strip() else "{}", where)

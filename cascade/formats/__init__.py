@@ -1,1 +1,1 @@
-"""Reading GGUF files, GBNF grammars and JSON Schemas without llama.cpp."""
+"""Reading GGUF files, GBNF grammars and JSON Schemas without llama.cpp. Private to cascade."""

@@ -1,1 +1,1 @@
-"""From a checked graph to LangGraph: the call site, the stage, the compiler."""
+"""From a checked graph to LangGraph: the call site, the stage, the compiler. Private: see `Cascade.graph`."""

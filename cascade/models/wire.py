@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cascade.models.base import Prompt
 from cascade.records import Message, Token, ToolCall
-from cascade.requests import CHOICES, TOOL_NAME, parameters_of
+from cascade.requests import TOOL_CHOICES, TOOL_NAME, parameters_of
 
 # Servers round log-probabilities, so the sum over a complete distribution misses one by a little.
 _ROUNDING = 1e-6
@@ -185,7 +185,7 @@ def wire_tools(prompt: Prompt) -> dict[str, Any]:
     body: dict[str, Any] = {}
     if prompt.tools:
         choice: Any = prompt.tool_choice
-        if choice not in CHOICES:
+        if choice not in TOOL_CHOICES:
             choice = {"type": "function", "function": {"name": choice}}
         functions = [tool.model_dump() | {"parameters": parameters_of(tool)} for tool in prompt.tools]
         body["tools"] = [{"type": "function", "function": function} for function in functions]

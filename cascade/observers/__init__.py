@@ -1,1 +1,5 @@
-"""Watching runs: telemetry and metrics."""
+"""Watching runs: the `Observer` protocol, and two that use it: OpenTelemetry spans, Prometheus metrics."""
+
+from cascade.observers._observer import Observer, Observers
+
+__all__ = ["Observer", "Observers"]

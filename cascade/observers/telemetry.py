@@ -20,7 +20,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, Trac
 
 from cascade.errors import CascadeError
 from cascade.extras import missing_package
-from cascade.observers.observer import Observer
+from cascade.observers import Observer
 from cascade.records import Call, Request, Result, Step
 from cascade.spec.schema import Graph
 

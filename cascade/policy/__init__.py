@@ -1,1 +1,1 @@
-"""Pure decisions: accept or escalate, spend and limits, calibration maps."""
+"""Pure decisions: accept or escalate, spend and limits, calibration maps. Private to cascade."""

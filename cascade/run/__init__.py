@@ -1,1 +1,7 @@
-"""Running requests through a loaded graph."""
+"""`Cascade`: load a graph, run requests through it, and keep their traces."""
+
+from cascade.run._cascade import Cascade
+from cascade.run._nested import build_models
+from cascade.run._stores import Stores
+
+__all__ = ["Cascade", "Stores", "build_models"]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cascade.observers.observer import Observer
+from cascade.observers import Observer
 from cascade.records import Request, Result, Step
 
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cascade import __version__
 from cascade.config.load import LoadedGraph
 from cascade.observers.metrics import Metrics
-from cascade.run.cascade import Cascade
+from cascade.run import Cascade
 from cascade.serve.app import create_app
 from cascade.serve.board import Board
 from cascade.serve.openai import chat, responses

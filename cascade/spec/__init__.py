@@ -1,1 +1,1 @@
-"""The graph language: what a graph file may say, as strict pydantic models."""
+"""The graph language: what a graph file may say, as strict pydantic models. Private: see `docs/graph.md`."""

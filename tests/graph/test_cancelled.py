@@ -12,7 +12,7 @@ from gguf_maker import make_gguf
 from scripting import REMOTE, checked, load, scripted, write
 
 from cascade import Cascade, Result, TextPiece
-from cascade.observers.observer import Observer
+from cascade.observers import Observer
 from cascade.trace import BudgetBook, TraceStore, default_url
 
 WAIT = 60  # seconds, for a machine that is busy

@@ -18,7 +18,7 @@ from cascade.engine import RunningStats, TokenStats
 from cascade.explain.explain import explain
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.scripted import Scripted
-from cascade.observers.observer import Observer
+from cascade.observers import Observer
 from cascade.policy.early_exit import EarlyExit
 from cascade.serve.board import Board
 from cascade.trace import BudgetBook, TraceStore, default_url

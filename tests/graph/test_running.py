@@ -250,7 +250,7 @@ async def test_a_batch_keeps_order_and_bounds_concurrency(tmp_path: Path) -> Non
     ) as c:
         results = await c.abatch([str(number) for number in range(40)], concurrency=7)
         assert [result.text for result in results] == [f"answer {number}" for number in range(40)]
-        with pytest.raises(RequestError, match=r"asked\[1\].*empty"):
+        with pytest.raises(RequestError, match=r"inputs\[1\].*empty"):
             await c.abatch(["fine", "  "])
 
 

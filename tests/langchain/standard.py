@@ -7,7 +7,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 
 from cascade import Cascade
-from cascade.langchain.chat import ChatCascade
+from cascade.langchain import ChatCascade
 
 
 class CascadeUnderTest:

@@ -29,7 +29,7 @@ from pydantic import BaseModel
 from scripting import REMOTE, checked, load, scripted, write
 
 from cascade import Cascade, RequestError
-from cascade.langchain.chat import AbstainedError, ChatCascade
+from cascade.langchain import AbstainedError, ChatCascade
 from cascade.trace import TraceStore
 
 SMALL = scripted("maybe not", confidence=0.2, tier="haiku", **REMOTE)

@@ -66,7 +66,7 @@ def test_the_parent_never_imports_llama_cpp(endless: Path) -> None:
 
 def test_a_process_exits_cleanly_with_a_call_in_flight(endless: Path) -> None:
     done = run(
-        "from cascade.run.loop import BackgroundLoop\n"
+        "from cascade.run._loop import BackgroundLoop\n"
         "task = BackgroundLoop().run(talk())\n"
         "print(*supervisor().processes().values())\n",
         endless,

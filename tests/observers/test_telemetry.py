@@ -20,8 +20,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from scripting import checked, scripted, write
 
 from cascade import Cascade
+from cascade.observers import Observer, Observers
 from cascade.observers.metrics import Metrics
-from cascade.observers.observer import Observer, Observers
 from cascade.observers.telemetry import Telemetry
 from cascade.records import Request, Result, Step
 

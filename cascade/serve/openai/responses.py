@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from cascade.errors import CascadeError
 from cascade.records import Request, Result, TextPiece, new_run_id
 from cascade.requests import check_request
-from cascade.run.cascade import Cascade
+from cascade.run import Cascade
 from cascade.serve.openai import convert
 from cascade.serve.openai.chat import beating
 from cascade.serve.openai.errors import ERRORS, ApiError, as_api_error

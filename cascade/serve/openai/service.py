@@ -16,7 +16,7 @@ from fastapi import Depends
 from fastapi import Request as HttpRequest
 from pydantic import BaseModel, ValidationError
 
-from cascade.run.cascade import Cascade
+from cascade.run import Cascade
 from cascade.serve.openai.errors import ApiError
 from cascade.serve.openai.keys import ApiKey, Keyring, Rate
 

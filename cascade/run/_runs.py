@@ -17,7 +17,7 @@ from cascade.policy.baseline import price_baseline
 from cascade.policy.budget import spent
 from cascade.policy.result import summarize
 from cascade.records import Baseline, Request, Result, Step
-from cascade.run.loop import await_uncancelled
+from cascade.run._loop import await_uncancelled
 
 if TYPE_CHECKING:
     from cascade.graph.compile import State

@@ -28,8 +28,15 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, Field
 
 from cascade.errors import ModelError, RequestError
-from cascade.langchain.messages import answer_of, cut, from_langchain, metadata_of, tool_from_openai, usage_of
-from cascade.langchain.untraced import UntracedChatModel
+from cascade.langchain._messages import (
+    answer_of,
+    cut,
+    from_langchain,
+    metadata_of,
+    tool_from_openai,
+    usage_of,
+)
+from cascade.langchain._untraced import UntracedChatModel
 from cascade.records import Event, Request, Result, TextPiece, final_result
 from cascade.requests import build_request
 

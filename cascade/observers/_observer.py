@@ -8,7 +8,7 @@ from typing import Any
 
 from cascade.records import Request, Result, Step
 
-_log = logging.getLogger("cascade.observers.observer")
+_log = logging.getLogger("cascade.observers")
 
 
 class Observer:

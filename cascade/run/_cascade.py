@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from cascade.errors import RequestError, TraceError
 from cascade.extras import require
-from cascade.observers.observer import Observer, Observers
+from cascade.observers import Observer, Observers
 from cascade.records import Event, Request, Result, Step, TextPiece, final_result, new_run_id
-from cascade.requests import Asked, Options, build_each, build_request, check_request
-from cascade.run.loop import BackgroundLoop, await_uncancelled
-from cascade.run.runs import Run, check_version, in_own_context, stopped_run, without_langsmith
-from cascade.run.stores import Stores
+from cascade.requests import RequestInput, RequestOptions, build_each, build_request, check_request
+from cascade.run._loop import BackgroundLoop, await_uncancelled
+from cascade.run._runs import Run, check_version, in_own_context, stopped_run, without_langsmith
+from cascade.run._stores import Stores
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable, RunnableConfig
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cascade.config.load import LoadedGraph
     from cascade.graph.compile import Compiled, State
     from cascade.graph.stage import Plan
-    from cascade.langchain.chat import ChatCascade, ChatSettings
+    from cascade.langchain import ChatCascade, ChatSettings
     from cascade.models.base import Model
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Cascade:
         from cascade.graph.compile import compile_plan
         from cascade.graph.stage import Plan
         from cascade.observers.telemetry import Telemetry
-        from cascade.run.nested import build_models
+        from cascade.run._nested import build_models
 
         loaded, tightened = tightened_graph(loaded)
         self.config, observers = loaded.graph, tuple(observers)
@@ -81,7 +81,7 @@ class Cascade:
             trace_db: SQLAlchemy URL or file of the trace store; default: CASCADE_TRACE_DB, else a file in the
                 user's data folder.
             record: False keeps no traces at all.
-            observers: are told what happens to each run, see `cascade.observers.observer`.
+            observers: are told what happens to each run, see `cascade.Observer`.
             granted: what an account may spend on a UTC day, in USD, beside what the graph says.
 
         Raises:
@@ -123,29 +123,37 @@ class Cascade:
         """
         return self._compiled
 
-    async def ainvoke(self, asked: Asked, **options: Unpack[Options]) -> Result:
+    async def ainvoke(
+        self,
+        input: RequestInput,  # noqa: A002 - LangChain's name
+        **options: Unpack[RequestOptions],
+    ) -> Result:
         """Answer a text, or the last message of a conversation.
 
         Args:
-            asked: the text, or the messages (`cascade.records.Message`, or mappings with its fields); at most
-                1 MB of UTF-8.
+            input: the text, or the messages (`cascade.Message`, or mappings with its fields); at most 1 MB of
+                UTF-8.
             **options: tools, tool_choice, output_schema, local_only, account, metadata: see
-                `cascade.requests.Options`.
+                `cascade.requests.RequestOptions`.
 
         Raises:
             RequestError: no model can be asked with this; see `cascade.requests.check_request`.
             TraceError: the run could not be kept.
         """
-        return await final_result(self.astream(asked, **options))
+        return await final_result(self.astream(input, **options))
 
-    def astream(self, asked: Asked, **options: Unpack[Options]) -> AsyncGenerator[Event]:
+    def astream(
+        self,
+        input: RequestInput,  # noqa: A002 - LangChain's name
+        **options: Unpack[RequestOptions],
+    ) -> AsyncGenerator[Event]:
         """Answer as `ainvoke` does, yielding each `Step` when it is decided, and the `Result` last.
 
         Drafts of stages that check confidence never stream: their text comes with the result. A stage without
         a check streams its answer live as `TextPiece` events, unless the request asks for JSON or offers
         tools: such an answer may still prove invalid. Closing the generator (`aclose`) ends the run.
         """
-        return self._stream(build_request(asked, options))
+        return self._stream(build_request(input, options))
 
     async def answer(self, request: Request) -> Result:
         """Answer a ready request; see `ainvoke`."""
@@ -156,7 +164,7 @@ class Cascade:
         return self._stream(check_request(request))
 
     async def abatch(
-        self, asked: Iterable[Asked], *, concurrency: int = 8, **options: Unpack[Options]
+        self, inputs: Iterable[RequestInput], *, concurrency: int = 8, **options: Unpack[RequestOptions]
     ) -> list[Result]:
         """Answer many, at most `concurrency` at a time; results keep the order of what was asked.
 
@@ -165,7 +173,7 @@ class Cascade:
         """
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}; expected at least 1")
-        todo = build_each(asked, options)
+        todo = build_each(inputs, options)
         gate = asyncio.Semaphore(concurrency)
 
         async def answer(request: Request) -> Result:
@@ -195,19 +203,27 @@ class Cascade:
             raise RequestError(f"run {run!r} is not waiting for {'an answer' if answer else 'a next stage'}")
         return await final_result(self._answer(stopped, stopped.state()))
 
-    def invoke(self, asked: Asked, **options: Unpack[Options]) -> Result:
+    def invoke(
+        self,
+        input: RequestInput,  # noqa: A002 - LangChain's name
+        **options: Unpack[RequestOptions],
+    ) -> Result:
         """Answer as `ainvoke` does, from synchronous code; also works where an event loop is running."""
-        return self._loop.run(self.ainvoke(asked, **options))
+        return self._loop.run(self.ainvoke(input, **options))
 
-    def stream(self, asked: Asked, **options: Unpack[Options]) -> Iterator[Event]:
+    def stream(
+        self,
+        input: RequestInput,  # noqa: A002 - LangChain's name
+        **options: Unpack[RequestOptions],
+    ) -> Iterator[Event]:
         """Answer step by step, from synchronous code; see `astream`."""
-        return self.iterate(self.astream(asked, **options))
+        return self.iterate(self.astream(input, **options))
 
     def batch(
-        self, asked: Iterable[Asked], *, concurrency: int = 8, **options: Unpack[Options]
+        self, inputs: Iterable[RequestInput], *, concurrency: int = 8, **options: Unpack[RequestOptions]
     ) -> list[Result]:
         """Answer many, from synchronous code; see `abatch`."""
-        return self._loop.run(self.abatch(asked, concurrency=concurrency, **options))
+        return self._loop.run(self.abatch(inputs, concurrency=concurrency, **options))
 
     def resume(self, run: str, answer: str | None = None) -> Result:
         """Finish a waiting run, from synchronous code; see `aresume`."""
@@ -225,10 +241,10 @@ class Cascade:
         """Return this cascade as a LangChain chat model.
 
         Settings are `on_abstain`, `local_only`, `account`, `stop`: see
-        `cascade.langchain.chat.ChatCascade`. The model does not own the cascade: close the cascade, not the
+        `cascade.langchain.ChatCascade`. The model does not own the cascade: close the cascade, not the
         model.
         """
-        from cascade.langchain.chat import ChatCascade
+        from cascade.langchain import ChatCascade
 
         return ChatCascade(cascade=self, **settings)
 
@@ -237,7 +253,7 @@ class Cascade:
 
         `Cascade.graph` can be a subgraph, too: its state is `{"request", "trace"}`, and nothing is kept.
         """
-        from cascade.langchain.chat import node_of
+        from cascade.langchain import node_of
 
         return node_of(self.as_chat_model(**settings))
 
