@@ -1,4 +1,4 @@
-"""LoRA adapters: they change the model that asks for them and no other; broken ones are refused."""
+"""LoRA adapters change only the model that uses them; broken ones are refused."""
 
 from __future__ import annotations
 
@@ -159,14 +159,14 @@ def test_a_wrong_adapter_is_refused(tmp_path: Path, settings: dict[str, Any], me
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"no gguf at all", b"GGUF\x03\0\0\0" + bytes(100)])
-def test_a_file_that_is_no_adapter_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_adapter_is_refused(tmp_path: Path, content: bytes) -> None:
     path = make_gguf(tmp_path / "m.gguf")
     (tmp_path / "a.gguf").write_bytes(content)
     with pytest.raises(ModelError, match=r"adapter .*a\.gguf"):
         with_weights(path, lambda weights: row(weights, tmp_path / "a.gguf"))
 
 
-def test_a_model_is_no_adapter(tmp_path: Path) -> None:
+def test_a_model_is_not_an_adapter(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf")
     with pytest.raises(ModelError, match=r"general.type is None; expected 'adapter'"):
         with_weights(path, lambda weights: row(weights, path))

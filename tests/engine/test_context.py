@@ -1,4 +1,4 @@
-"""Contexts refuse what would make llama.cpp abort the process, and rows that are not numbers."""
+"""Contexts refuse calls that would make llama.cpp abort the process, and logits that are not numbers."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def tokens(count: int) -> np.ndarray:
 def test_a_row_depends_on_the_whole_prompt_and_not_on_its_batches(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf", n_ctx=1024)
 
-    def rows(weights: Weights) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def read(weights: Weights) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         context = weights.context(ContextShape(1024, 1))
-        found = []
+        rows = []
         for parts in ([tokens(40)], [tokens(40)[:7], tokens(40)[7:]], [tokens(40)[1:]]):
             context.clear()
             start = 0
             for part in parts:
                 context.feed(part, start, output=True)
                 start += len(part)
-            found.append(context.rows()[0].copy())
-        return found[0], found[1], found[2]
+            rows.append(context.rows()[0].copy())
+        return rows[0], rows[1], rows[2]
 
-    whole, in_parts, other = with_weights(path, rows)
+    whole, in_parts, other = with_weights(path, read)
     np.testing.assert_allclose(whole, in_parts, atol=1e-5)
     assert np.abs(whole - other).max() > 0.01
 
@@ -70,7 +70,7 @@ def test_the_number_of_threads_changes_no_logit(tmp_path: Path, flash: bool) -> 
     path = make_gguf(tmp_path / "m.gguf", layers=2, width=256, n_ctx=512)
 
     def read(weights: Weights) -> list[np.ndarray]:
-        found = []
+        runs = []
         for pattern in ((1, 1, 1), (2, 2, 2), (2, 1, 2)):
             context = weights.context(ContextShape(512, 2, slots=4, flash=flash))
             context.clear()
@@ -80,8 +80,8 @@ def test_the_number_of_threads_changes_no_logit(tmp_path: Path, flash: bool) -> 
                 prompt = tokens(150) if not start else tokens(1)
                 context.feed(prompt, start, output=True)
                 rows.append(context.rows()[0].copy())
-            found.append(np.stack(rows))
-        return found
+            runs.append(np.stack(rows))
+        return runs
 
     one, two, changing = with_weights(path, read)
     assert np.array_equal(one, two)
@@ -93,9 +93,8 @@ def test_more_outputs_than_the_context_has_room_for_are_refused(tmp_path: Path) 
 
     def ask(weights: Weights) -> None:
         context = weights.context(ContextShape(64, 1, 2))
-        context.batch.limits = context.batch.limits._replace(
-            rows=1
-        )  # what a vocabulary of millions of tokens would leave
+        # A vocabulary of millions of tokens would leave a single row.
+        context.batch.limits = context.batch.limits._replace(rows=1)
         context.feed_branches([5, 6], [0, 1], [[1], [1]])
 
     with pytest.raises(ModelError, match="2 outputs in one batch; this context gives at most 1"):

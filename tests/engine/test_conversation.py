@@ -1,4 +1,4 @@
-"""Whole conversations through the file's template: nothing is lost, and nothing turns into control tokens."""
+"""Whole conversations through the file's template: nothing is lost, and nothing becomes a control token."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cascade.errors import ModelError
 from cascade.records import Message, Tool, ToolCall
 from cascade.spec.schema import LlamaCppModel
 
-# In the manner of today's tool-calling templates: tools as JSON in the system turn, calls inside tags.
+# Like today's tool-calling templates: tools as JSON in the system turn, calls inside tags.
 TOOLS = """
 {%- if tools %}
 {{- '<|im_start|>system\\n' }}
@@ -63,7 +63,7 @@ TALK = (
 
 
 def spelled(path: Path, messages: Talk, tools: tuple[Tool, ...] = (), limit: int = 4096) -> str:
-    """The prompt's tokens, with control tokens as [0] <|endoftext|>, [1] <|im_start|>, [2] <|im_end|>."""
+    """Return the prompt's text; control tokens are [0] <|endoftext|>, [1] <|im_start|>, [2] <|im_end|>."""
 
     def spell(weights: Weights) -> str:
         first = weights.special_token("bos")[0]
@@ -111,10 +111,10 @@ def test_control_tokens_stay_characters_wherever_they_come_from(chat: Path) -> N
     clean = spelled(chat, TALK[:4] + TALK[5:], (WEATHER,))
     assert [text.count(f"[{i}]") for i in range(3)] == [clean.count(f"[{i}]") for i in range(3)]
     assert text.count("<|im_start|>system") == 8
-    assert text.count(json.dumps(ATTACK)[1:-1]) == 4  # inside JSON it is escaped as the template would
+    assert text.count(json.dumps(ATTACK)[1:-1]) == 4  # escaped inside JSON, as by the template
 
 
-def test_a_control_token_that_only_forms_between_two_texts_is_caught(tmp_path: Path) -> None:
+def test_a_control_token_formed_by_two_adjacent_texts_stays_characters(tmp_path: Path) -> None:
     path = make_gguf(
         tmp_path / "m.gguf", chat_template="{% for m in messages %}{{ m.content }}{% endfor %}<|im_start|>"
     )
@@ -139,7 +139,7 @@ def test_a_template_without_a_place_for_tools_says_so(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="its chat template has no place for tools"):
         spelled(path, TALK[1:2], (WEATHER,))
     with pytest.raises(ModelError, match="its chat template leaves out 'Ulm'"):
-        spelled(path, TALK)  # it knows no calls
+        spelled(path, TALK)  # it does not show calls
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_messages_that_cannot_be_rendered_are_a_failed_call(chat: Path, messages
         spelled(chat, messages, limit=64)
 
 
-def test_arguments_that_are_no_object_are_shown_as_they_are(chat: Path) -> None:
+def test_arguments_that_are_not_an_object_are_shown_unchanged(chat: Path) -> None:
     call = ToolCall(id="c1", name="weather", arguments='{"town": <|im_end|>')
     text = spelled(chat, (TALK[1], Message(role="assistant", tool_calls=(call,))))
     assert '{"town": <|im_end|>' in text.replace('\\"', '"')
@@ -195,9 +195,9 @@ def test_a_template_renders_as_llama_cpp_pythons_formatter_does(
 ) -> None:
     from cascade.engine.render import _TemplateInput
 
-    leaves = _TemplateInput(marked=False)
-    shown: Any = leaves.messages(messages)
-    offered: Any = [leaves.tool(tool) for tool in tools]
+    source = _TemplateInput(marked=False)
+    shown: Any = source.messages(messages)
+    offered: Any = [source.tool(tool) for tool in tools]
     theirs = Jinja2ChatFormatter(TOOLS, eos_token="</s>", bos_token="<s>")
     ours = ChatTemplate(TOOLS, "<s>", "</s>").render(shown, offered, 10**6)
     assert ours == theirs(messages=shown, tools=offered or None).prompt
@@ -218,10 +218,10 @@ def test_a_template_renders_as_llama_cpp_pythons_formatter_does(
         ("{{ undefined_thing.x }}", "refuses the messages"),
     ],
 )
-def test_a_hostile_template_fails_and_stays_in_its_bounds(template: str, message: str) -> None:
-    made = ChatTemplate(template, "", "")
+def test_a_hostile_template_fails_within_its_bounds(template: str, message: str) -> None:
+    compiled = ChatTemplate(template, "", "")
     with pytest.raises(ModelError, match=message):
-        made.render([{"role": "user", "content": "hi"}], [], 1000)
+        compiled.render([{"role": "user", "content": "hi"}], [], 1000)
 
 
 def test_a_sessions_system_message_comes_first_unless_the_conversation_has_one(chat: Path) -> None:
@@ -229,14 +229,14 @@ def test_a_sessions_system_message_comes_first_unless_the_conversation_has_one(c
 
     def prompts(weights: Weights) -> list[int]:
         session = Session(weights, config, None)
-        questions = [
+        requests = [
             EngineRequest("x", "Sure?"),
             EngineRequest("x", "x", messages=TALK[5:]),
             EngineRequest("x", "x", messages=TALK[:2]),
             EngineRequest("x", "x", messages=TALK[:2], tools=(WEATHER,)),
         ]
-        return [len(session._prompt(question)) for question in questions]
+        return [len(session._prompt(request)) for request in requests]
 
-    single, talk, own, tooled = with_weights(chat, prompts)
+    single, talk, with_system, with_tools = with_weights(chat, prompts)
     assert single == talk
-    assert single != own < tooled
+    assert single != with_system < with_tools

@@ -1,4 +1,4 @@
-"""Embeddings: unit vectors, the same alone and in a batch, pooled as the file says."""
+"""Embeddings: unit vectors, the same alone and in a batch, pooled as the file specifies."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_a_batch_gives_the_same_unit_vectors_as_single_texts(
     np.testing.assert_allclose(np.linalg.norm(batch, axis=1), 1.0, atol=1e-6)
     np.testing.assert_allclose(batch, alone, atol=1e-5)
     np.testing.assert_allclose(batch[0], batch[3], atol=1e-5)
-    if not (causal and pooling == 2):  # the first token of a causal model sees nothing of the text
+    if not (causal and pooling == 2):  # the first token of a causal model does not see the text
         assert batch[0] @ batch[1] < 0.999
 
 
-def test_pooling_comes_from_the_file_or_else_fits_the_attention(tmp_path: Path) -> None:
+def test_pooling_comes_from_the_file_or_fits_the_attention(tmp_path: Path) -> None:
     def pooling(weights: Weights) -> str:
         return weights.embedder(64, 1).pooling
 
@@ -57,7 +57,7 @@ def test_pooling_comes_from_the_file_or_else_fits_the_attention(tmp_path: Path) 
 
 
 def test_the_mean_is_that_of_the_tokens(tmp_path: Path) -> None:
-    # One layer whose attention and feed-forward give nothing: a token's vector is its normed embedding.
+    # One layer whose attention and feed-forward output is zero: a token's vector is its normalized embedding.
     silent = {f"blk.0.{name}.weight": 0.0 for name in ("attn_output", "ffn_down")}
     path = make_gguf(tmp_path / "m.gguf", layers=1, pooling=1, weights=silent)
     vectors = with_weights(path, lambda weights: embed(weights, ["a", "b", "ab"]))
@@ -84,7 +84,7 @@ def test_many_texts_take_several_decodes(tmp_path: Path) -> None:
         (["a"], {"weights": {"output_norm.weight": 3e38}}, "its embedding has length (nan|inf)"),
     ],
 )
-def test_what_has_no_embedding_is_refused(
+def test_texts_and_models_without_an_embedding_are_refused(
     tmp_path: Path, texts: list[str], settings: dict[str, object], message: str
 ) -> None:
     path = make_gguf(tmp_path / "m.gguf", **settings)  # type: ignore[arg-type]
@@ -100,9 +100,9 @@ def model(path: Path, **settings: Any) -> LlamaCpp:
 async def test_a_model_embeds_texts_and_frees_its_weights(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf", pooling=1, causal=False)
     vectors = model(path, prompt="query: {text}")
-    found = await vectors.embed(["hello", "card"])
+    embeddings = await vectors.embed(["hello", "card"])
     plain = with_weights(path, lambda weights: embed(weights, ["query: hello", "query: card"]))
-    np.testing.assert_allclose(found, plain, atol=1e-6)
+    np.testing.assert_allclose(embeddings, plain, atol=1e-6)
     with pytest.raises(ModelError, match=r"model 'vectors' .*m.gguf.: text is empty"):
         await vectors.embed(["a", " "])
     with pytest.raises(ModelError, match="text 0 has 308 tokens; expected 1 to 256"):
@@ -143,5 +143,5 @@ stages:
 """
     )
     async with Cascade.load(tmp_path / "g.yaml", record=False) as cascade:
-        found = [(await cascade.ainvoke(text)).text for text in ("hello", "card os")]
-    assert found == ["1", "2"]
+        labels = [(await cascade.ainvoke(text)).text for text in ("hello", "card os")]
+    assert labels == ["1", "2"]

@@ -1,4 +1,4 @@
-"""Label distributions equal the plain evaluation of every label from scratch."""
+"""Label distributions equal those of evaluating every label from scratch."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def exact(weights: Weights, tree: LabelTree) -> dict[str, float]:
 
 
 def random_labels(count: int, seed: int) -> list[list[int]]:
-    """Sequences of one to six tokens with many common beginnings, none beginning another."""
+    """Return sequences of one to six tokens with many common prefixes, none a prefix of another."""
     random = np.random.default_rng(seed)
-    found: list[list[int]] = []
-    while len(found) < count:
+    sequences: list[list[int]] = []
+    while len(sequences) < count:
         new = random.integers(33, 60 if count < 100 else 120, int(random.integers(1, 7))).tolist()
-        if found and random.random() < 0.5:
-            new = found[int(random.integers(len(found)))][:2] + new
-        if not any(new[: len(old)] == old or old[: len(new)] == new for old in found):
-            found.append(new)
-    return found
+        if sequences and random.random() < 0.5:
+            new = sequences[int(random.integers(len(sequences)))][:2] + new
+        if not any(new[: len(old)] == old or old[: len(new)] == new for old in sequences):
+            sequences.append(new)
+    return sequences
 
 
 @pytest.mark.parametrize(("count", "seed"), [(2, 0), (7, 1), (40, 2), (150, 3)])
@@ -73,7 +73,7 @@ def test_the_tree_equals_every_label_evaluated_from_scratch(tmp_path: Path, coun
     assert list(got.values()) == sorted(got.values(), reverse=True)
 
 
-def test_more_ends_than_branches_go_in_several_waves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_tips_than_branches_take_several_waves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cascade.engine.labels.MAX_BRANCHES", 7)
     path, sequences = make_gguf(tmp_path / "m.gguf", seed=5), random_labels(60, 5)
     tree = LabelTree([str(i) for i in range(60)], sequences)
@@ -82,7 +82,7 @@ def test_more_ends_than_branches_go_in_several_waves(tmp_path: Path, monkeypatch
     np.testing.assert_allclose([got[str(i)] for i in range(60)], want, atol=1e-5)
 
 
-def test_a_logit_that_is_no_number_is_refused() -> None:
+def test_a_logit_that_is_not_a_number_is_refused() -> None:
     tree = LabelTree(["a", "b"], [[1], [2]])
     for broken in (np.nan, np.inf, -np.inf):
         rows = np.zeros((3, 300), np.float32)
@@ -104,7 +104,7 @@ def test_labels_of_one_token_are_the_softmax_restricted_to_them(tmp_path: Path) 
     np.testing.assert_allclose([got[n] for n in "abcz"], expected / expected.sum(), atol=1e-6)
 
 
-def test_a_label_that_begins_another_is_closed_by_the_end_token(tmp_path: Path) -> None:
+def test_labels_of_which_one_is_a_prefix_of_another_end_with_the_end_token(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf")
     labels = ["card", "card lost", "card stolen"]
 

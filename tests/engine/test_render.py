@@ -19,7 +19,7 @@ STRICT = (
 
 
 def prompt(path: Path, system: str | None, user: str, limit: int = 512) -> str:
-    """The prompt's tokens, spelled out with its control tokens in angle brackets."""
+    """Return the prompt's text, with its control tokens in angle brackets."""
 
     def spell(weights: Weights) -> str:
         tokens = Renderer(weights).render_message(system, user, limit)

@@ -1,7 +1,7 @@
-"""What would kill or hang a process that runs llama.cpp itself is refused before the C call.
+"""Inputs that would make llama.cpp kill or hang its process are refused before the C call.
 
-Which case is tested where: docs/robustness.md. That the same cases are contained where a model is isolated:
-tests/models/test_isolated_faults.py.
+docs/robustness.md lists where each case is tested. tests/models/test_isolated_faults.py tests that isolation
+contains the same cases.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def run(code: str, path: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_copy_of_a_sequence_is_always_whole(tmp_path: Path) -> None:
-    # A context whose sequences have cells of their own aborts on a partial copy: it has no branches at all.
+    # A context whose sequences have cells of their own aborts on a partial copy, so it has no branches.
     path = make_gguf(tmp_path / "m.gguf", n_ctx=64)
     with pytest.raises(ModelError, match="1 branches; this context has 0"):
         with_weights(path, lambda weights: weights.context(ContextShape(64, 1)).fork(1))
@@ -80,18 +80,18 @@ def test_weights_are_freed_after_their_contexts_whatever_is_open(tmp_path: Path)
 
     def use(_: Weights) -> int:
         for _round in range(20):
-            library = ModelCache()
-            weights = library.acquire(path)
+            models = ModelCache()
+            weights = models.acquire(path)
             for shape in (ContextShape(64, 1), ContextShape(32, 1), ContextShape(64, 1, 2)):
                 weights.context(shape).feed(np.arange(5, 9, dtype=np.int32), 0, output=True)
-            library.close()
-        return len(library)
+            models.close()
+        return len(models)
 
     assert with_weights(path, use) == 0
 
 
 def test_a_forked_child_of_a_process_that_has_decoded_is_refused(tmp_path: Path) -> None:
-    # Decoding there would hang for good: llama.cpp's threads did not come along.
+    # Decoding there would hang forever, because llama.cpp's threads are not forked.
     path = make_gguf(tmp_path / "m.gguf", says="one two three four")
     done = run(
         "print(asyncio.run(model.ask(Prompt('hi'))).text, flush=True)\n"

@@ -1,4 +1,4 @@
-"""Tokens are chosen as llama.cpp's plain chain would, and never outside the grammar."""
+"""Tokens are chosen as by llama.cpp's plain chain, and never outside the grammar."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write(weights: Weights, sampling: Sampling, emit: Callable[[str], None] | No
 
 
 def plain_chain(weights: Weights, context: Context, sampling: Sampling, steps: int) -> list[int]:
-    """llama.cpp's own way: the grammar over the whole vocabulary, then the rest of the chain."""
+    """Choose as llama.cpp does: apply the grammar to the whole vocabulary, then the rest of the chain."""
     chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
     assert sampling.grammar is not None
     api.llama_sampler_chain_add(
@@ -48,28 +48,28 @@ def plain_chain(weights: Weights, context: Context, sampling: Sampling, steps: i
     )
     api.llama_sampler_chain_add(chain, api.llama_sampler_init_greedy())
     drain(prefill(context, PROMPT))
-    found = []
+    chosen = []
     for position in range(len(PROMPT), len(PROMPT) + steps):
-        found.append(int(api.llama_sampler_sample(chain, context.handle, -1)))
-        if weights.is_end(found[-1]):
+        chosen.append(int(api.llama_sampler_sample(chain, context.handle, -1)))
+        if weights.is_end(chosen[-1]):
             break
-        context.feed(np.array(found[-1:], np.int32), position, output=True)
+        context.feed(np.array(chosen[-1:], np.int32), position, output=True)
     api.llama_sampler_free(chain)
-    return found
+    return chosen
 
 
-def own_choice(weights: Weights, context: Context, sampling: Sampling, steps: int) -> list[int]:
+def engine_choice(weights: Weights, context: Context, sampling: Sampling, steps: int) -> list[int]:
     sampler = Sampler(weights, sampling)
     drain(prefill(context, PROMPT))
-    found = []
+    chosen = []
     for position in range(len(PROMPT), len(PROMPT) + steps):
         row = context.rows()[0]
-        found.append(sampler.choose(context.handle, -1, row, int(row.argmax())))
-        if weights.is_end(found[-1]):
+        chosen.append(sampler.choose(context.handle, -1, row, int(row.argmax())))
+        if weights.is_end(chosen[-1]):
             break
-        context.feed(np.array(found[-1:], np.int32), position, output=True)
+        context.feed(np.array(chosen[-1:], np.int32), position, output=True)
     sampler.close()
-    return found
+    return chosen
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -79,7 +79,7 @@ def test_greedy_choice_under_a_grammar_equals_the_plain_chain(tmp_path: Path, se
 
     def both(weights: Weights) -> tuple[list[int], list[int]]:
         context = weights.context(ContextShape(512, 1))
-        return tuple(make(weights, context, sampling, 40) for make in (own_choice, plain_chain))  # type: ignore[return-value]
+        return tuple(make(weights, context, sampling, 40) for make in (engine_choice, plain_chain))  # type: ignore[return-value]
 
     ours, theirs = with_weights(path, both)
     assert ours == theirs
@@ -92,20 +92,20 @@ def test_drawing_under_a_grammar_follows_the_grammars_own_distribution(model: Pa
     def run(weights: Weights) -> tuple[np.ndarray, Counter[int]]:
         context = weights.context(ContextShape(512, 1))
         row = drain(prefill(context, PROMPT)).copy()
-        found: Counter[int] = Counter()
+        counts: Counter[int] = Counter()
         for seed in range(draws):
             sampler = Sampler(weights, Sampling(1, temperature, seed=seed, grammar=grammar))
-            found[sampler.choose(context.handle, -1, row, int(row.argmax()))] += 1
+            counts[sampler.choose(context.handle, -1, row, int(row.argmax()))] += 1
             sampler.close()
-        return row.astype(np.float64), found
+        return row.astype(np.float64), counts
 
-    row, found = with_weights(model, run)
-    letters = np.array([ord(c) for c in "abcdefghijklm"])  # a byte's token has its number
+    row, counts = with_weights(model, run)
+    letters = np.array([ord(c) for c in "abcdefghijklm"])  # the token of a byte has its number
     weight = np.exp((row[letters] - row[letters].max()) / temperature)
-    assert set(found) <= set(letters.tolist())
+    assert set(counts) <= set(letters.tolist())
     for token, expected in zip(letters.tolist(), weight / weight.sum(), strict=True):
         error = np.sqrt(expected * (1 - expected) / draws)
-        assert abs(found[token] / draws - expected) < 5 * error
+        assert abs(counts[token] / draws - expected) < 5 * error
 
 
 @pytest.mark.parametrize(
@@ -116,19 +116,19 @@ def test_top_p_and_min_p_leave_the_improbable_out(model: Path, settings: Any, ke
     def run(weights: Weights) -> tuple[np.ndarray, set[int]]:
         context = weights.context(ContextShape(512, 1))
         row = drain(prefill(context, PROMPT)).copy()
-        found = set()
+        chosen = set()
         for seed in range(400):
             sampler = Sampler(weights, Sampling(1, 1.0, seed=seed, **settings))
-            found.add(sampler.choose(context.handle, -1, row, int(row.argmax())))
+            chosen.add(sampler.choose(context.handle, -1, row, int(row.argmax())))
             sampler.close()
-        return row.astype(np.float64), found
+        return row.astype(np.float64), chosen
 
-    row, found = with_weights(model, run)
+    row, chosen = with_weights(model, run)
     order = np.argsort(-row)
     p = np.exp(row[order] - row.max())
     p /= p.sum()
     allowed = set(order[kept(p)].tolist())
-    assert found <= allowed
+    assert chosen <= allowed
     assert 1 < len(allowed) < len(row)
 
 

@@ -1,4 +1,4 @@
-"""The scheduler loses, swaps and doubles no token, whoever joins, leaves or is cancelled."""
+"""The scheduler never loses, swaps or repeats a token, whichever sequences join, leave or are cancelled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 
 LIMIT = 512
-# What differs between a row decoded alone and in company: flash attention works in 16-bit floats, and the
+# A row decoded alone may differ from one decoded among others: flash attention uses 16-bit floats, and the
 # order of sums depends on the batch. The largest difference in 3,000 sequences was 0.011 nat.
 TOLERANCE = 0.02
 
@@ -33,15 +33,15 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Draft:
-    """A greedy text of `count` tokens, with the rows that it saw."""
+    """A greedy text of `count` tokens, with the logits rows that it was given."""
 
     def __init__(self, scheduler: Scheduler, prompt: list[int], count: int) -> None:
         self.count = count
         self.rows: list[np.ndarray] = []
         self.tokens: list[int] = []
-        self.sequence = DecodeSequence(scheduler, np.array(prompt, np.int32), self.take, new_cells=count)
+        self.sequence = DecodeSequence(scheduler, np.array(prompt, np.int32), self.choose, new_cells=count)
 
-    def take(self, row: np.ndarray, _index: int) -> int | None:
+    def choose(self, row: np.ndarray, _index: int) -> int | None:
         self.rows.append(row.astype(np.float64))
         self.tokens.append(int(row.argmax()))
         return self.tokens[-1] if len(self.tokens) < self.count else None
@@ -52,7 +52,7 @@ def log_softmax(row: np.ndarray) -> np.ndarray:
 
 
 def assert_rows_of_its_own_tokens(weights: Weights, draft: Draft) -> None:
-    """Each row is what the model says after exactly the tokens before it, evaluated alone in one go."""
+    """Assert that each row is the one after exactly the tokens before it, evaluated alone."""
     context = weights.context(ContextShape(LIMIT, 1))
     everything = np.concatenate([draft.sequence.prompt, np.array(draft.tokens, np.int32)]).astype(np.int32)
     for index, row in enumerate(draft.rows):
@@ -72,11 +72,11 @@ class Event(NamedTuple):
 
 
 def prompts() -> st.SearchStrategy[list[int]]:
-    """Prompts of 1 to 300 tokens, many of which begin alike."""
+    """Return prompts of 1 to 300 tokens, many of which share a prefix."""
     return st.builds(
-        lambda shared, own, seed: (
+        lambda shared, rest, seed: (
             np.random.default_rng(7).integers(33, 120, shared).tolist()
-            + np.random.default_rng(seed).integers(33, 120, own).tolist()
+            + np.random.default_rng(seed).integers(33, 120, rest).tolist()
         ),
         st.sampled_from([0, 0, 40, 40, 150]),
         st.integers(1, 150),
@@ -92,31 +92,31 @@ events = st.lists(
 
 
 def play(scheduler: Scheduler, events: list[Event]) -> list[Draft]:
-    """Let the events happen; return the drafts that were not cancelled, all of them done."""
-    coming = [(sum(e.wait for e in events[: i + 1]), Draft(scheduler, e.prompt, e.count), e)
+    """Run the events; return the drafts that were not cancelled, all of them done."""
+    arrivals = [(sum(e.wait for e in events[: i + 1]), Draft(scheduler, e.prompt, e.count), e)
               for i, e in enumerate(events)]  # fmt: skip
     finished: list[DecodeSequence] = []
     for now in range(10_000):
-        for start, draft, event in coming:
+        for start, draft, event in arrivals:
             if start == now:
                 scheduler.add(draft.sequence)
             if event.cancel and start + event.cancel == now and not draft.sequence.done:
                 draft.sequence.abandon()
                 scheduler.drop(draft.sequence)
-        if not scheduler.busy and now > max(start for start, _, _ in coming):
+        if not scheduler.busy and now > max(start for start, _, _ in arrivals):
             break
         finished += scheduler.step()
     assert not scheduler.busy
     assert len(finished) == len(set(finished))
-    drafts = [draft for _, draft, _ in coming if draft.sequence.done]
+    drafts = [draft for _, draft, _ in arrivals if draft.sequence.done]
     assert {draft.sequence for draft in drafts} == set(finished)
-    for _, draft, event in coming:
+    for _, draft, event in arrivals:
         assert draft.sequence.done or event.cancel
     return drafts
 
 
 @pytest.mark.parametrize(
-    ("shape", "most"),
+    ("shape", "max_slots"),
     [
         (ContextShape(LIMIT, 1, slots=4), 4),
         (ContextShape(LIMIT, 1, slots=3, flash=True), 3),
@@ -126,12 +126,12 @@ def play(scheduler: Scheduler, events: list[Event]) -> list[Draft]:
 )
 @settings(max_examples=15)
 @given(events=events)
-def test_every_row_follows_its_own_tokens_whoever_joins_and_leaves(
-    path: Path, shape: ContextShape, most: int, events: list[Event]
+def test_every_row_follows_its_own_tokens_while_sequences_join_and_leave(
+    path: Path, shape: ContextShape, max_slots: int, events: list[Event]
 ) -> None:
     def run(weights: Weights) -> None:
         prefixes = None if shape.packed else PrefixCache(max_bytes=600_000)
-        scheduler = Scheduler(weights.context(shape), causal=True, prefixes=prefixes, max_slots=most)
+        scheduler = Scheduler(weights.context(shape), causal=True, prefixes=prefixes, max_slots=max_slots)
         for draft in play(scheduler, events):
             assert draft.sequence.error is None
             assert len(draft.tokens) == draft.count
@@ -156,19 +156,19 @@ def test_a_long_prompt_delays_a_short_one_by_one_chunk(path: Path) -> None:
             scheduler.step()
             steps += 1
         assert not long.sequence.done
-        assert len(writing.tokens) == before + steps  # and who writes gets a token in every step
+        assert len(writing.tokens) == before + steps  # a generating sequence gets a token in every step
         while not long.sequence.done:
             scheduler.step()
         return steps, scheduler.steps
 
     short_steps, all_steps = with_weights(path, run)
-    assert short_steps == 2  # one a token: its prompt came before the next chunk
+    assert short_steps == 2  # one for each token: its prompt came before the next chunk
     assert all_steps >= 2 + 800 // CHUNK
 
 
 def test_short_prompts_share_one_decode(path: Path) -> None:
     def run(weights: Weights) -> list[int]:
-        found = []
+        steps = []
         for causal in (True, False):
             shape = ContextShape(1024, 1, slots=16, packed=True, flash=True)
             scheduler = Scheduler(weights.context(shape), causal=causal)
@@ -177,17 +177,17 @@ def test_short_prompts_share_one_decode(path: Path) -> None:
                 scheduler.add(draft.sequence)
             while scheduler.busy:
                 scheduler.step()
-            found.append(scheduler.steps)
+            steps.append(scheduler.steps)
             assert {draft.sequence.max_batch for draft in drafts} == {10}
             for draft in drafts:
                 assert_rows_of_its_own_tokens(weights, draft)
-        return found
+        return steps
 
     assert with_weights(path, run) == [1, 1]
 
 
-def test_prompts_read_whole_are_kept_apart(tmp_path: Path) -> None:
-    """Of a model that is not causal every token sees every other: only those of its own prompt."""
+def test_whole_prompts_in_one_decode_do_not_see_each_other(tmp_path: Path) -> None:
+    """In a non-causal model each token sees all others, but only those of its own prompt."""
     path = make_gguf(tmp_path / "m.gguf", causal=False, n_ctx=LIMIT)
 
     def run(weights: Weights) -> None:
@@ -217,8 +217,8 @@ def test_a_prefix_is_evaluated_once_and_survives_other_prompts(path: Path) -> No
             weights.context(ContextShape(LIMIT, 1, slots=2)), causal=True, prefixes=prefixes
         )
         reused = []
-        for own in ([50, 51], [60, 61], None, None, [70, 71]):
-            prompt = [*shared, *own] if own else [80] * 100
+        for rest in ([50, 51], [60, 61], None, None, [70, 71]):
+            prompt = [*shared, *rest] if rest else [80] * 100
             draft = Draft(scheduler, prompt, 4)
             scheduler.add(draft.sequence)
             while scheduler.busy:
@@ -231,7 +231,7 @@ def test_a_prefix_is_evaluated_once_and_survives_other_prompts(path: Path) -> No
     assert with_weights(path, run) == [0, 200, 0, 99, 200]
 
 
-def test_prompts_that_begin_alike_and_come_together_wait_for_the_first(path: Path) -> None:
+def test_prompts_with_a_common_prefix_that_arrive_together_wait_for_the_first(path: Path) -> None:
     shared = np.random.default_rng(2).integers(33, 120, 300).tolist()
 
     def run(weights: Weights) -> tuple[int, list[int]]:
@@ -258,9 +258,9 @@ def test_the_saved_prefixes_stay_under_their_bound(path: Path) -> None:
         one = len(saved_state(context, 50))
         prefixes = PrefixCache(max_bytes=3 * one + one // 2)
         scheduler = Scheduler(context, causal=True, prefixes=prefixes)
-        for beginning in range(8):
-            for own in (1, 2):
-                draft = Draft(scheduler, [*[40 + beginning] * 50, own], 1)
+        for prefix in range(8):
+            for last in (1, 2):
+                draft = Draft(scheduler, [*[40 + prefix] * 50, last], 1)
                 scheduler.add(draft.sequence)
                 while scheduler.busy:
                     scheduler.step()
@@ -297,7 +297,7 @@ def test_only_the_sequence_that_llama_cpp_refuses_fails(path: Path) -> None:
 
 
 def test_a_cancel_ends_a_long_prefill_in_the_middle_of_a_decode(tmp_path: Path) -> None:
-    """The decode takes long enough to be hit; without the abort it would evaluate its whole chunk."""
+    """The decode is long enough to be interrupted; without the abort it would evaluate its whole chunk."""
     path = make_gguf(tmp_path / "m.gguf", layers=24, width=256, n_ctx=2048)
 
     def run(weights: Weights) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The pruned search finds the exhaustive search's best label, and its bounds hold."""
+"""The pruned search finds the same best label as the exhaustive one, and its bounds hold."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from cascade.errors import ModelError
 
 
 def both(weights: Weights, tree: LabelTree, branches: int | None = None) -> tuple[BestLabel, np.ndarray]:
-    """The pruned search and the exhaustive one, in the same context one after the other."""
-    own = tree.branches if branches is None else branches
-    context = weights.context(ContextShape(512 + len(tree.inner_nodes), 1, own))
+    """Return the results of the pruned and of the exhaustive search."""
+    available = tree.branches if branches is None else branches
+    context = weights.context(ContextShape(512 + len(tree.inner_nodes), 1, available))
     row = drain(prefill(context, PROMPT))
     best = drain(find_best_label(tree, context, len(PROMPT), row))
     row = drain(prefill(context, PROMPT))
@@ -49,7 +49,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2), st.integers(2, 90), st.integers(0, 10**6))
-def test_the_pruned_best_label_is_the_exhaustive_one(
+def test_the_pruned_search_finds_the_exhaustive_best_label(
     models: list[Path], which: int, count: int, seed: int
 ) -> None:
     tree = LabelTree([f"label {i}" for i in range(count)], random_labels(count, seed))
@@ -60,15 +60,15 @@ def test_the_pruned_best_label_is_the_exhaustive_one(
 @pytest.mark.parametrize("count", [2, 300, 1000])
 def test_up_to_a_thousand_labels_of_up_to_eight_tokens(models: list[Path], count: int) -> None:
     random = np.random.default_rng(count)
-    found: dict[tuple[int, ...], None] = {}
-    while len(found) < count:
-        found[(*random.integers(33, 100, int(random.integers(1, 8))).tolist(), 256)] = None
-    tree = LabelTree([f"label {i}" for i in range(count)], list(found))
+    sequences: dict[tuple[int, ...], None] = {}
+    while len(sequences) < count:
+        sequences[(*random.integers(33, 100, int(random.integers(1, 8))).tolist(), 256)] = None
+    tree = LabelTree([f"label {i}" for i in range(count)], list(sequences))
     best, logprob = with_weights(models[0], lambda weights: both(weights, tree))
     check(tree, best, logprob)
 
 
-def test_a_sure_model_needs_a_few_tokens_only(tmp_path: Path) -> None:
+def test_a_certain_model_needs_only_a_few_tokens(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf", says=[b"a", b"b", b"c", b"d"])
     sequences = [[97, 98, 99, 100], *([97, 98, 99, 110 + i] for i in range(9))]
     sequences += [[65 + i, 98, 99, 100] for i in range(20)]
@@ -80,7 +80,7 @@ def test_a_sure_model_needs_a_few_tokens_only(tmp_path: Path) -> None:
     assert 0 < best.low < best.high <= 1
 
 
-def test_labels_of_one_token_are_decoded_no_further(models: list[Path]) -> None:
+def test_labels_of_one_token_need_no_further_decode(models: list[Path]) -> None:
     tree = LabelTree(list("abc"), [[65], [66], [67]])
 
     def run(weights: Weights) -> BestLabel:
@@ -96,7 +96,7 @@ def test_labels_of_one_token_are_decoded_no_further(models: list[Path]) -> None:
 def test_too_few_branches_fall_back_to_the_whole_tree(
     models: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Flat: every branch stays promising, and two branches cannot hold them all.
+    # A flat distribution keeps all branches promising, more than two can hold.
     monkeypatch.setattr(search, "WAVE", 4)
     sequences = [[a, b, c, d] for a in (65, 66) for b in (67, 68) for c in (69, 70) for d in (71, 72)]
     tree = LabelTree([str(i) for i in range(16)], sequences)

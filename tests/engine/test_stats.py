@@ -1,4 +1,4 @@
-"""Statistics of a logits row agree with the plain definition in float64."""
+"""Statistics of a logits row agree with their definition in float64."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_statistics_equal_the_definition(size: int, seed: int, scale: float) -> 
 
 @given(st.integers(1, 5000), st.integers(1, 20), st.integers(0, 10_000))
 def test_the_most_probable_tokens_are_those_of_a_full_sort(size: int, count: int, seed: int) -> None:
-    row = np.random.default_rng(seed).integers(-50, 50, size).astype(np.float32) / 4  # with many equal ones
+    row = np.random.default_rng(seed).integers(-50, 50, size).astype(np.float32) / 4  # with many equal values
     wide = row.astype(np.float64)
     logprob = wide - wide.max() - np.log(np.exp(wide - wide.max()).sum())
     best = best_tokens(row, count)
@@ -51,10 +51,10 @@ def test_running_quantiles_are_exact(logprobs: list[float]) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("place", [0, 7, 99])
-def test_a_row_with_a_value_that_is_no_number_is_refused(bad: float, place: int) -> None:
+@pytest.mark.parametrize("index", [0, 7, 99])
+def test_a_row_with_a_value_that_is_not_a_number_is_refused(bad: float, index: int) -> None:
     row = np.linspace(-1, 1, 100, dtype=np.float32)
-    row[place] = bad
+    row[index] = bad
     with pytest.raises(ModelError, match="NaN or infinity in its output"):
         RowStats(100)(row, 5)
 

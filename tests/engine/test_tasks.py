@@ -1,4 +1,4 @@
-"""The prompt contract of an expert is read strictly: what does not fit is refused, never guessed."""
+"""The prompt contract of an expert is read strictly: a contract that does not fit is refused."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ GOOD: dict[str, Any] = {
 
 def encode(path: Path, name: str | None, text: str) -> list[int]:
     def run(weights: Weights) -> list[int]:
-        found, task = read_task(weights, name)
-        return task.prompt(weights, found, text).tolist()
+        own_name, task = read_task(weights, name)
+        return task.prompt(weights, own_name, text).tolist()
 
     return with_weights(path, run)
 
@@ -58,7 +58,7 @@ def test_a_text_longer_than_the_expert_was_trained_on_is_refused(tmp_path: Path)
     assert len(encode(path, "a", "12345678")) == 10
 
 
-def test_a_file_without_tasks_is_no_expert(tmp_path: Path) -> None:
+def test_a_file_without_tasks_is_not_an_expert(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf")
     with pytest.raises(ModelError, match=r"no 'cascade.tasks' in its metadata"):
         encode(path, "a", "hi")

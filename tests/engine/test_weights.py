@@ -56,7 +56,7 @@ def test_a_missing_file_is_named_with_a_fix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"GG", b"GGUF", b"not a gguf file at all", b"GGUF\x09\0\0\0" + bytes(64)]
 )
-def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_gguf_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"not a GGUF file.*download or export it again"):
@@ -110,23 +110,23 @@ def test_a_lone_surrogate_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_long_run_of_one_letter_does_not_overflow_the_stack(tmp_path: Path) -> None:
-    # This pre-tokenizer is a std::regex that recurses per character: 40 kB kill a thread of 8 MiB.
+    # This pre-tokenizer is a std::regex that recurses once per character: 40 kB overflow a stack of 8 MiB.
     path = make_gguf(tmp_path / "m.gguf", pre="deepseek-llm")
     tokens = with_weights(path, lambda weights: len(weights.tokenize("a" * 500_000, 40_000)))
     assert tokens == 500_000
 
 
-def test_a_library_loads_a_file_once_and_frees_it_with_its_last_user(tmp_path: Path) -> None:
+def test_a_model_cache_loads_a_file_once_and_frees_it_with_its_last_user(tmp_path: Path) -> None:
     path = make_gguf(tmp_path / "m.gguf")
 
     def use(_: Weights) -> list[int]:
-        library = ModelCache()
-        first, second = library.acquire(path), library.acquire(path)
-        sizes = [len(library), int(first is second)]
-        library.release(first)
-        sizes.append(len(library))
-        library.release(second)
-        return [*sizes, len(library)]
+        models = ModelCache()
+        first, second = models.acquire(path), models.acquire(path)
+        sizes = [len(models), int(first is second)]
+        models.release(first)
+        sizes.append(len(models))
+        models.release(second)
+        return [*sizes, len(models)]
 
     assert with_weights(path, use) == [1, 1, 1, 0]
 
@@ -134,8 +134,7 @@ def test_a_library_loads_a_file_once_and_frees_it_with_its_last_user(tmp_path: P
 FUZZ = """
 import random, sys
 from pathlib import Path
-from cascade.engine.session import EngineRequest
-from cascade.engine.session import Session
+from cascade.engine.session import EngineRequest, Session
 from cascade.engine.weights import Weights
 from cascade.spec.schema import LlamaCppModel
 from cascade.errors import ModelError

@@ -1,4 +1,4 @@
-"""One decode thread: lanes take turns, cancelled jobs stop, failures stay with their job."""
+"""The decode thread: lanes take turns, cancelled jobs stop, a failure ends only its own job."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from cascade.engine.threads import available_cores, default_threads
 from cascade.engine.worker import MAX_WAITING, JobSteps, decode_worker
 from cascade.errors import ModelError
 
 
 def job(log: list[str], name: str, steps: int, gate: threading.Event | None = None) -> JobSteps[str]:
-    def run(_library: Any, _queued: float) -> Generator[None, None, str]:
+    def run(_models: Any, _queued: float) -> Generator[None, None, str]:
         try:
             for step in range(steps):
                 if gate:
@@ -52,7 +51,7 @@ def test_jobs_of_one_lane_run_in_order_and_lanes_take_turns() -> None:
 def test_all_jobs_run_on_one_thread() -> None:
     seen = set()
 
-    def look(_library: Any, _queued: float) -> Generator[None, None, None]:
+    def look(_models: Any, _queued: float) -> Generator[None, None, None]:
         seen.add(threading.current_thread().name)
         yield
 
@@ -77,7 +76,7 @@ def test_a_job_cancelled_while_it_runs_stops_before_its_next_step() -> None:
     log: list[str] = []
     entered, gate = threading.Event(), threading.Event()
 
-    def run(_library: Any, _queued: float) -> Generator[None, None, None]:
+    def run(_models: Any, _queued: float) -> Generator[None, None, None]:
         try:
             log.append("first")
             entered.set()
@@ -98,7 +97,7 @@ def test_a_job_cancelled_while_it_runs_stops_before_its_next_step() -> None:
 
 
 def test_a_failure_stays_with_its_job_and_is_a_model_error() -> None:
-    def fail(_library: Any, _queued: float) -> Generator[None, None, None]:
+    def fail(_models: Any, _queued: float) -> Generator[None, None, None]:
         yield
         raise ZeroDivisionError("by zero")
 
@@ -131,7 +130,7 @@ def test_a_forked_child_is_told_to_use_spawn() -> None:
     done = run_script(
         "import os\n"
         "from cascade.engine.worker import decode_worker\n"
-        "def steps(library, queued):\n    yield\n    return 7\n"
+        "def steps(models, queued):\n    yield\n    return 7\n"
         "print(decode_worker().submit('x', steps).result(), flush=True)\n"
         "if os.fork() == 0:\n"
         "    try:\n        decode_worker().submit('x', steps)\n"
@@ -149,13 +148,8 @@ def test_a_forked_child_is_told_to_use_spawn() -> None:
 def test_a_process_exits_cleanly_with_jobs_in_flight() -> None:
     done = run_script(
         "from cascade.engine.worker import decode_worker\n"
-        "def endless(library, queued):\n    while True:\n        yield\n"
+        "def endless(models, queued):\n    while True:\n        yield\n"
         "futures = [decode_worker().submit(lane, endless) for lane in (1, 1, 2)]\n"
         "print('leaving')\n"
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
-
-
-def test_small_models_use_one_thread_and_large_ones_leave_a_core_free() -> None:
-    assert default_threads(5_000_000) == 1
-    assert default_threads(2_000_000_000) == max(1, available_cores() - 1)
