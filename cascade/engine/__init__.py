@@ -24,8 +24,8 @@ A request passes through these files from top to bottom:
     memory     large pages for weights, and pages of their own for saved states
     binding    the only import of llama_cpp; its log goes to `logging`
 
-The names below are what the rest of cascade uses. Importing the package imports neither llama.cpp nor NumPy:
-the names that need them are imported on first access, and llama.cpp by the decode thread's first job.
+The names below are what the rest of cascade uses. Importing the package imports neither llama.cpp nor NumPy;
+a name that needs them is imported on first access, usually by the first job on the decode thread.
 """
 
 from importlib import import_module

@@ -148,7 +148,8 @@ class Session:
                 self._tree = label_tree(weights, labels, lead=self._lead, limit=self._limit)
         self._check_model()
         self._prefix_files: PrefixFiles | None = None
-        if prefix_dir is not None:
+        uses_scheduler = self._tree is None or not self._tree.inner_nodes
+        if prefix_dir is not None and self._task is None and uses_scheduler:
             # A saved state depends on the adapter.
             lora = "" if adapter is None else hashlib.sha256(adapter.read_bytes()).hexdigest()
             self._prefix_files = PrefixFiles(prefix_dir, weights.path, f"flash{lora}")
@@ -165,11 +166,7 @@ class Session:
             if self._classifier is not None:
                 return (yield from self._classify(self._classifier, request))
             prompt = self._prompt(request)
-            if (
-                self._prefix_files is not None
-                and self._task is None
-                and not (self._tree and self._tree.inner_nodes)
-            ):
+            if self._prefix_files is not None:
                 yield from self._prepare_prefix(self._prefix_files, request)
             if self._tree is None:
                 return (yield from self._generate(prompt, request))
