@@ -24,6 +24,7 @@ from cascade.records import Result, check_text
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from cascade.config.load import LoadedGraph
     from cascade.observers import Observer
     from cascade.run import Cascade
 
@@ -50,11 +51,13 @@ def run(
     if (text is None) == (input is None):
         raise RequestError("give either TEXT or --input; for one request: cascade run GRAPH 'your text'")
     rows = read_rows(input) if input is not None else [Row("1", check_text(text))]
+    from cascade.config.load import load_graph
     from cascade.run import Cascade
 
+    loaded = load_graph(graph)
     with ExitStack() as stack:
-        observers = _observers(graph, stack, watch=watch, otel=otel)
-        cascade = stack.enter_context(Cascade.load(graph, trace_db=trace_db, observers=observers))
+        observers = _observers(loaded, stack, watch=watch, otel=otel)
+        cascade = stack.enter_context(Cascade.load(loaded, trace_db=trace_db, observers=observers))
         # Opened last: a wrong graph or trace store must not empty the file of an earlier run.
         batch = cascade.version + (" local only" if local_only else "")
         sink = stack.enter_context(open_output(output, rows, batch, restart=restart)) if output else None
@@ -69,7 +72,7 @@ def run(
             print_why(results[0].run, trace_db)
 
 
-def _observers(graph: Path, stack: ExitStack, *, watch: bool, otel: bool) -> list[Observer]:
+def _observers(loaded: LoadedGraph, stack: ExitStack, *, watch: bool, otel: bool) -> list[Observer]:
     """Return who watches the runs; `stack` ends what they begin."""
     if otel:
         from cascade.observers.telemetry import export
@@ -78,9 +81,8 @@ def _observers(graph: Path, stack: ExitStack, *, watch: bool, otel: bool) -> lis
     if not watch:
         return []
     from cascade.cli.watch import Watch
-    from cascade.config.load import load_graph
 
-    return [stack.enter_context(Watch(load_graph(graph).graph))]
+    return [stack.enter_context(Watch(loaded.graph))]
 
 
 async def _all(

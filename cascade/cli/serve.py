@@ -53,7 +53,6 @@ def serve(
         from cascade.serve.server import create_server
     except ImportError as error:
         raise CascadeError(missing_package("cascade serve", error, "serve")) from error
-    from cascade.config.load import load_graph
     from cascade.observers.telemetry import export
     from cascade.run import Cascade
     from cascade.trace import TraceStore
@@ -77,8 +76,8 @@ def serve(
         listener = stack.enter_context(listen(host, port))
         on_start = partial(_drain_on_sigterm, drain)
         app = create_server(
-            served, store, [load_graph(path) for path in graphs], keys=ring, board=board, metrics=metrics,
-            hosts=(host, socket.gethostname()), in_flight=in_flight, queue=queue, on_start=on_start,
+            served, store, keys=ring, board=board, metrics=metrics, hosts=(host, socket.gethostname()),
+            in_flight=in_flight, queue=queue, on_start=on_start,
         )  # fmt: skip
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"

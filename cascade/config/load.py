@@ -40,6 +40,11 @@ class LoadedGraph:
     policy: Policy | None = None
     nested: dict[str, LoadedGraph] = field(default_factory=dict)
 
+    @property
+    def version(self) -> str:
+        """The graph's name with its digest: `name@digest`."""
+        return f"{self.graph.name}@{self.digest}"
+
 
 def load_graph(
     path: str | Path, *, calibrated: bool = True, tuned: bool = True, within: tuple[Path, ...] = ()

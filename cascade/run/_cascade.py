@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cascade.graph.stage import Plan
     from cascade.langchain import ChatCascade, ChatSettings
     from cascade.models.base import Model
+    from cascade.spec.schema import Graph
 
 T = TypeVar("T")
 
@@ -47,8 +48,8 @@ class Cascade:
         from cascade.observers.telemetry import Telemetry
         from cascade.run._nested import build_models
 
-        loaded, tightened = tightened_graph(loaded)
-        self.config, observers = loaded.graph, tuple(observers)
+        self._loaded, tightened = tightened_graph(loaded)
+        loaded, observers = self._loaded, tuple(observers)
         if loaded.policy is not None:
             require("numpy", f"{loaded.path}: policy {self.config.policy!r}", "tune")
         self._stores = stores or Stores()
@@ -57,8 +58,6 @@ class Cascade:
             self.config, models, loaded.calibrations, loaded.policy, tightened, self._stores.book
         )
         self._compiled: Compiled = compile_plan(self._plan, self._stores.checkpoints)
-        self._path = loaded.path
-        self._version = f"{self.config.name}@{loaded.digest}"
         self._store = self._stores.trace
         self._at_work: dict[str, RunControl] = {}
         self._observers = Observers([Telemetry(self.config), *observers])
@@ -67,17 +66,17 @@ class Cascade:
     @classmethod
     def load(
         cls,
-        path: str | Path,
+        graph: str | Path | LoadedGraph,
         *,
         trace_db: str | None = None,
         record: bool = True,
         observers: Iterable[Observer] = (),
         granted: Callable[[str], float | None] | None = None,
     ) -> Self:
-        """Load and check the graph file at `path`.
+        """Load and check a graph file.
 
         Args:
-            path: a YAML graph file.
+            graph: a YAML graph file, or what `cascade.config.load_graph` has made of one.
             trace_db: SQLAlchemy URL or file of the trace store; default: CASCADE_TRACE_DB, else a file in the
                 user's data folder.
             record: False keeps no traces at all.
@@ -89,11 +88,21 @@ class Cascade:
                 its models or its policy need is not installed.
             TraceError: the trace store cannot be opened.
         """
-        from cascade.config.load import load_graph
+        from cascade.config import LoadedGraph, load_graph
 
-        loaded = load_graph(path)
-        stores = Stores.open(loaded, trace_db, granted) if record else Stores.none(loaded, path)
+        loaded = graph if isinstance(graph, LoadedGraph) else load_graph(graph)
+        stores = Stores.open(loaded, trace_db, granted) if record else Stores.none(loaded)
         return cls(loaded, stores, observers)
+
+    @property
+    def loaded(self) -> LoadedGraph:
+        """The loaded graph: its file, calibrations and policy, with the thresholds that hold after drift."""
+        return self._loaded
+
+    @property
+    def config(self) -> Graph:
+        """What the graph file says, with the thresholds that hold after drift."""
+        return self._loaded.graph
 
     @property
     def name(self) -> str:
@@ -103,7 +112,7 @@ class Cascade:
     @property
     def version(self) -> str:
         """The graph's name with the digest of its file: `name@digest`."""
-        return self._version
+        return self._loaded.version
 
     @property
     def models(self) -> Mapping[str, Model]:
@@ -195,10 +204,10 @@ class Cascade:
             if answer is None:
                 raise RequestError(f"run {run!r} waits for a person; give the answer")
             known: Mapping[str, Any] = state.metadata or {}
-            check_version(run, known.get("graph", self._version), self._version)
+            check_version(run, known.get("graph", self.version), self.version)
             waited = Run.of_state(run, state.values, known.get("started"))
             return await final_result(self._answer(waited, Command(resume=answer)))
-        stopped = None if answer is not None else await stopped_run(self._store, run, self._version)
+        stopped = None if answer is not None else await stopped_run(self._store, run, self.version)
         if stopped is None:
             raise RequestError(f"run {run!r} is not waiting for {'an answer' if answer else 'a next stage'}")
         return await final_result(self._answer(stopped, stopped.state()))
@@ -318,18 +327,18 @@ class Cascade:
         stream: Any = self._compiled.astream(
             start, config, stream_mode=["updates", "custom"], durability=durability, control=control
         )
-        self._observers.on_run_start(run.id, self._version, run.request)
+        self._observers.on_run_start(run.id, self.version, run.request)
         result: Result | None = None
         try:
             async with aclosing(self._events(run, stream)) as events:
                 async for event in events:
                     yield event
-            result = run.finish(self._plan, self._version)
+            result = run.finish(self._plan, self.version)
             await await_uncancelled(asyncio.create_task(self._end(result, run.waiting)))
         except (asyncio.CancelledError, GeneratorExit):
             if result is None:
                 with suppress(TraceError):  # the caller does not listen any more
-                    result = run.finish(self._plan, self._version, cancelled=True)
+                    result = run.finish(self._plan, self.version, cancelled=True)
                     await await_uncancelled(asyncio.create_task(self._end(result)))
             raise
         finally:
@@ -343,7 +352,7 @@ class Cascade:
         return {
             "recursion_limit": len(self.config.stages) + 1,
             "configurable": {"thread_id": run},
-            "metadata": {"graph": self._version, "graph_file": str(self._path.absolute())},
+            "metadata": {"graph": self.version, "graph_file": str(self._loaded.path.absolute())},
         }
 
     async def _end(self, result: Result, waiting: bool = False) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from cascade.errors import ConfigError
@@ -25,7 +24,7 @@ class Stores:
     checkpoints: Checkpoints | None = None
 
     @classmethod
-    def none(cls, loaded: LoadedGraph, path: str | Path) -> Self:
+    def none(cls, loaded: LoadedGraph) -> Self:
         """Keep nothing; runs that wait for a person wait in memory.
 
         Raises:
@@ -33,7 +32,7 @@ class Stores:
         """
         if _budgeted(loaded):
             text = "budgets: they are kept in the trace database; load the graph with record=True"
-            raise ConfigError(f"{path}: {text}")
+            raise ConfigError(f"{loaded.path}: {text}")
         return cls()
 
     @classmethod

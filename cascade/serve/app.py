@@ -45,7 +45,7 @@ def create_app(
         board: the runs at work in this process, if it makes any.
     """
     app = FastAPI(title="cascade", docs_url=None, redoc_url=None, openapi_url=None)
-    known = {f"{loaded.graph.name}@{loaded.digest}": loaded for loaded in graphs}
+    known = {loaded.version: loaded for loaded in graphs}
     app.state.viewer = Viewer(store, known, board or Board())
     app.include_router(api.router)
     app.include_router(live.router)

@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cascade import __version__
-from cascade.config.load import LoadedGraph
 from cascade.observers.metrics import Metrics
 from cascade.run import Cascade
 from cascade.serve.app import create_app
@@ -30,7 +29,6 @@ _RUNS = "/v1/runs"  # the viewer's own JSON
 def create_server(
     graphs: Mapping[str, Cascade],
     store: TraceStore,
-    loaded: Collection[LoadedGraph] = (),
     *,
     keys: Keyring | None = None,
     hosts: Collection[str] = (),
@@ -45,7 +43,6 @@ def create_server(
     Args:
         graphs: name → cascade; each is a model that clients may ask.
         store: where the runs of the graphs are kept. The caller closes it and the cascades.
-        loaded: the graphs' files, for the viewer.
         keys: who may ask; None lets everybody who reaches the server.
         hosts: names that the viewer is reached by, beside those of the loopback interface.
         board: watches the runs at work; give it to the cascades as an observer.
@@ -80,7 +77,7 @@ def create_server(
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    viewer = create_app(store, list(loaded), hosts=hosts, board=board)
+    viewer = create_app(store, [cascade.loaded for cascade in graphs.values()], hosts=hosts, board=board)
     app.mount("/", _Admin(viewer, app))
     return app
 
