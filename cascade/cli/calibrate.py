@@ -13,7 +13,6 @@ from cascade.config.load import LoadedGraph, load_graph
 from cascade.errors import ConfigError, RequestError
 from cascade.extras import require
 from cascade.policy.calibrate import Calibration, Method, write_calibration
-from cascade.spec.gates import ClassifierGate
 from cascade.spec.schema import ConfidenceConfig, HumanModel, Stage
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ async def _grade(loaded: LoadedGraph, stage: Stage, rows: list[tuple[str, str]],
     from cascade.lab.evaluation.calibration import grade
     from cascade.run import Cascade, build_models
 
-    needed = [*stage.ask, *([stage.gate.model] if isinstance(stage.gate, ClassifierGate) else [])]
+    needed = [*stage.ask, *stage.gate_models]
     models = build_models(loaded, lambda inner: Cascade(inner, None), needed)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:

@@ -46,7 +46,6 @@ def replay(
     """Decide stored runs of GRAPH anew, by other thresholds, limits or a policy; no model is called."""
     loaded = load_graph(graph)
     changed = change_graph(loaded, set_ or [], policy)
-    from cascade.confidence.measurement import answers
     from cascade.lab.replays.compare import compare
     from cascade.lab.replays.replay import ReplaySettings
     from cascade.lab.replays.replay import replay as decide_anew
@@ -56,7 +55,7 @@ def replay(
     where = RunFilter(graph=graph_name or loaded.graph.name, status=status, since=parse_since(since))
     price = _prices(changed, url, where)
     seconds = loaded.graph.limits.seconds
-    settings = ReplaySettings(changed.graph, seconds, changed.calibrations, price, changed.policy, answers)
+    settings = ReplaySettings(changed.graph, seconds, changed.calibrations, price, changed.policy)
     left_out: Counter[str] = Counter()
     found = compare(_fitting(changed, url, where, left_out), lambda result: decide_anew(result, settings))
     if json_:
@@ -94,12 +93,12 @@ def _prices(loaded: LoadedGraph, url: str, where: RunFilter) -> Price:
 def _fitting(loaded: LoadedGraph, url: str, where: RunFilter, left_out: Counter[str]) -> Iterator[Result]:
     """Yield the runs that say something about this graph; count why the others do not."""
     from cascade.explain.formatting import is_hash
-    from cascade.lab.replays.compatibility import misfit
+    from cascade.lab.replays.replay import incompatibility
     from cascade.trace import history
 
     reading = loaded.policy is not None and reads_texts(loaded.policy)
     for result in history(url, where):
-        reason = misfit(result, loaded.graph)
+        reason = incompatibility(result, loaded.graph)
         if reason is None and reading and is_hash(result.request.text):
             reason = "texts are not stored, and the policy reads them"
         if reason is None:
@@ -120,8 +119,10 @@ def _as_json(found: Comparison, left_out: Counter[str]) -> dict[str, Any]:
             "cost_usd": found.old_cost,
         },
         "new": {
-            **{name: [found.least["status", name], found.most["status", name]] for name in status},
-            "tiers": {tier: [found.least["tier", tier], found.most["tier", tier]] for tier in found.tiers()},
+            **{name: [found.certain["status", name], found.possible["status", name]] for name in status},
+            "tiers": {
+                tier: [found.certain["tier", tier], found.possible["tier", tier]] for tier in found.tiers()
+            },
             "cost_usd": [found.lowest, found.highest],
         },
         "changes": [
@@ -166,13 +167,13 @@ def _rows(found: Comparison) -> Iterator[tuple[str, str, str]]:
     from cascade.explain.formatting import format_usd
 
     def row(label: str, key: tuple[str, str]) -> tuple[str, str, str]:
-        return label, str(found.old[key]), _range(str(found.least[key]), str(found.most[key]))
+        return label, str(found.old[key]), _range(str(found.certain[key]), str(found.possible[key]))
 
     yield row("answered", ("status", "answered"))
     for tier in found.tiers():
         yield row(f"  by {tier}", ("tier", tier))
     for name, label in (("best_effort", "  best effort"), ("abstained", "abstained"), ("waiting", "waiting")):
-        if found.old["status", name] or found.most["status", name] or name == "abstained":
+        if found.old["status", name] or found.possible["status", name] or name == "abstained":
             yield row(label, ("status", name))
     highest = "no bound" if found.highest is None else format_usd(found.highest)
     yield "cost", format_usd(found.old_cost), _range(format_usd(found.lowest), highest)

@@ -9,9 +9,11 @@ from cascade.confidence import estimate, labels, logprob, validity
 from cascade.confidence.agreement import vote
 from cascade.models.base import Reply
 from cascade.policy.calibrate import DECIMALS, Calibration
-from cascade.policy.tuned import MEASURED_KEY, MeasuredAnswer
+from cascade.policy.decider import MeasuredAnswer
 from cascade.records import Call, Estimate, Step
 from cascade.spec.schema import ConfidenceConfig
+
+MEASURED_KEY = "measured"  # in a call's meta: what a later stage, or a replay, cannot measure again
 
 
 class Measurement(NamedTuple):
@@ -25,6 +27,10 @@ class Measurement(NamedTuple):
     def confidence(self) -> float | None:
         """P(correct) as the check reports it, rounded as in tables."""
         return None if self.judged is None else round(self.judged.confidence, DECIMALS)
+
+    def answer(self, text: str) -> MeasuredAnswer:
+        """Return the chosen draft, whose text is `text`, with what was measured on it."""
+        return MeasuredAnswer(text, self.signals, self.confidence)
 
 
 def measure(reply: Reply) -> dict[str, float]:

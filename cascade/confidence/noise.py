@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 from cascade.policy.calibrate import Calibration
-from cascade.records import Call, Decision, Estimate
+from cascade.records import Call, Estimate
 from cascade.spec.schema import ConfidenceConfig, LabelsConfidence, LogprobConfidence
 
 _SCALED = frozenset({"mean", "min", "p10", "p25", "p50"})  # each is exp of a log-probability
-_COMPARED = frozenset({"confident", "audit", "below_threshold"})
 
 
 def bounds(
@@ -35,15 +34,6 @@ def bounds(
     if scores is None or calibration is None:
         return scores
     return calibration.apply(scores[0]), calibration.apply(scores[1])
-
-
-def mark(decision: Decision, found: tuple[float, float] | None) -> Decision:
-    """Return `decision`, marked as marginal if its threshold lies within the bounds of the confidence."""
-    if found is None or decision.threshold is None or decision.rule not in _COMPARED:
-        return decision
-    if found[0] < decision.threshold <= found[1]:
-        return decision.model_copy(update={"marginal": True})
-    return decision
 
 
 def _probability(value: float, nats: float) -> tuple[float, float]:

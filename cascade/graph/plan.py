@@ -13,6 +13,8 @@ from cascade.models.base import Model, deployments
 from cascade.policy.artifact import Policy
 from cascade.policy.baseline import baseline_model
 from cascade.policy.calibrate import Calibration
+from cascade.policy.decider import Decider
+from cascade.policy.tuned import decider_of
 from cascade.spec.schema import Graph, Price
 
 if TYPE_CHECKING:
@@ -33,6 +35,11 @@ class Plan:
     policy: Policy | None = None
     tightened: Mapping[str, str] = field(default_factory=dict)
     book: BudgetBook | None = field(default=None, repr=False)
+
+    @cached_property
+    def decider(self) -> Decider:
+        """What decides the runs: the policy, or without one the graph's thresholds."""
+        return decider_of(self.graph, self.policy)
 
     @cached_property
     def baseline(self) -> tuple[str, Price] | None:

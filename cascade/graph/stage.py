@@ -77,7 +77,7 @@ async def run_stages(
     try:
         if not (await asyncio.wait({first}, timeout=stage.hedge))[0]:
             two = _stage_run(plan, plan.graph.stage(after), request, trace, context, beside=one)
-            if two.admission() is None:
+            if two.admission().refusal is None:
                 context.entered(after)
                 stage_runs[asyncio.create_task(two.decide(None))] = two
         return await _race(stage_runs)

@@ -1,4 +1,4 @@
-"""A stage at work on one request: admit, gate, ask, estimate, decide."""
+"""A stage at work on one request: admit, gate, ask, measure, decide."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 
 from cascade import confidence, gates
 from cascade.confidence import measurement, validity
-from cascade.confidence.noise import bounds, mark
+from cascade.confidence.noise import bounds
 from cascade.graph.ask import Attempt, ask, worst_cost
 from cascade.graph.plan import Plan
 from cascade.graph.stage_budget import StageBudget
 from cascade.models.base import Model, OnText, Reply, StopEarly, deployments
-from cascade.policy import tuned
-from cascade.policy.artifact import Policy
-from cascade.policy.budget import Spend, worst_case
-from cascade.policy.decide import admit, decide, over_budget, route
+from cascade.policy.admission import Admission, admission
+from cascade.policy.budget import Spend
+from cascade.policy.calibrate import Calibration
+from cascade.policy.decide import over_budget, route
+from cascade.policy.decider import MeasuredDrafts
 from cascade.policy.early_exit import EarlyExit
 from cascade.records import Call, Decision, Estimate, Request, Step
-from cascade.spec.gates import ClassifierGate
 from cascade.spec.schema import LogprobConfidence, Stage
 
 _CLOSED = "model {!r} answers with its labels only; the request asks for JSON or offers tools"
@@ -30,7 +30,7 @@ _CLOSED = "model {!r} answers with its labels only; the request asks for JSON or
 class StageRun:
     """A stage at work on one request; `calls[i]` and `replies[i]` belong together.
 
-    A call is there as soon as it has ended, cancelled ones too.
+    A call is appended as soon as it has ended, whether it was answered, failed or was cancelled.
     """
 
     plan: Plan
@@ -51,14 +51,13 @@ class StageRun:
         self.budget = StageBudget(self.plan.graph, self.request, self.used, self.plan.book, self.run)
 
     async def decide(self, on_text: OnText | None) -> Decision:
-        """Admit, gate, ask, estimate, decide."""
-        policy = self.plan.policy
-        skipped = policy and tuned.skip(policy, self.plan.graph, self.stage, self.request.text)
-        if skipped:
+        """Admit, gate, ask, measure, decide."""
+        skipped = self.plan.decider.skip(self.stage, self.request.text)
+        if skipped is not None:
             return skipped
-        usable, worst, refused = self._usable()
-        if refused is not None:
-            return refused
+        usable, worst, refusal = self.admission()
+        if refusal is not None:
+            return refusal
         try:
             shortfall = await self.budget.reserve(worst)
             if shortfall is not None:
@@ -67,12 +66,13 @@ class StageRun:
         finally:
             self.budget.settle(self.calls)
 
-    def admission(self) -> Decision | None:
-        """Return the decision that the stage may not start now, or None if it may."""
-        return self._usable()[2]
+    def admission(self) -> Admission:
+        """Return which models the stage can ask now, what it may spend, and whether it may start."""
+        models = _LiveAvailability(self.plan, self.stage, self.request)
+        return admission(self.plan.graph, self.stage, self.request, self.used, models)
 
     def step(self, decision: Decision) -> Step:
-        """Return the step that the stage has come to."""
+        """Return the stage's step of the trace, as far as it has come."""
         why = self.plan.tightened.get(self.stage.name)
         if why and decision.threshold is not None:
             decision = decision.model_copy(update={"detail": "; ".join(filter(None, (decision.detail, why)))})
@@ -91,45 +91,14 @@ class StageRun:
         if gate is not None:
             candidates = list(gate.to) if gate.to else usable
             self.scores = await gates.score(gate, candidates, self.request.text, self._ask_gate)
-            turned = route(self.plan.graph, self.stage, self.scores)
-            if turned is not None:
-                return turned
+            routed = route(self.plan.graph, self.stage, self.scores)
+            if routed is not None:
+                return routed
             usable = sorted(usable, key=lambda name: -(self.scores or {})[name])[: gate.top]
         await self._draft(usable, on_text)
-        policy = self.plan.policy
-        if policy is not None and tuned.stage_index(policy, self.stage) is not None:
-            return self._decide_by_policy(policy)
-        trouble = self._estimate()
-        decision = decide(self.plan.graph, self.stage, self.calls, self.estimate, self.run)
-        decision = mark(decision, self._bounds())
-        return decision.model_copy(update={"detail": trouble}) if trouble else decision
-
-    def _gate(self) -> list[str]:
-        return [self.stage.gate.model] if isinstance(self.stage.gate, ClassifierGate) else []
-
-    def _usable(self) -> tuple[list[str], Spend, Decision | None]:
-        """Return the stage's models that may be asked now, what they may cost, or why none may."""
-        models, ask_names, gate = self.plan.models, self.stage.ask, self._gate()
-        here = [name for name in ask_names if models[name].local or not self.request.local_only]
-        missing = {name: self.plan.unavailable(name) for name in [*gate, *here]}
-        if validity.needs_words(self.request):
-            closed = {name: _CLOSED.format(name) for name in here if models[name].closed}
-            missing |= {name: missing[name] or why for name, why in closed.items()}
-        broken = {name: None if missing[name] else self.plan.broken(name) for name in [*gate, *here]}
-        usable = [name for name in here if missing[name] is None and broken[name] is None]
-        needed = gate if usable or not ask_names else [*gate, *here]
-        worst = worst_case(self.stage, gate, usable, lambda name: worst_cost(models[name], self.request))
-        refused = admit(
-            self.plan.graph,
-            self.stage,
-            self.request,
-            remote=[*(name for name in gate if not models[name].local), *([] if here else ask_names)],
-            unavailable=[reason for name in needed if (reason := missing[name])],
-            broken=[reason for name in needed if (reason := broken[name])],
-            used=self.used,
-            worst=worst,
-        )
-        return usable, worst, refused
+        evidence = _LiveEvidence(self)
+        decision, self.estimate = self.plan.decider.decide(self.stage, evidence)
+        return decision.model_copy(update={"detail": evidence.error}) if evidence.error else decision
 
     async def _ask_gate(self, name: str) -> Reply | None:
         attempts: list[Attempt] = []
@@ -142,22 +111,24 @@ class StageRun:
     async def _draft(self, names: Sequence[str], on_text: OnText | None) -> None:
         """Ask every model of `names`, each `samples` times, all at once."""
         samples = self.stage.samples
-        unchecked = self.stage.confidence is None and len(names) == samples == 1
-        # An answer that may turn out to be invalid is never shown before it is accepted.
-        unchecked = unchecked and not validity.demanded(self.request)
-        if self.plan.policy is not None:
-            unchecked = unchecked and tuned.streams(self.plan.policy, self.stage) is not False
+        if not self._may_stream(names):
+            on_text = None
         attempts: list[list[Attempt]] = [[] for _ in range(samples * len(names))]
-        todo = [
-            self._ask_any(name, attempts[place * samples + sample], sample, on_text if unchecked else None)
-            for place, name in enumerate(names)
+        drafts = [
+            self._ask_any(name, attempts[index * samples + sample], sample, on_text)
+            for index, name in enumerate(names)
             for sample in range(samples)
         ]
         try:
-            await (todo[0] if len(todo) == 1 else asyncio.gather(*todo))  # one needs no task of its own
+            await (drafts[0] if len(drafts) == 1 else asyncio.gather(*drafts))  # one needs no task of its own
         finally:  # in the order of the models and samples, whichever ended first
-            for found in attempts:
-                self._record(found)
+            for each in attempts:
+                self._record(each)
+
+    def _may_stream(self, names: Sequence[str]) -> bool:
+        """Return whether what is written will be accepted; an answer that may prove invalid may not be."""
+        alone = len(names) == self.stage.samples == 1
+        return alone and self.plan.decider.accepts_all(self.stage) and not validity.demanded(self.request)
 
     async def _ask_any(
         self,
@@ -170,10 +141,10 @@ class StageRun:
     ) -> None:
         """Ask a model, and where an endpoint fails, the next equal one; `attempts` gets every call."""
         endpoints = self.plan.endpoints(name)
-        said: list[str] = []  # what has been handed over cannot be taken back
+        streamed: list[str] = []  # what has been handed over cannot be taken back
 
-        def live(piece: str) -> None:
-            said.append(piece)
+        def stream(piece: str) -> None:
+            streamed.append(piece)
             if on_text is not None:
                 on_text(piece)
 
@@ -183,98 +154,120 @@ class StageRun:
                 self.request,
                 role="gate" if role_gate else "answer",
                 sample=sample,
-                seconds=self._left(),
-                on_text=None if on_text is None else live,
+                seconds=self._seconds_left(),
+                on_text=None if on_text is None else stream,
                 guard=guard,
                 record=attempts.append,
                 began=self.began,
                 stop_early=None if role_gate else self._stop_early(name),
             )
-            last = attempts[-1] = _noted(attempts[-1], model, self._most(name))
-            ended = not last.fell or number == len(endpoints) or said or self._left() == 0.0
+            last = attempts[-1] = _annotated(attempts[-1], model, self._max_tokens(name))
+            ended = not last.fell or number == len(endpoints) or streamed or self._seconds_left() == 0.0
             if ended or not await self.budget.reserve_retry(last.call):
                 return
 
-    def _most(self, name: str) -> int | None:
-        most: int | None = getattr(self.plan.graph.models.get(name), "max_tokens", None)
-        return most
+    def _max_tokens(self, name: str) -> int | None:
+        max_tokens: int | None = getattr(self.plan.graph.models.get(name), "max_tokens", None)
+        return max_tokens
 
     def _stop_early(self, name: str) -> StopEarly | None:
         """Return what stops a draft of this stage that can no longer be accepted, where that can be known."""
-        check, accept = self.stage.confidence, self.stage.accept
-        config, most = self.plan.graph.models.get(name), self._most(name)
-        policy = self.plan.policy
-        if policy is not None and tuned.stage_index(policy, self.stage) is not None:
-            return None  # it judges by more than the running statistics
+        config, max_tokens = self.plan.graph.models.get(name), self._max_tokens(name)
         # The tokens of a stop string are cut off again: they count now, and not in the end.
-        if not self.stage.early_exit or most is None or getattr(config, "stop", None):
+        if not self.stage.early_exit or max_tokens is None or getattr(config, "stop", None):
             return None
+        check, accept = self.stage.confidence, self.plan.decider.required_confidence(self.stage)
         if not isinstance(check, LogprobConfidence) or accept is None:
             return None
         calibration = self.plan.calibrations.get(self.stage.name)
-        return EarlyExit(signal=check.signal, accept=accept, calibration=calibration, max_tokens=most)
-
-    def _estimate(self) -> str | None:
-        """Measure the confidence of the drafts; return what went wrong, if anything did."""
-        check = self.stage.confidence
-        if check is None:
-            return None
-        calibration = self.plan.calibrations.get(self.stage.name)
-        try:
-            self.estimate = confidence.estimate(check, self.calls, self.replies, calibration)
-        except Exception as failure:  # noqa: BLE001 - an estimator that raises fails closed: rule no_estimate
-            return f"confidence by {check.by}: {type(failure).__name__}: {failure}"
-        return None
-
-    def _bounds(self) -> tuple[float, float] | None:
-        """The range of the confidence within the model's numerical noise."""
-        check, estimate = self.stage.confidence, self.estimate
-        if check is None or estimate is None:
-            return None
-        calibration = self.plan.calibrations.get(self.stage.name)
-        return bounds(check, estimate, self.calls[estimate.chosen], calibration)
-
-    def _decide_by_policy(self, policy: Policy) -> Decision:
-        """Measure the drafts, note what was measured for later stages, and let the policy decide."""
-        trouble, found = None, None
-        try:
-            calibration = self.plan.calibrations.get(self.stage.name)
-            found = measurement.measured(self.stage.confidence, self.calls, self.replies, calibration)
-        except Exception as failure:  # noqa: BLE001 - an estimator that raises fails closed: nothing is measured
-            trouble = f"{type(failure).__name__}: {failure}"
-        if found is not None:
-            self.calls[found.chosen] = measurement.noted(self.calls[found.chosen], found)
-        here = Step(stage=self.stage.name, decision=Decision(action="escalate", rule="no_draft"))
-        here = here.model_copy(update={"calls": tuple(self.calls)})
-        decision, self.estimate = tuned.decide_by_policy(
-            policy,
-            self.plan.graph,
-            self.stage,
-            prompt=self.request.text,
-            answers=measurement.answers([*self.before, here]),
-            chosen=None if found is None else found.chosen,
-            calls=self.calls,
-            checked=None if found is None else found.judged,
-            run=self.run,
-        )
-        return decision.model_copy(update={"detail": trouble}) if trouble else decision
+        return EarlyExit(signal=check.signal, accept=accept, calibration=calibration, max_tokens=max_tokens)
 
     def _record(self, attempts: Sequence[Attempt]) -> None:
         self.calls += [attempt.call for attempt in attempts]
         self.replies += [attempt.reply for attempt in attempts]
 
-    def _left(self) -> float | None:
+    def _seconds_left(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.perf_counter())
 
 
-def _noted(attempt: Attempt, model: Model, most: int | None) -> Attempt:
-    """Return `attempt` with the endpoint asked, of several, and the tokens that a stop spared at most."""
+class _LiveAvailability:
+    """What the models themselves say of whether they can be called for a request."""
+
+    def __init__(self, plan: Plan, stage: Stage, request: Request) -> None:
+        self._plan, self._request = plan, request
+        self._need_words = stage.ask if validity.needs_words(request) else ()
+
+    def unavailable(self, name: str) -> str | None:
+        """Return why model `name` cannot be called now, or None if it can."""
+        reason = self._plan.unavailable(name)
+        if reason is None and name in self._need_words and self._plan.models[name].closed:
+            return _CLOSED.format(name)
+        return reason
+
+    def broken(self, name: str) -> str | None:
+        """Return why model `name` is left alone for a while, or None if it is not."""
+        return self._plan.broken(name)
+
+    def worst_cost(self, name: str) -> float:
+        """Return the most that one call of model `name` may cost, in USD."""
+        return worst_cost(self._plan.models[name], self._request)
+
+
+class _LiveEvidence:
+    """What the replies of a stage say, measured when a decider asks; `error` is why that failed."""
+
+    def __init__(self, stage_run: StageRun) -> None:
+        self._of = stage_run
+        self.prompt, self.run, self.calls = stage_run.request.text, stage_run.run, stage_run.calls
+        self.error: str | None = None
+
+    @property
+    def _calibration(self) -> Calibration | None:
+        return self._of.plan.calibrations.get(self._of.stage.name)
+
+    def estimate(self) -> Estimate | None:
+        """Return the draft that the stage's check chooses and its confidence; None if that is not known."""
+        check = self._of.stage.confidence
+        if check is None:
+            return None
+        try:
+            return confidence.estimate(check, self.calls, self._of.replies, self._calibration)
+        except Exception as error:  # noqa: BLE001 - an estimator that raises fails closed: rule no_estimate
+            self.error = f"confidence by {check.by}: {type(error).__name__}: {error}"
+            return None
+
+    def confidence_range(self, estimate: Estimate) -> tuple[float, float] | None:
+        """Return the range of the confidence within the model's numerical noise; None if it has none."""
+        check = self._of.stage.confidence
+        if check is None:
+            return None
+        return bounds(check, estimate, self.calls[estimate.chosen], self._calibration)
+
+    def measured_drafts(self) -> MeasuredDrafts:
+        """Measure the drafts, and note it in the chosen call for later stages and replays."""
+        check, earlier = self._of.stage.confidence, measurement.answers(self._of.before)
+        try:
+            measured = measurement.measured(check, self.calls, self._of.replies, self._calibration)
+        except Exception as error:  # noqa: BLE001 - an estimator that raises fails closed: nothing is measured
+            self.error = f"{type(error).__name__}: {error}"
+            measured = None
+        if measured is None:
+            return MeasuredDrafts(None, None, earlier)
+        call = self.calls[measured.chosen] = measurement.noted(self.calls[measured.chosen], measured)
+        return MeasuredDrafts(
+            measured.chosen, measured.judged, {**earlier, call.model: measured.answer(call.text)}
+        )
+
+
+def _annotated(attempt: Attempt, model: Model, max_tokens: int | None) -> Attempt:
+    """Return `attempt` with the endpoint asked, of several, and a bound of the tokens that a stop spared."""
     notes: dict[str, object] = {}
     if len(deployments(model)) > 1:
         notes["endpoint"] = getattr(model, "place", "")
     meta = attempt.call.meta
-    if most is not None and meta.get("finish_reason") == "early_exit":
-        notes["spared_tokens_at_most"] = meta.get("spared_tokens_at_most", most - attempt.call.tokens_out)
+    if max_tokens is not None and meta.get("finish_reason") == "early_exit":
+        spared = max_tokens - attempt.call.tokens_out
+        notes["spared_tokens_at_most"] = meta.get("spared_tokens_at_most", spared)
     if not notes:
         return attempt
     return attempt._replace(call=attempt.call.model_copy(update={"meta": {**meta, **notes}}))

@@ -47,19 +47,17 @@ def spent(trace: Sequence[Step]) -> Spend:
     return Spend(sum(call.cost_usd for call in calls), sum(step.seconds for step in trace), len(calls))
 
 
-def worst_case(
-    stage: Stage, gate: Sequence[str], usable: Sequence[str], price: Callable[[str], float]
-) -> Spend:
-    """Return what `stage` may use at worst, time apart: the dearest of the models that it may ask.
+def worst_case(stage: Stage, usable: Sequence[str], price: Callable[[str], float]) -> Spend:
+    """Return what `stage` may use at worst, time apart: its gate, and the dearest models that it may ask.
 
     Args:
         stage: the stage about to start.
-        gate: the model of its gate, if it has one.
         usable: the models among which it asks.
         price: the worst case of one call of a model, in USD.
     """
     top = stage.gate.top if stage.gate else len(usable)
     dearest = sorted(map(price, usable), reverse=True)[:top]
+    gate = stage.gate_models
     calls = len(gate) + stage.samples * len(dearest)
     return Spend(sum(map(price, gate)) + stage.samples * sum(dearest), calls=calls)
 

@@ -10,6 +10,8 @@ from cascade.policy.budget import Spend, over_limit
 from cascade.records import Call, Decision, Estimate, Request, Rule
 from cascade.spec.schema import Graph, Stage
 
+_COMPARED = frozenset({"confident", "audit", "below_threshold"})  # rules that compare a confidence
+
 
 def admit(
     graph: Graph,
@@ -60,13 +62,9 @@ def decide(
         estimate: the checked draft; None if the check failed or there is none.
         run: the run's id, which draws the audits; without one nothing is audited.
     """
-    drafts = [call for call in calls if call.role == "answer" and call.error is None]
-    if not drafts:
-        errors = "; ".join(dict.fromkeys(call.error for call in calls if call.error))
-        return _move_on(graph, stage, _failed(calls), errors or None)
-    if all(call.invalid for call in drafts):
-        reasons = dict.fromkeys(f"{call.model}: {call.invalid}" for call in drafts)
-        return _move_on(graph, stage, "invalid", "; ".join(reasons))
+    unanswered = no_answer(graph, stage, calls)
+    if unanswered is not None:
+        return unanswered
     if stage.confidence is None:
         return Decision(action="accept", rule="unchecked")
     if estimate is None or stage.accept is None:
@@ -77,6 +75,27 @@ def decide(
             return Decision(action="escalate", rule="audit", threshold=stage.accept, to=target)
         return Decision(action="accept", rule="confident", threshold=stage.accept)
     return _move_on(graph, stage, "below_threshold")
+
+
+def no_answer(graph: Graph, stage: Stage, calls: Sequence[Call]) -> Decision | None:
+    """Decide what follows where none of `calls` is a valid answer; None if one is."""
+    drafts = [call for call in calls if call.role == "answer" and call.error is None]
+    if not drafts:
+        errors = "; ".join(dict.fromkeys(call.error for call in calls if call.error))
+        return _move_on(graph, stage, _failed(calls), errors or None)
+    if all(call.invalid for call in drafts):
+        reasons = dict.fromkeys(f"{call.model}: {call.invalid}" for call in drafts)
+        return _move_on(graph, stage, "invalid", "; ".join(reasons))
+    return None
+
+
+def mark_marginal(decision: Decision, confidence: tuple[float, float] | None) -> Decision:
+    """Return `decision`, marked as marginal if its threshold lies within the range of the confidence."""
+    if confidence is None or decision.threshold is None or decision.rule not in _COMPARED:
+        return decision
+    if confidence[0] < decision.threshold <= confidence[1]:
+        return decision.model_copy(update={"marginal": True})
+    return decision
 
 
 def over_budget(graph: Graph, stage: Stage, shortfall: str) -> Decision:

@@ -71,12 +71,7 @@ class GraphModel:
             return cost(models[name].price, *models[name].worst_case(prompt))
 
         graph = self._inner.config
-        gates = [
-            [model] if (model := getattr(stage.gate, "model", None)) is not None else []
-            for stage in graph.stages
-        ]
-        stages = zip(graph.stages, gates, strict=True)
-        most = sum(worst_case(stage, gate, stage.ask, price).cost_usd for stage, gate in stages)
+        most = sum(worst_case(stage, stage.ask, price).cost_usd for stage in graph.stages)
         if graph.limits.cost_usd is not None:
             most = min(most, graph.limits.cost_usd)
         return _units(most)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cascade.spec.gates import GateConfig
+from cascade.spec.gates import ClassifierGate, GateConfig
 from cascade.spec.parts import (
     NAME,
     AgreementConfidence,
@@ -237,6 +237,11 @@ class Stage(Config):
     """Seconds after which the next stage starts while this one still works; both are paid for."""
     escalate: str | None = None
     """Stage to continue with when the answer is not good enough, or `end`; default: the next in the list."""
+
+    @property
+    def gate_models(self) -> list[str]:
+        """The models that the stage's gate asks itself."""
+        return [self.gate.model] if isinstance(self.gate, ClassifierGate) else []
 
 
 class Graph(Config):

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.confidence.noise import bounds, mark
+from cascade.confidence.noise import bounds
 from cascade.policy.calibrate import Calibration
+from cascade.policy.decide import mark_marginal
 from cascade.records import Call, Decision, Estimate
 from cascade.spec.schema import AgreementConfidence, LabelsConfidence, LogprobConfidence
 
@@ -71,9 +72,9 @@ def test_signals_that_are_no_single_log_probability_have_no_bounds() -> None:
 def test_a_decision_is_marked_where_the_threshold_lies_in_between() -> None:
     above = Decision(action="accept", rule="confident", threshold=0.5)
     below = Decision(action="escalate", rule="below_threshold", threshold=0.5, to="next")
-    assert mark(above, (0.48, 0.52)).marginal
-    assert mark(below, (0.45, 0.5)).marginal
-    assert not mark(above, (0.5, 0.6)).marginal
-    assert not mark(below, (0.4, 0.49)).marginal
-    assert not mark(above, None).marginal
-    assert not mark(Decision(action="accept", rule="unchecked"), (0.0, 1.0)).marginal
+    assert mark_marginal(above, (0.48, 0.52)).marginal
+    assert mark_marginal(below, (0.45, 0.5)).marginal
+    assert not mark_marginal(above, (0.5, 0.6)).marginal
+    assert not mark_marginal(below, (0.4, 0.49)).marginal
+    assert not mark_marginal(above, None).marginal
+    assert not mark_marginal(Decision(action="accept", rule="unchecked"), (0.0, 1.0)).marginal

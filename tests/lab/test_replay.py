@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from cascade.graph.stage import Plan, RunContext, run_stage
 from cascade.lab.replays.compare import compare, recorded
-from cascade.lab.replays.compatibility import misfit
-from cascade.lab.replays.replay import Outcome, ReplayResult, ReplaySettings, replay
+from cascade.lab.replays.replay import Outcome, ReplayResult, ReplaySettings, incompatibility, replay
 from cascade.models import build_model
 from cascade.models.base import Prompt, cost
 from cascade.policy.budget import spent
@@ -341,7 +340,7 @@ def test_what_the_loser_of_a_hedge_cost_counts_where_it_would_have_come_later() 
 
 def test_a_cancelled_run_is_left_out() -> None:
     cancelled = Result(run="R", graph="g@1", status="cancelled", request=ASKED, trace=())
-    assert misfit(cancelled, two()) == "it was cancelled by its caller"
+    assert incompatibility(cancelled, two()) == "it was cancelled by its caller"
 
 
 def test_a_model_that_could_not_be_called_then_cannot_be_called_now() -> None:
@@ -366,7 +365,7 @@ def test_a_model_that_could_not_be_called_then_cannot_be_called_now() -> None:
 def test_runs_of_another_shape_are_left_out_with_the_reason(
     changes: dict[str, Any], reason: str | None
 ) -> None:
-    found = misfit(run(plan(two()), ASKED), two(**changes))
+    found = incompatibility(run(plan(two()), ASKED), two(**changes))
     assert found is None if reason is None else reason in str(found)
 
 
@@ -376,8 +375,8 @@ def test_a_gate_with_other_candidates_is_left_out() -> None:
         return two(stages=[{"name": "only", "ask": ask, "gate": gate}])
 
     result = run(plan(gated(["a", "b"])), ASKED)
-    assert misfit(result, gated(["a", "b"])) is None
-    assert "a gate with other candidates" in str(misfit(result, gated(["a"])))
+    assert incompatibility(result, gated(["a", "b"])) is None
+    assert "a gate with other candidates" in str(incompatibility(result, gated(["a"])))
 
 
 def test_counts_are_bounded_by_what_is_certain_and_what_is_possible() -> None:
@@ -389,10 +388,10 @@ def test_counts_are_bounded_by_what_is_certain_and_what_is_possible() -> None:
         1,
         2,
     )
-    assert (found.least["status", "answered"], found.most["status", "answered"]) == (2, 3)
-    assert (found.least["tier", "haiku"], found.most["tier", "haiku"]) == (0, 0)
-    assert (found.least["tier", "sonnet"], found.most["tier", "sonnet"]) == (2, 3)
-    assert (found.least["status", "abstained"], found.most["status", "abstained"]) == (0, 1)
+    assert (found.certain["status", "answered"], found.possible["status", "answered"]) == (2, 3)
+    assert (found.certain["tier", "haiku"], found.possible["tier", "haiku"]) == (0, 0)
+    assert (found.certain["tier", "sonnet"], found.possible["tier", "sonnet"]) == (2, 3)
+    assert (found.certain["status", "abstained"], found.possible["status", "abstained"]) == (0, 1)
     assert found.tiers() == ["sonnet", "haiku"]
     assert found.highest is not None
     assert found.lowest < found.highest

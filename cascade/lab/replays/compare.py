@@ -33,8 +33,8 @@ class Comparison:
         runs: how many.
         unknown: stage → runs that would have called it first and never did.
         old: (kind, name) → runs, where kind is `status` or `tier`.
-        least: the same of the replay: runs that end so for certain.
-        most: runs that may end so.
+        certain: the same of the replay: runs that end so for certain.
+        possible: runs that may end so.
         old_cost: what the runs cost, in USD.
         lowest: the least that they would have cost.
         highest: the most; None if nothing bounds it.
@@ -44,8 +44,8 @@ class Comparison:
     runs: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
     old: Counter[tuple[str, str]] = field(default_factory=Counter)
-    least: Counter[tuple[str, str]] = field(default_factory=Counter)
-    most: Counter[tuple[str, str]] = field(default_factory=Counter)
+    certain: Counter[tuple[str, str]] = field(default_factory=Counter)
+    possible: Counter[tuple[str, str]] = field(default_factory=Counter)
     old_cost: float = 0.0
     lowest: float = 0.0
     highest: float | None = 0.0
@@ -58,8 +58,8 @@ class Comparison:
         self.unknown.update([replayed.unknown] if replayed.unknown is not None else [])
         self.old.update(_kinds(old))
         kinds = [_kinds(outcome) for outcome in replayed.outcomes]
-        self.least.update(set.intersection(*kinds))
-        self.most.update(set.union(*kinds))
+        self.certain.update(set.intersection(*kinds))
+        self.possible.update(set.union(*kinds))
         self.old_cost += result.cost_usd
         self.lowest += replayed.lowest
         if self.highest is not None:
@@ -70,8 +70,8 @@ class Comparison:
 
     def tiers(self) -> list[str]:
         """Return every tier that answers, or may answer, the one that answered most first."""
-        found = {name for kind, name in self.old | self.most if kind == "tier"}
-        return sorted(found, key=lambda name: (-self.old["tier", name], -self.most["tier", name], name))
+        names = {name for kind, name in self.old | self.possible if kind == "tier"}
+        return sorted(names, key=lambda name: (-self.old["tier", name], -self.possible["tier", name], name))
 
 
 def recorded(result: Result) -> Outcome:
@@ -83,10 +83,10 @@ def recorded(result: Result) -> Outcome:
 
 def compare(results: Iterable[Result], replay_one: Callable[[Result], ReplayResult]) -> Comparison:
     """Replay every run and count."""
-    found = Comparison()
+    comparison = Comparison()
     for result in results:
-        found.add(result, replay_one(result))
-    return found
+        comparison.add(result, replay_one(result))
+    return comparison
 
 
 def _kinds(outcome: Outcome) -> set[tuple[str, str]]:

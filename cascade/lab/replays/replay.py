@@ -1,29 +1,31 @@
 """What stored runs would have become under other thresholds and limits. Calls no model.
 
-The decisions are those of `cascade.policy`: the same functions that decide a live run, over the recorded
-calls, scores and times. A stage that a run never called cannot be known: the run is `unknown` from there
-on, and what could have happened is bounded, not guessed.
+Runs are decided by the code that decides live ones, over the recorded calls, scores and times. A stage that a
+run never called cannot be known: the run is `unknown` from there on, and what could have happened is bounded,
+not guessed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
+from cascade.confidence import measurement, signal_name
+from cascade.confidence.noise import bounds
 from cascade.explain.reasons import SKIPPED
-from cascade.lab.replays.tuned import decided_anew
-from cascade.policy import tuned
+from cascade.policy.admission import admission
 from cascade.policy.artifact import Policy
 from cascade.policy.budget import Spend, spent, worst_case
 from cascade.policy.calibrate import Calibration
-from cascade.policy.decide import admit, decide, route
+from cascade.policy.decide import route
+from cascade.policy.decider import Decider, MeasuredDrafts
 from cascade.policy.result import summarize
-from cascade.policy.tuned import MeasuredAnswer
-from cascade.records import Call, Decision, Estimate, Request, Result, Step
-from cascade.spec.gates import ClassifierGate
-from cascade.spec.schema import AgreementConfidence, Graph, HumanModel, Stage
+from cascade.policy.tuned import decider_of
+from cascade.records import Decision, Estimate, Request, Result, Step
+from cascade.spec.schema import Graph, HumanModel, Stage
 
 Price = Callable[[str, Request], float | None]
 
@@ -38,7 +40,6 @@ class ReplaySettings:
         calibrations: stage name → map from score to confidence.
         price: (model name, request) → the most that one call may cost, in USD; None if no bound is known.
         policy: decides in place of the stages' thresholds, if there is one.
-        answers: what the models answered in some steps, and what was measured then; needed with a policy.
     """
 
     graph: Graph
@@ -46,7 +47,11 @@ class ReplaySettings:
     calibrations: Mapping[str, Calibration]
     price: Price
     policy: Policy | None = None
-    answers: Callable[[Iterable[Step]], Mapping[str, MeasuredAnswer]] = lambda steps: {}
+
+    @cached_property
+    def decider(self) -> Decider:
+        """What decides the runs: the policy, or without one the graph's thresholds."""
+        return decider_of(self.graph, self.policy)
 
 
 class Outcome(NamedTuple):
@@ -78,155 +83,232 @@ class ReplayResult:
     unknown: str | None = None
 
 
+def incompatibility(result: Result, graph: Graph) -> str | None:
+    """Return why `result` says nothing about `graph`, so that it cannot be replayed; None if it can."""
+    if result.status == "cancelled":
+        return "it was cancelled by its caller"
+    stages = {stage.name: stage for stage in graph.stages}
+    for step in result.trace:
+        stage = stages.get(step.stage)
+        if stage is None:
+            return f"stage {step.stage!r} is not in this graph"
+        for call in step.calls:
+            if call.model not in (stage.gate_models if call.role == "gate" else stage.ask):
+                return f"stage {step.stage!r} asked model {call.model!r}, which it does not in this graph"
+        drafts = [call for call in step.calls if call.role == "answer"]
+        if len(drafts) != stage.samples * len({call.model for call in drafts}):
+            return f"stage {step.stage!r} drew another number of samples"
+        if step.gate and not set(step.gate) <= set((stage.gate and stage.gate.to) or stage.ask):
+            return f"stage {step.stage!r} had a gate with other candidates"
+    return None
+
+
 def replay(result: Result, settings: ReplaySettings) -> ReplayResult:
     """Return what `result` would have become under `settings`.
 
     A model that the run did not try counts as available.
     """
-    recorded = {step.stage: step for step in result.trace}
+    recorded = _Recorded(result, settings)
     steps: list[Step] = []
     name: str | None = settings.graph.stages[0].name
     while name is not None:
-        step = _again(settings, result, settings.graph.stage(name), recorded.get(name), steps)
+        step = recorded.decide(settings.graph.stage(name), recorded.steps.get(name), steps)
         if step is None:
-            return _bounded(settings, result, name, tuple(steps))
+            return _bounded(recorded, name, tuple(steps))
         if step.decision.action == "accept":
-            steps += [lost for lost in result.trace if _lost(lost, step) and lost not in steps]
+            steps += [lost for lost in result.trace if _lost_to(lost, step) and lost not in steps]
         steps.append(step)
         name = step.decision.to
     cost = spent(steps).cost_usd
     return ReplayResult(result.run, tuple(steps), (_outcome(settings.graph, steps),), cost, cost)
 
 
-def _again(
-    settings: ReplaySettings, result: Result, stage: Stage, old: Step | None, steps: Sequence[Step]
-) -> Step | None:
-    """Decide `stage` anew from its recorded step `old`; None if that takes a call that was never made."""
-    used = spent(steps)
-    skipped = _passed_over(settings, result, stage)
-    if skipped is not None:
-        return Step(stage=stage.name, decision=skipped)
-    refused = _refused(settings, result.request, stage, old, used)
-    if refused is not None:
-        return Step(stage=stage.name, decision=refused)
-    if old is None or old.decision.rule in SKIPPED or not _same_time(settings, result, old, used):
-        return None
-    if old.decision.rule == "hedged":
-        return old if _beaten(settings, result, old, steps) else None
-    drafts = {call.model for call in old.calls if call.role == "answer"}
-    if stage.gate is not None:
-        turned = route(settings.graph, stage, old.gate)
-        if turned is not None:
-            gates = tuple(call for call in old.calls if call.role == "gate")
-            return old.model_copy(update={"decision": turned, "calls": gates, "estimate": None})
-        scores = old.gate or {}
-        if drafts != set(sorted(scores, key=lambda name: -scores[name])[: stage.gate.top]):
+@dataclass(frozen=True)
+class _Recorded:
+    """A stored run, to be decided anew stage by stage."""
+
+    result: Result
+    settings: ReplaySettings
+
+    @cached_property
+    def steps(self) -> dict[str, Step]:
+        """Stage → recorded step."""
+        return {step.stage: step for step in self.result.trace}
+
+    def decide(self, stage: Stage, old: Step | None, steps: Sequence[Step]) -> Step | None:
+        """Decide `stage` anew from its recorded step `old`; None if that takes a call that was never made."""
+        graph, used = self.settings.graph, spent(steps)
+        decision = self.not_asked(stage, used)
+        if decision is not None:
+            return Step(stage=stage.name, decision=decision)
+        if old is None or old.decision.rule in SKIPPED or not self._same_time(old, used):
             return None
-    return _judged_anew(settings, result, stage, old, steps) if drafts else None
+        if old.decision.rule == "hedged":
+            return old if self._still_beaten(old, steps) else None
+        drafts = {call.model for call in old.calls if call.role == "answer"}
+        if stage.gate is not None:
+            routed = route(graph, stage, old.gate)
+            if routed is not None:
+                gates = tuple(call for call in old.calls if call.role == "gate")
+                return old.model_copy(update={"decision": routed, "calls": gates, "estimate": None})
+            scores = old.gate or {}
+            if drafts != set(sorted(scores, key=lambda name: -scores[name])[: stage.gate.top]):
+                return None
+        return self._judge(stage, old, steps) if drafts else None
 
+    def not_asked(self, stage: Stage, used: Spend) -> Decision | None:
+        """Return the decision to pass `stage` over, or that it may not start; None if it is asked."""
+        settings, request = self.settings, self.result.request
+        skipped = settings.decider.skip(stage, request.text)
+        if skipped is not None:
+            return skipped
+        models = _RecordedAvailability(settings, request, stage, self.steps.get(stage.name))
+        return admission(settings.graph, stage, request, used, models).refusal
 
-def _lost(step: Step, winner: Step) -> bool:
-    return step.decision.rule == "hedged" and step.decision.to == winner.stage
-
-
-def _beaten(settings: ReplaySettings, result: Result, old: Step, steps: Sequence[Step]) -> bool:
-    """Return whether the answer for which `old` was stopped (a hedge) would still be accepted."""
-    for winner in result.trace:
-        if _lost(old, winner):
-            again = _again(settings, result, settings.graph.stage(winner.stage), winner, [*steps, old])
-            return again is not None and again.decision.action == "accept"
-    return False
-
-
-def _judged_anew(
-    settings: ReplaySettings, result: Result, stage: Stage, old: Step, steps: Sequence[Step]
-) -> Step | None:
-    """Decide by the policy, or by the stage's own check; None if nobody measured then what is checked now."""
-    if settings.policy is not None and tuned.stage_index(settings.policy, stage) is not None:
-        return decided_anew(
-            settings.policy, settings.graph, stage, result, old, settings.answers([*steps, old])
-        )
-    if stage.confidence is not None and old.decision.rule == "unchecked":
-        return None
-    stopped = any(call.meta.get("finish_reason") == "early_exit" for call in old.calls)
-    if stopped and (stage.accept is None or stage.accept < (old.decision.threshold or 1.0)):
-        return None  # written to its end, the draft might be accepted now
-    estimate = old.estimate if stage.confidence is not None else None
-    if estimate is not None:
-        estimate = _judged(settings, stage, estimate, old.calls)
-        if estimate is None:
+    def _judge(self, stage: Stage, old: Step, steps: Sequence[Step]) -> Step | None:
+        """Decide what follows from the recorded drafts; None if what is compared now was not measured."""
+        evidence = _RecordedEvidence(self, stage, old, steps)
+        try:
+            decision, estimate = self.settings.decider.decide(stage, evidence)
+        except _NotRecordedError:
             return None
-    decision = decide(settings.graph, stage, old.calls, estimate, result.run)
-    return old.model_copy(update={"decision": decision, "estimate": estimate})
+        if decision.rule == "no_estimate" and evidence.incomplete:
+            return None
+        return old.model_copy(update={"decision": decision, "estimate": estimate})
+
+    def _still_beaten(self, old: Step, steps: Sequence[Step]) -> bool:
+        """Return whether the answer for which `old` was stopped (a hedge) would still be accepted."""
+        for winner in self.result.trace:
+            if _lost_to(old, winner):
+                again = self.decide(self.settings.graph.stage(winner.stage), winner, [*steps, old])
+                return again is not None and again.decision.action == "accept"
+        return False
+
+    def _same_time(self, old: Step, used: Spend) -> bool:
+        """Return whether the calls of `old` would have ended as they did, with the time that is left now."""
+        trace, limits = self.result.trace, self.settings.graph.limits
+        before = spent(trace[: trace.index(old)]).seconds
+        left_then = math.inf if self.settings.seconds is None else self.settings.seconds - before
+        left_now = math.inf if limits.seconds is None else limits.seconds - used.seconds
+        if left_now < left_then:
+            return all(call.error is not None or call.seconds <= left_now for call in old.calls)
+        cut_off = old.seconds >= left_then and any(call.error is not None for call in old.calls)
+        return left_now == left_then or not cut_off
 
 
-def _passed_over(settings: ReplaySettings, result: Result, stage: Stage) -> Decision | None:
-    if settings.policy is None:
+class _RecordedAvailability:
+    """What the record of a stage tells about its models."""
+
+    def __init__(self, settings: ReplaySettings, request: Request, stage: Stage, old: Step | None) -> None:
+        self._settings, self._request = settings, request
+        self._reason: str | None = None
+        self._left_out: set[str] = set()
+        if old is None:
+            return
+        if old.decision.rule == "unavailable":
+            self._reason = old.decision.detail or "no model of the stage could be called"
+        asked = set(old.gate or {call.model for call in old.calls if call.role == "answer"})
+        if asked.intersection(stage.ask):
+            self._left_out = set(stage.ask) - asked
+
+    def unavailable(self, name: str) -> str | None:
+        """Return why model `name` could not be asked then, or None if it could, or was not tried."""
+        return "it was not asked" if name in self._left_out else self._reason
+
+    def broken(self, name: str) -> str | None:
+        """Return None: breakers of that time tell nothing about a run of today."""
         return None
-    return tuned.skip(settings.policy, settings.graph, stage, result.request.text)
+
+    def worst_cost(self, name: str) -> float:
+        """Return the most that one call of model `name` may cost, in USD; 0 if no bound is known."""
+        return self._settings.price(name, self._request) or 0.0
 
 
-def _refused(
-    settings: ReplaySettings, request: Request, stage: Stage, old: Step | None, used: Spend
-) -> Decision | None:
-    """Ask `admit` whether the stage may start, with what the record tells about its models."""
-    models = settings.graph.models
-    gate = [stage.gate.model] if isinstance(stage.gate, ClassifierGate) else []
-    here = [name for name in stage.ask if models[name].local or not request.local_only]
-    usable = here
-    if old is not None and old.decision.rule not in SKIPPED and stage.ask:
-        asked = old.gate or {call.model for call in old.calls if call.role == "answer"}
-        usable = [name for name in here if name in asked]
-    unavailable = []
-    if old is not None and old.decision.rule == "unavailable":
-        unavailable = [old.decision.detail or "no model of the stage could be called"]
-    return admit(
-        settings.graph,
-        stage,
-        request,
-        remote=[*(name for name in gate if not models[name].local), *([] if here else stage.ask)],
-        unavailable=unavailable,
-        used=used,
-        worst=worst_case(stage, gate, usable, lambda name: settings.price(name, request) or 0.0),
-    )
+class _NotRecordedError(Exception):
+    """The record lacks what the stage measures now."""
 
 
-def _same_time(settings: ReplaySettings, result: Result, old: Step, used: Spend) -> bool:
-    """Return whether the calls of `old` would have ended as they did, with the time that is left now."""
-    before = spent(result.trace[: result.trace.index(old)]).seconds
-    left_then = math.inf if settings.seconds is None else settings.seconds - before
-    limit = settings.graph.limits.seconds
-    left = math.inf if limit is None else limit - used.seconds
-    if left < left_then:
-        return all(call.error is not None or call.seconds <= left for call in old.calls)
-    cut_off = old.seconds >= left_then and any(call.error is not None for call in old.calls)
-    return left == left_then or not cut_off
+class _RecordedEvidence:
+    """What the record of a stage says of its drafts.
 
-
-def _judged(
-    settings: ReplaySettings, stage: Stage, estimate: Estimate, calls: Sequence[Call]
-) -> Estimate | None:
-    """Return `estimate` by the stage's signal and calibration of today; None if the record cannot tell.
-
-    A calibration never decreases and belongs to one model, so it leaves the draft with the best score best.
+    `incomplete` says that a live run might have measured more than the record tells.
     """
-    check = stage.confidence
-    if check is None or estimate.by != check.by:
-        return None
-    score = estimate.signals.get("agreement" if isinstance(check, AgreementConfidence) else check.signal)
-    if score is None:
-        return None
-    score = min(1.0, max(0.0, score))
-    if score != estimate.score and sum(call.role == "answer" for call in calls) > 1:
-        return None  # another signal: another draft might have been the best
-    calibration = settings.calibrations.get(stage.name)
-    return estimate.model_copy(
-        update={
-            "score": score,
-            "confidence": calibration.apply(score) if calibration else score,
-            "calibrated": calibration is not None,
-        }
-    )
+
+    def __init__(self, recorded: _Recorded, stage: Stage, old: Step, steps: Sequence[Step]) -> None:
+        self._settings, self._stage, self._old, self._steps = recorded.settings, stage, old, steps
+        self.prompt, self.run, self.calls = recorded.result.request.text, recorded.result.run, old.calls
+        self.incomplete = False
+
+    @property
+    def _calibration(self) -> Calibration | None:
+        return self._settings.calibrations.get(self._stage.name)
+
+    def estimate(self) -> Estimate | None:
+        """Return the recorded estimate by the stage's signal and calibration of today.
+
+        A calibration never decreases and belongs to one model, so it leaves the draft with the best score
+        best.
+
+        Raises:
+            _NotRecordedError: it was not measured then.
+        """
+        self._check_finished()
+        check, old = self._stage.confidence, self._old.estimate
+        if check is None:
+            return None
+        if old is None:
+            if self._old.decision.rule == "unchecked":
+                raise _NotRecordedError
+            return None
+        score = old.signals.get(signal_name(check)) if old.by == check.by else None
+        if score is None:
+            raise _NotRecordedError
+        score = min(1.0, max(0.0, score))
+        if score != old.score and sum(call.role == "answer" for call in self.calls) > 1:
+            raise _NotRecordedError  # by another signal, another draft might have been the best
+        confidence = self._calibration.apply(score) if self._calibration else score
+        update = {"score": score, "confidence": confidence, "calibrated": self._calibration is not None}
+        return old.model_copy(update=update)
+
+    def confidence_range(self, estimate: Estimate) -> tuple[float, float] | None:
+        """Return the range of the confidence within the model's numerical noise; None if it has none."""
+        check = self._stage.confidence
+        if check is None:
+            return None
+        return bounds(check, estimate, self.calls[estimate.chosen], self._calibration)
+
+    def measured_drafts(self) -> MeasuredDrafts:
+        """Return what was measured on the drafts, as far as it was recorded.
+
+        Raises:
+            _NotRecordedError: a draft was stopped early, which a policy does not do.
+        """
+        self._check_finished()
+        old = self._old.estimate
+        drafts = [index for index, call in enumerate(self.calls) if call.role == "answer" and not call.error]
+        noted = [index for index in drafts if measurement.MEASURED_KEY in self.calls[index].meta]
+        judged = [] if old is None else [old.chosen]
+        self.incomplete = not noted
+        return MeasuredDrafts(
+            chosen=next(iter([*noted, *judged, *drafts]), None),
+            checked=None if old is None or old.by == "policy" else old,
+            answers=measurement.answers([*self._steps, self._old]),
+        )
+
+    def _check_finished(self) -> None:
+        """Make sure that no draft was stopped early that, written to its end, might be accepted now."""
+        needed, compared = (
+            self._settings.decider.required_confidence(self._stage),
+            self._old.decision.threshold,
+        )
+        stopped = any(call.meta.get("finish_reason") == "early_exit" for call in self.calls)
+        if stopped and (needed is None or needed < (compared or 1.0)):
+            raise _NotRecordedError
+
+
+def _lost_to(step: Step, winner: Step) -> bool:
+    """Return whether `step` was stopped because of the answer of `winner`, a hedge."""
+    return step.decision.rule == "hedged" and step.decision.to == winner.stage
 
 
 def _outcome(graph: Graph, steps: Sequence[Step]) -> Outcome:
@@ -236,49 +318,46 @@ def _outcome(graph: Graph, steps: Sequence[Step]) -> Outcome:
     return Outcome(fields["status"], fields["stage"], fields["tier"])
 
 
-def _bounded(settings: ReplaySettings, result: Result, name: str, steps: tuple[Step, ...]) -> ReplayResult:
+def _bounded(recorded: _Recorded, name: str, steps: tuple[Step, ...]) -> ReplayResult:
     """Return every end that the run could have had from stage `name` on, and what it could have cost."""
-    used = spent(steps)
-    asked = result.trace[-1].decision.to if result.trace else settings.graph.stages[0].name
+    result, graph, used = recorded.result, recorded.settings.graph, spent(steps)
+    asked = result.trace[-1].decision.to if result.trace else graph.stages[0].name
     if result.status == "waiting" and asked == name:
         return ReplayResult(result.run, steps, (Outcome("waiting"),), used.cost_usd, used.cost_usd)
-    reach = _Reach(settings, result, used)
-    more = reach.most(name)
+    reach = _Reach(recorded, used)
+    more = reach.max_cost(name)
     nothing = Step(stage=name, decision=Decision(action="abstain", rule="no_draft"))
-    ends = dict.fromkeys([*reach.ends, _outcome(settings.graph, [*steps, nothing])])
-    limit = settings.graph.limits.cost_usd
+    ends = dict.fromkeys([*reach.ends, _outcome(graph, [*steps, nothing])])
     highest = None if more is None else used.cost_usd + more
-    if limit is not None:
-        most = max(limit, used.cost_usd)
-        highest = most if highest is None else min(highest, most)
+    if graph.limits.cost_usd is not None:
+        limit = max(graph.limits.cost_usd, used.cost_usd)
+        highest = limit if highest is None else min(highest, limit)
     return ReplayResult(result.run, steps, tuple(ends), used.cost_usd, highest, name)
 
 
 @dataclass
 class _Reach:
-    """How a run that has used `used` can end from some stage on; `found` keeps what is done."""
+    """How a run that has used `used` can end from some stage on; `costs` keeps what is known already."""
 
-    settings: ReplaySettings
-    result: Result
+    recorded: _Recorded
     used: Spend
     ends: list[Outcome] = field(default_factory=list)
-    found: dict[str | None, float | None] = field(default_factory=lambda: {None: 0.0})
+    costs: dict[str | None, float | None] = field(default_factory=lambda: {None: 0.0})
 
-    def most(self, name: str | None) -> float | None:
+    def max_cost(self, name: str | None) -> float | None:
         """Note every end of a run that is at stage `name`; return the most that it can still cost."""
-        if name is not None and name not in self.found:
-            stage = self.settings.graph.stage(name)
-            old = next((step for step in self.result.trace if step.stage == name), None)
-            skipped = _passed_over(self.settings, self.result, stage)
-            if skipped or _refused(self.settings, self.result.request, stage, old, self.used):
-                self.found[name] = self.most(self.settings.graph.next_stage(name))
+        if name is not None and name not in self.costs:
+            graph = self.recorded.settings.graph
+            stage = graph.stage(name)
+            if self.recorded.not_asked(stage, self.used):
+                self.costs[name] = self.max_cost(graph.next_stage(name))
             else:
-                self.found[name] = self._called(stage)
-        return self.found[name]
+                self.costs[name] = self._called(stage)
+        return self.costs[name]
 
     def _called(self, stage: Stage) -> float | None:
-        graph, request = self.settings.graph, self.result.request
-        gate = [stage.gate.model] if isinstance(stage.gate, ClassifierGate) else []
+        settings, request = self.recorded.settings, self.recorded.result.request
+        graph = settings.graph
         usable = [name for name in stage.ask if graph.models[name].local or not request.local_only]
         for name in usable:
             model = graph.models[name]
@@ -287,10 +366,10 @@ class _Reach:
                 self.ends.append(Outcome("best_effort", stage.name, model.tier))
             if isinstance(model, HumanModel):
                 self.ends.append(Outcome("waiting"))
-        costs = {name: self.settings.price(name, request) for name in [*gate, *usable]}
+        costs = {name: settings.price(name, request) for name in [*stage.gate_models, *usable]}
         after = [*((stage.gate and stage.gate.to) or {}).values(), graph.next_stage(stage.name)]
-        rest = [self.most(name) for name in after]
+        rest = [self.max_cost(name) for name in after]
         known = [cost for cost in rest if cost is not None]
         if None in costs.values() or len(known) < len(rest):
             return None
-        return worst_case(stage, gate, usable, lambda name: costs[name] or 0.0).cost_usd + max(known)
+        return worst_case(stage, usable, lambda name: costs[name] or 0.0).cost_usd + max(known)
