@@ -115,6 +115,14 @@ def catalogue(plain: Path) -> dict[str, tuple[Ask, Sql | None]]:
         "text and an old graph@digest": (wanted(contains=common, graph=["legal@00000000"]), None),
         "tier, cost and until": (wanted(tier=["opus"], cost_min=[0.001, 0.01], until=old), None),
         "status and confidence": (wanted(status=["abstained", "accepted"], confidence_max=[0.3, 0.6]), None),
+        "status and until": (wanted(status=["accepted", "abstained"], until=old), None),
+        "status and grade": (wanted(status=["accepted", "abstained"], grade=["wrong"]), None),
+        "two common, none together": (
+            wanted(status=["accepted"], rule=["local_only", None], confidence_max=[None, 0.6]), None
+        ),
+        "text and two common, none together": (
+            wanted(contains=common, status=["accepted"], rule=["local_only"]), None
+        ),
         "graph, status and cost, none": (wanted(graph=["desk"], status=["waiting"], cost_min=[0.001]), None),
         "tier and rule, few": (wanted(tier=["opus"], rule=["over_cost", "no_estimate"]), None),
         "dashboard": (lambda store, _: summarise(store.overview(RunFilter())), None),

@@ -7,15 +7,12 @@ does not support the index, every text is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from sqlalchemy import Connection, text
+from sqlalchemy import ColumnElement, Connection, Integer, column, literal_column, table, text
 from sqlalchemy.exc import SQLAlchemyError
 
 MIN_LETTERS = 3  # that the index can look up
-_FIRST_BATCH = 500  # runs; later batches double up to the maximum
-_MAX_BATCH = 20_000
 _MAX_GROUPS = 20  # groups of letters that are looked up; the caller checks the text
+runs_fts = table("runs_fts", column("rowid", Integer))  # SQLite's
 _SQLITE = (
     """
 CREATE VIRTUAL TABLE runs_fts USING fts5(
@@ -66,29 +63,13 @@ def has_index(connection: Connection) -> bool:
     return connection.exec_driver_sql(query).first() is not None
 
 
-def candidates(connection: Connection, piece: str, below: int) -> Iterator[list[int]]:
-    """Yield batches of numbers of runs that may contain `piece`, newest first.
+def matches(piece: str) -> ColumnElement[bool]:
+    """Return the condition on `runs_fts` that a run may contain `piece`, which has three letters or more.
 
-    These runs contain its groups of three letters, but perhaps not next to each other: check the text.
-
-    Args:
-        connection: to a SQLite database with the index.
-        piece: at least three letters.
-        below: only numbers below this one.
+    Such a run contains the groups of three letters of `piece`, but perhaps apart: check the text.
     """
     # Every third group covers all letters; those between cost more to look up than they rule out.
     starts = (*range(0, len(piece) - MIN_LETTERS, MIN_LETTERS), len(piece) - MIN_LETTERS)
     groups = dict.fromkeys(piece[start : start + MIN_LETTERS] for start in starts)
-    match = " AND ".join('"' + group.replace('"', '""') + '"' for group in list(groups)[:_MAX_GROUPS])
-    query = text(
-        "SELECT rowid FROM runs_fts WHERE runs_fts MATCH :match AND rowid < :below "
-        "ORDER BY rowid DESC LIMIT :limit"
-    )
-    limit = _FIRST_BATCH
-    while True:
-        batch = list(connection.execute(query, {"match": match, "below": below, "limit": limit}).scalars())
-        if not batch:
-            return
-        yield batch
-        below = batch[-1]
-        limit = min(2 * limit, _MAX_BATCH)
+    query = " AND ".join('"' + group.replace('"', '""') + '"' for group in list(groups)[:_MAX_GROUPS])
+    return literal_column("runs_fts").op("MATCH", is_comparison=True)(query)

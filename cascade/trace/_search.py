@@ -11,20 +11,18 @@ by itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from cascade.trace._filters import RunFilter, conditions, conditions_by_column, text_contains
-from cascade.trace._fulltext import MIN_LETTERS, candidates, has_index
+from cascade.trace._fulltext import MIN_LETTERS, has_index, matches, runs_fts
 from cascade.trace._tables import grades, runs
 
 _EQUALITY = {"graph", "digest", "status", "rule", "tier"}  # columns that a filter compares with one value
 _WINDOW = 20_000  # newest runs that are tried first
 _TEXT_WINDOW = 20_000  # newest runs that are searched for a text of one or two letters
 _MAX_RARE = 15_000  # runs a condition may leave to be looked up one by one
-_MAX_TIMES = 250_000  # index entries read to find the last run before a time
-_MAX_BATCH = 20_000  # runs looked up in one query
 _FILTER_INDEX = "INDEXED BY ix_runs_filter"
 
 
@@ -82,22 +80,20 @@ def _by_columns(
     below: int | None,
 ) -> list[int]:
     """Return the newest runs that meet `wanted`, which is what `where` asks for and perhaps more."""
-    columns = conditions_by_column(where)
-    graded = where.grade in ("right", "wrong")
-    if not columns and not graded:
-        return _select(connection, wanted, limit, below)
-    if not graded and (
-        columns.keys() <= {"graph", "digest"} or (len(columns) == 1 and columns.keys() <= _EQUALITY)
-    ):
-        return _select(connection, wanted, limit, below, f"INDEXED BY ix_runs_{min(columns)}")
+    columns = conditions_by_column(where).keys()
+    if where.grade not in ("right", "wrong"):
+        if not columns:
+            return _select(connection, wanted, limit, below)
+        if columns <= _EQUALITY and len(columns - {"digest"}) == 1:  # a digest comes with its graph
+            return _select(connection, wanted, limit, below, f"INDEXED BY ix_runs_{min(columns)}")
     start = _last(connection, below) - _WINDOW + 1
     result = _select(connection, [*wanted, runs.c.seq >= start], limit, below, _FILTER_INDEX)
     if len(result) == limit or start <= 0:
         return result
     rare = _rare(connection, where, start)
     if rare is not None:
-        return result + _look_up(connection, [rare], wanted, limit - len(result))
-    end = min(start, _end_of_time(connection, where))
+        return result + _look_up(connection, rare, wanted, limit - len(result))
+    end = start if where.until is None else _end_of_time(connection, where, start)
     return result + _select(connection, wanted, limit - len(result), end, _FILTER_INDEX)
 
 
@@ -126,49 +122,55 @@ def _few(connection: Connection, query: Select[int]) -> set[int] | None:
     return None if len(numbers) > _MAX_RARE else set(numbers)
 
 
-def _end_of_time(connection: Connection, where: RunFilter) -> int:
-    """Return a number below which all runs are that started within the times of `where`."""
-    end = 2**63 - 1
-    if where.until is None:
-        return end
-    started = select(runs.c.seq).where(*conditions_by_column(where)["started"])
-    inner = started.with_hint(runs, "INDEXED BY ix_runs_started", "sqlite").limit(_MAX_TIMES + 1).subquery()
-    count, last = connection.execute(select(func.count(), func.max(inner.c.seq)).select_from(inner)).one()
-    return end if count > _MAX_TIMES else (last or 0) + 1
+def _end_of_time(connection: Connection, where: RunFilter, start: int) -> int:
+    """Return a number up to `start`, with no run between the two that started within the times of `where`.
+
+    Runs are stored about in the order of their start. So either few runs are within these times, and the last
+    of them is looked up, or few newer runs must be skipped, and `start` is good enough.
+    """
+    tests = conditions_by_column(where)["started"]
+    query = select(runs.c.seq).where(*tests).with_hint(runs, "INDEXED BY ix_runs_started", "sqlite")
+    first = connection.execute(query.order_by(runs.c.started).limit(1)).scalar()
+    last = connection.execute(query.order_by(runs.c.started.desc()).limit(1)).scalar()
+    if first is None or last is None or last - first > start - last:
+        return start
+    numbers = query.subquery()
+    newest: int = connection.execute(select(func.max(numbers.c.seq))).scalar_one()
+    return min(start, newest + 1)
 
 
 def _look_up(
-    connection: Connection,
-    batches: Iterable[Sequence[int]],
-    wanted: Sequence[ColumnElement[bool]],
-    limit: int,
+    connection: Connection, numbers: Sequence[int], wanted: Sequence[ColumnElement[bool]], limit: int
 ) -> list[int]:
-    """Return the first `limit` of the numbers in `batches` whose runs meet `wanted`."""
+    """Return the first `limit` of these numbers whose runs meet `wanted`."""
     result: list[int] = []
-    size = 2 * limit  # either most of them match, or hardly any
-    for batch in batches:
-        start = 0
-        while start < len(batch) and len(result) < limit:
-            here = [has_number(connection, batch[start : start + size]), *wanted]
-            result += _select(connection, here, limit - len(result), index="NOT INDEXED")
-            start, size = start + size, min(4 * size, _MAX_BATCH)
-        if len(result) >= limit:
-            break
+    start, size = 0, 2 * limit  # either most of them match, or hardly any
+    while start < len(numbers) and len(result) < limit:
+        here = [has_number(connection, numbers[start : start + size]), *wanted]
+        result += _select(connection, here, limit - len(result), index=_FILTER_INDEX)
+        start, size = start + size, 4 * size
     return result
 
 
 def _with_text(connection: Connection, where: RunFilter, limit: int, below: int | None) -> list[int]:
-    """Return the newest runs that have a text in them, or a name that begins with it."""
+    """Return the newest runs that contain a text, or whose name begins with it."""
     piece = where.contains or ""
     others = where.model_copy(update={"contains": None})
     end = 2**63 - 1 if below is None else below
     rare = _rare(connection, others, end)
     if rare is not None:
-        return _look_up(connection, [rare], list(conditions(where)), limit)
+        return _look_up(connection, rare, list(conditions(where)), limit)
     rest = list(conditions(others))
     named = _named(connection, others, rest, piece.upper(), limit, below)
-    matches = _look_up(connection, candidates(connection, piece, end), [*rest, text_contains(piece)], limit)
-    return sorted({*named, *matches}, reverse=True)[:limit]
+    query = (
+        select(runs.c.seq)
+        .join_from(runs_fts, runs, runs.c.seq == runs_fts.c.rowid)
+        .where(matches(piece), runs_fts.c.rowid < end, *rest, text_contains(piece))
+        .order_by(runs_fts.c.rowid.desc())
+        .limit(limit)
+        .with_hint(runs, _FILTER_INDEX, "sqlite")
+    )
+    return sorted({*named, *connection.execute(query).scalars()}, reverse=True)[:limit]
 
 
 def _named(
@@ -179,11 +181,11 @@ def _named(
     limit: int,
     below: int | None,
 ) -> list[int]:
-    """Return the newest runs whose name begins with `prefix` and that match `where`, which is the `rest`."""
+    """Return the newest runs whose name begins with `prefix` and that match `where`, that is, the `rest`."""
     end = prefix + "\U0010ffff"
     numbers = _few(connection, select(runs.c.seq).where(runs.c.run.between(prefix, end)))
     if numbers is not None:
         earlier = sorted((seq for seq in numbers if below is None or seq < below), reverse=True)
-        return _look_up(connection, [earlier], rest, limit)
+        return _look_up(connection, earlier, rest, limit)
     # Names follow time, so many with one prefix narrow down little; an expression uses no index.
     return _by_columns(connection, where, [*rest, runs.c.run.concat("").between(prefix, end)], limit, below)

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -146,6 +147,7 @@ def _sqlite(url: URL, path: Path, *, create: bool) -> Engine:
             query["immutable"] = "1"  # WAL needs a writable folder; nobody can be writing here
         url = url.set(database=f"file:{quote(str(path.absolute()))}")
     engine = _engine(url.set(query=query))
+    engine.dialect.statement_compiler = _HintCompiler
 
     @event.listens_for(engine, "connect")
     def pragmas(connection: sqlite3.Connection, _: object) -> None:
@@ -158,6 +160,13 @@ def _sqlite(url: URL, path: Path, *, create: bool) -> Engine:
         connection.execute("PRAGMA foreign_keys = ON")
 
     return engine
+
+
+class _HintCompiler(SQLiteCompiler):
+    """Renders `with_hint`, such as INDEXED BY, which SQLAlchemy leaves out for SQLite."""
+
+    def get_from_hint_text(self, table: object, text: str | None) -> str | None:
+        return text
 
 
 def _ready_to_write(connection: Connection, url: URL) -> bool:
