@@ -26,13 +26,13 @@ def drain(steps: Generator[Ticket | None, None, T]) -> T:
 def with_weights(path: Path, body: Callable[[Weights], T]) -> T:
     """Load `path` on the decode thread, return what `body` makes of it, and free it again."""
 
-    def steps(library: ModelCache, _queued: float) -> Generator[Ticket | None, None, Any]:
+    def steps(models: ModelCache, _queued: float) -> Generator[Ticket | None, None, Any]:
         yield
-        weights = library.acquire(path)
+        weights = models.acquire(path)
         try:
             return body(weights)
         finally:
-            library.release(weights)
+            models.release(weights)
 
     result: T = decode_worker().submit(path, steps).result(timeout=60)
     return result

@@ -56,7 +56,7 @@ class LabelTree:
         prefixes = set(inner) & set(self.leaves.tolist())
         if len(set(self.leaves.tolist())) < len(self.labels) or prefixes or ROOT in self.leaves:
             raise ModelError(
-                "labels are not distinct sequences of tokens, or one begins another; rename them"
+                "labels are not distinct sequences of tokens, or one is a prefix of another; rename them"
             )
         # Depth first, because attention skips blocks of cells that no token of a block sees, and neighbors
         # share paths.
@@ -229,7 +229,7 @@ def _end_token(weights: Weights) -> int:
         token, _ = weights.special_token(which)
         if token >= 0:
             return token
-    raise ModelError("one label begins another and the vocabulary has no end token; rename the labels")
+    raise ModelError("one label is a prefix of another and the vocabulary has no end token; rename the labels")
 
 
 def single_token_tree(labels: Sequence[str], tokens: Sequence[int]) -> LabelTree:
