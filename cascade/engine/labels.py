@@ -229,7 +229,9 @@ def _end_token(weights: Weights) -> int:
         token, _ = weights.special_token(which)
         if token >= 0:
             return token
-    raise ModelError("one label is a prefix of another and the vocabulary has no end token; rename the labels")
+    raise ModelError(
+        "one label is a prefix of another and the vocabulary has no end token; rename the labels"
+    )
 
 
 def single_token_tree(labels: Sequence[str], tokens: Sequence[int]) -> LabelTree:
