@@ -63,20 +63,18 @@ class _Node(Runnable[State, Command[str]]):
     ) -> Command[str]:
         """Run the stage on a state; return what is new, and where to go."""
         known = (config or {}).get("configurable", {})
-        request = Request.model_validate(input["request"])
+        context: RunContext = known.get("context") or RunContext(run=known.get("thread_id"))
         update: State = {}
-        if not input.get("trace") and (checked := check_request(request)) != request:
-            request = checked
-            update["request"] = request.model_dump(mode="json")
-        trace = [Step.model_validate(step) for step in input.get("trace", [])]
+        request, trace = _request(input, context, update), _trace(input, context)
         if trace and trace[-1].decision.to not in (None, self._stage.name):
             # A run that goes on enters the graph at its first node, too.
             return Command(update={"trace": []}, goto=str(trace[-1].decision.to))
-        context: RunContext = known.get("context") or RunContext(run=known.get("thread_id"))
         if context.on_text is None:
             write = get_stream_writer()
             context = context._replace(on_text=lambda piece: write({"text": piece}))
         steps = await run_stages(self._plan, self._stage, request, trace, context)
+        if context.steps is not None:
+            context.steps.extend(steps)
         update["trace"] = [step.model_dump(mode="json") for step in steps]
         return Command(update=update, goto=steps[-1].decision.to or END)
 
@@ -88,6 +86,25 @@ class _Node(Runnable[State, Command[str]]):
     ) -> Command[str]:
         """As `ainvoke`: LangGraph calls it in a worker thread that has no event loop of its own."""
         return asyncio.run(self.ainvoke(input, config))
+
+
+def _request(state: State, context: RunContext, update: State) -> Request:
+    """Return the request; check one that comes from elsewhere, and put what changes into `update`."""
+    if context.request is not None:
+        return context.request
+    request = Request.model_validate(state["request"])
+    if not state.get("trace") and (checked := check_request(request)) != request:
+        request = checked
+        update["request"] = request.model_dump(mode="json")
+    return request
+
+
+def _trace(state: State, context: RunContext) -> list[Step]:
+    """Return the steps so far, without reading those again that this run has made itself."""
+    stored = state.get("trace", [])
+    if context.steps is not None and len(context.steps) == len(stored):
+        return list(context.steps)
+    return [Step.model_validate(step) for step in stored]
 
 
 def _targets(plan: Plan, stage: Stage) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ class RunContext(NamedTuple):
         on_text: receives the answer piece by piece, only from a stage that accepts without a check.
         entered: is told the name of each stage that starts.
         cancelled_steps: receives the steps, by rule `cancelled`, of stages that are cancelled at work.
+        request: what is asked, checked already; without it each stage reads and checks the graph's state.
+        steps: the steps so far, to which each stage adds its own; without it each stage reads the state's.
     """
 
     run: str | None = None
@@ -35,6 +37,8 @@ class RunContext(NamedTuple):
     on_text: OnText | None = None
     entered: Callable[[str], object] = str
     cancelled_steps: list[Step] | None = None
+    request: Request | None = None
+    steps: list[Step] | None = None
 
 
 ALONE = RunContext()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from cascade.errors import RequestError, TraceError
 from cascade.extras import require
 from cascade.observers import Observer, Observers
-from cascade.records import Event, Request, Result, Step, TextPiece, final_result, new_run_id
+from cascade.records import Event, Request, Result, TextPiece, final_result, new_run_id
 from cascade.requests import RequestInput, RequestOptions, build_each, build_request, check_request
 from cascade.run._loop import BackgroundLoop, await_uncancelled
 from cascade.run._runs import Run, check_version, in_own_context, stopped_run, without_langsmith
@@ -320,6 +320,8 @@ class Cascade:
             began=run.began,
             entered=lambda stage: self._observers.on_stage_start(run.id, stage),
             cancelled_steps=run.cancelled_steps,
+            request=run.request,
+            steps=run.trace,
         )
         # A run that may wait is stored where it stops, and not at each step.
         durability: Durability | None = "exit" if self._compiled.checkpointer else None
@@ -370,6 +372,7 @@ class Cascade:
         """Take what LangGraph says of `run` and yield what the caller is told of it."""
         from langgraph.errors import GraphDrained
 
+        seen = len(run.trace)
         apart = without_langsmith(in_own_context(stream), langsmith=self.config.trace.langsmith)
         try:
             async with aclosing(apart) as items:
@@ -380,9 +383,10 @@ class Cascade:
                     if "__interrupt__" in data:
                         run.waiting = True
                         continue
-                    for step in (step for update in data.values() for step in update["trace"]):
-                        run.trace.append(Step.model_validate(step))
-                        self._observers.on_stage_end(run.id, run.trace[-1])
-                        yield run.trace[-1]
+                    ended = seen + sum(len(update["trace"]) for update in data.values())
+                    for step in run.trace[seen:ended]:
+                        self._observers.on_stage_end(run.id, step)
+                        yield step
+                    seen = ended
         except GraphDrained:
             run.stopped = True

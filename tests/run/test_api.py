@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from gguf_maker import make_gguf
+from pydantic import ValidationError
 from scripting import checked, load, scripted, write
 
 import cascade
-from cascade import Cascade, ConfigError, TraceError
+from cascade import Cascade, ConfigError, Request, RequestError, Result, Step, TraceError
 from cascade.trace import TraceStore
 
 OUTSIDE = """
@@ -140,3 +141,25 @@ def test_a_wrong_file_is_an_error_of_cascade_with_every_problem(tmp_path: Path) 
         Cascade.load(path)
     assert error.value.problems
     assert all(problem.startswith(f"{path}:3:") for problem in error.value.problems)
+
+
+async def test_a_run_does_not_read_its_steps_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = {"small": scripted("no", confidence=0.3), "large": scripted("yes")}
+    stages = [checked("first", "small"), {"name": "last", "ask": ["large"]}]
+    async with load(tmp_path, models, stages) as cascade:
+        monkeypatch.setattr(Step, "model_validate", None)
+        monkeypatch.setattr(Request, "model_validate", None)
+        *steps, result = [event async for event in cascade.astream_request(Request(text="hello"))]
+        assert isinstance(result, Result)
+        assert [step for step in steps if isinstance(step, Step)] == list(result.trace)
+        assert [step.stage for step in result.trace] == ["first", "last"]
+
+
+async def test_the_compiled_graph_reads_and_checks_its_state(tmp_path: Path) -> None:
+    async with load(tmp_path, {"m": scripted("yes")}, [{"name": "only", "ask": ["m"]}]) as cascade:
+        state = await cascade.graph.ainvoke({"request": {"text": "hello"}, "trace": []})
+        assert Step.model_validate(state["trace"][0]).decision.rule == "unchecked"
+        with pytest.raises(RequestError, match="text is empty"):
+            await cascade.graph.ainvoke({"request": {"text": " "}})
+        with pytest.raises(ValidationError, match="txt"):
+            await cascade.graph.ainvoke({"request": {"txt": "hello"}})
