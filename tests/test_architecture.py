@@ -17,7 +17,7 @@ PACKAGE = Path(cascade.__file__).parent
 ROOMS = [
     "errors", "extras", "spec", "records", "formats", "files", "requests", "policy", "explain", "observers",
     "langchain", "config", "trace", "engine", "models", "gates", "confidence", "graph", "run",
-    "lab.tuning", "lab.replays", "lab.monitoring", "lab.evaluation", "lab.tables", "lab.training",
+    "lab.tables", "lab.tuning", "lab.replays", "lab.monitoring", "lab.evaluation", "lab.training",
     "serve", "cli",
 ]  # fmt: skip
 

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cascade.cli.rows import Row
 from cascade.errors import RequestError
 from cascade.files import write_whole
+from cascade.lab.tables.rows import Row
 from cascade.records import Request, Result
 
 SYNC_SECONDS = 1.0

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cascade.cli.rows import read_rows
-from cascade.config.load import LoadedGraph, load_graph
-from cascade.errors import ConfigError, RequestError
-from cascade.extras import require
-from cascade.policy.calibrate import Calibration, Method, write_calibration
-from cascade.spec.schema import ConfidenceConfig, HumanModel, Stage
+from cascade.cli.options import progress_bar
+from cascade.policy.calibrate import Method
 
 if TYPE_CHECKING:
-    from cascade.lab.evaluation.calibration import Graded
+    from cascade.lab import CalibrationRun
 
 
 def calibrate(
@@ -31,97 +26,38 @@ def calibrate(
     concurrency: Annotated[int, typer.Option(min=1, help="Rows in flight at once.")] = 8,
 ) -> None:
     """Ask STAGE of GRAPH about labelled rows that its model was not trained on, and fit its calibration."""
-    require("scipy", "cascade calibrate", "tune")  # now, and not after all rows were asked and paid for
-    loaded = load_graph(graph, calibrated=False)
-    chosen, check = _stage(loaded, stage)
-    target = _target(loaded, check, out)
-    rows = _labelled(data)
-    from cascade.config.references import fingerprint
-    from cascade.lab.evaluation.calibration import Source, fit_calibration, rows_sha256
+    from cascade import lab
 
-    graded = asyncio.run(_grade(loaded, chosen, rows, concurrency))
-    model = fingerprint(loaded.graph.models[chosen.ask[0]], loaded.base)
-    fitted = fit_calibration(graded, Source(check, rows_sha256(rows), model), method=method, seed=seed)
-    write_calibration(fitted, target)
-    _report(fitted, graded, target)
+    with progress_bar(stage) as on_progress:
+        fitted = lab.calibrate(
+            graph, stage, data, out=out, method=method, seed=seed,
+            concurrency=concurrency, on_progress=on_progress,
+        )  # fmt: skip
+    _print(fitted)
 
 
-def _stage(loaded: LoadedGraph, name: str) -> tuple[Stage, ConfidenceConfig]:
-    """Return the stage called `name` and its confidence, if it can be calibrated."""
-    names = [stage.name for stage in loaded.graph.stages]
-    if name not in names:
-        raise ConfigError(f"{loaded.path}: unknown stage {name!r}; known: {', '.join(names)}")
-    stage = loaded.graph.stage(name)
-    if stage.confidence is None:
-        raise ConfigError(
-            f"{loaded.path}: stage {name!r} has no 'confidence', so there is nothing to calibrate"
-        )
-    if len(stage.ask) != 1:
-        asked = ", ".join(stage.ask) or "nobody"
-        raise ConfigError(f"{loaded.path}: stage {name!r} asks {asked}; a calibration belongs to one model")
-    if isinstance(loaded.graph.models[stage.ask[0]], HumanModel):
-        raise ConfigError(f"{loaded.path}: stage {name!r} asks a person, whose answers have no score")
-    return stage, stage.confidence
-
-
-def _target(loaded: LoadedGraph, check: ConfidenceConfig, out: Path | None) -> Path:
-    if out is not None:
-        return out
-    if check.calibration is None:
-        raise RequestError("no file to write; give --out, or 'calibration' in the stage's confidence")
-    return loaded.base / check.calibration
-
-
-def _labelled(data: str) -> list[tuple[str, str]]:
-    rows = read_rows(data)
-    bare = next((row.id for row in rows if row.label is None), None)
-    if bare is not None:
-        raise RequestError(f"{data}: row {bare!r} has no 'label'; every row needs the right answer")
-    return [(row.text, row.label) for row in rows if row.label is not None]
-
-
-async def _grade(loaded: LoadedGraph, stage: Stage, rows: list[tuple[str, str]], concurrency: int) -> Graded:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from cascade.graph.stage import Plan
-    from cascade.lab.evaluation.calibration import grade
-    from cascade.run import Cascade, build_models
-
-    needed = [*stage.ask, *stage.gate_models]
-    models = build_models(loaded, lambda inner: Cascade(inner, None), needed)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    try:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            shown = bar.add_task(f"{stage.name}: {stage.ask[0]}", total=len(rows))
-            return await grade(
-                Plan(loaded.graph, models, {}), stage, rows,
-                concurrency=concurrency, on_row=lambda: bar.advance(shown),
-            )  # fmt: skip
-    finally:
-        await asyncio.gather(*(model.aclose() for model in models.values()))
-
-
-def _report(fitted: Calibration, graded: Graded, target: Path) -> None:
+def _print(fitted: CalibrationRun) -> None:
     """Print what the map is worth: the raw score read as a probability beside the held-out confidence."""
     from rich.console import Console
     from rich.table import Table
 
     from cascade.lab.evaluation.metrics import auroc, brier, ece
 
-    table = Table(title=f"{fitted.by} {fitted.signal}, {fitted.method}, {fitted.rows} rows")
+    calibration, graded = fitted.calibration, fitted.graded
+    title = f"{calibration.by} {calibration.signal}, {calibration.method}, {calibration.rows} rows"
+    table = Table(title=title)
     for name in ("", "raw score", "calibrated"):
         table.add_column(name, justify="left" if not name else "right")
-    for name, metric, after in [
-        ("AUROC", auroc, fitted.auroc),
-        ("calibration error", ece, fitted.ece),
-        ("Brier score", brier, fitted.brier),
+    for name, metric, calibrated in [
+        ("AUROC", auroc, calibration.auroc),
+        ("calibration error", ece, calibration.ece),
+        ("Brier score", brier, calibration.brier),
     ]:
-        table.add_row(name, f"{metric(graded.scores, graded.correct):.4f}", f"{after:.4f}")
+        table.add_row(name, f"{metric(graded.scores, graded.correct):.4f}", f"{calibrated:.4f}")
     console = Console()
     console.print(table)
-    console.print(f"accuracy    {fitted.accuracy:.4f}", highlight=False)
-    console.print(f"confidence  {fitted.lowest:.4f} to {fitted.highest:.4f}", highlight=False)
+    console.print(f"accuracy    {calibration.accuracy:.4f}", highlight=False)
+    console.print(f"confidence  {calibration.lowest:.4f} to {calibration.highest:.4f}", highlight=False)
     if graded.missing:
         console.print(f"no score    {len(graded.missing)} rows, the first: {graded.missing[0]}", markup=False)
-    console.print(f"written     {target}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"written     {fitted.path}", highlight=False, markup=False, soft_wrap=True)

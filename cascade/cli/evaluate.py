@@ -15,7 +15,7 @@ from cascade.files import replace_file
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cascade.lab.evaluation.evaluation import Evaluation
+    from cascade.lab import Evaluation
 
 
 def evaluate(
@@ -27,15 +27,12 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap intervals.")] = 0,
 ) -> None:
     """Measure a policy: accuracy, cost, coverage, risk, routing, slices, and whether promises held."""
-    from cascade.lab.evaluation.evaluation import evaluate_policy
-    from cascade.lab.tables.outcomes import read_outcomes
-    from cascade.policy.artifact import read_policy
+    from cascade import lab
 
-    tuned = read_policy(policy)
-    found = evaluate_policy(tuned, read_outcomes(outcomes), by=list(dict.fromkeys(by or [])), seed=seed)
-    data = {"policy": str(policy), "outcomes": str(outcomes), **found.as_json()}
+    evaluation = lab.evaluate(policy, outcomes, by=list(dict.fromkeys(by or [])), seed=seed)
+    data = {"policy": str(policy), "outcomes": str(outcomes), **evaluation.as_json()}
     if report is not None:
-        _write_report(found, f"{policy.name} on {outcomes.name}", report)
+        _write_report(evaluation, f"{policy.name} on {outcomes.name}", report)
     if data["tuned_on_these_rows"]:
         print("note: the policy was tuned on this very table; its figures flatter it", file=sys.stderr)
     if json_:
@@ -46,11 +43,11 @@ def evaluate(
             print(f"report  {report}")
 
 
-def _write_report(found: Evaluation, title: str, target: Path) -> None:
-    from cascade.lab.evaluation.report import report_page
+def _write_report(evaluation: Evaluation, title: str, target: Path) -> None:
+    from cascade.lab import report_page
 
     try:
-        replace_file(target, report_page(found, title).encode(errors="backslashreplace"))
+        replace_file(target, report_page(evaluation, title).encode(errors="backslashreplace"))
     except OSError as error:
         raise RequestError(f"{target}: {error.strerror}; give a writable file for --report") from None
 
@@ -64,13 +61,15 @@ def _print(data: dict[str, Any]) -> None:
     _print_figures(console, data)
     _print_models(console, data)
     _print_slices(console, data)
-    for each in data["certificates"]:
-        seen = "nothing" if each["observed"] is None else f"{each['observed']:.2%}"
-        promise = f"{each['kind']} ≤ {each['alpha']:.2%} with probability {1 - each['delta']:g}"
-        verdict = "held" if each["held"] else "DID NOT HOLD"
-        rows = f"{each['observed_rows']} rows"
+    for certificate in data["certificates"]:
+        observed = "nothing" if certificate["observed"] is None else f"{certificate['observed']:.2%}"
+        probability = f"with probability {1 - certificate['delta']:g}"
+        promise = f"{certificate['kind']} ≤ {certificate['alpha']:.2%} {probability}"
+        verdict = "held" if certificate["held"] else "DID NOT HOLD"
+        rows = f"{certificate['observed_rows']} rows"
         console.print(
-            f"certificate {each['stage']}: {promise}: {verdict} ({seen} here, {rows})", soft_wrap=True
+            f"certificate {certificate['stage']}: {promise}: {verdict} ({observed} here, {rows})",
+            soft_wrap=True,
         )
 
 
@@ -115,12 +114,12 @@ def _print_slices(console: Console, data: dict[str, Any]) -> None:
     from cascade.lab.evaluation.words import per_thousand, percent
 
     rows = []
-    for each in data["slices"]:
-        low, high = each["accuracy_ci"]
-        risk = "—" if each["selective_risk"] is None else percent(each["selective_risk"])
-        figures = [percent(each["accuracy"]), f"{percent(low)} to {percent(high)}", risk]
-        cost = per_thousand(each["mean_cost_usd"], "")
-        rows.append([f"{each['field']} {each['value']}", str(each["rows"]), *figures, cost])
+    for part in data["slices"]:
+        low, high = part["accuracy_ci"]
+        risk = "—" if part["selective_risk"] is None else percent(part["selective_risk"])
+        figures = [percent(part["accuracy"]), f"{percent(low)} to {percent(high)}", risk]
+        cost = per_thousand(part["mean_cost_usd"], "")
+        rows.append([f"{part['field']} {part['value']}", str(part["rows"]), *figures, cost])
     if rows:
         head = ["slice", "rows", "accuracy", "95% interval", "wrong answers", "cost of 1,000"]
         _table(console, head, rows, text=(0,))

@@ -1,13 +1,18 @@
-"""Options and output that the commands about stored runs share."""
+"""Options and output that several commands share."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 TraceDb = Annotated[
     str | None,
@@ -19,28 +24,54 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 
 
 def trace_url(given: str | None) -> str:
-    """Return where the traces are: what --trace-db says, else the default."""
+    """Return the trace store's URL: what --trace-db says, else the default."""
     from cascade.trace import default_url
 
     return default_url() if given is None else given
 
 
+def new_progress(**settings: Any) -> Progress:
+    """Return a progress bar on standard error that counts rows; `settings` are Rich's."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=Console(stderr=True), transient=True, **settings)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback (rows done, rows in all) that shows a progress bar from its first call on."""
+    bar = new_progress()
+
+    def on_progress(done: int, total: int) -> None:
+        if not bar.tasks:
+            bar.add_task(title, total=total)
+            bar.start()
+        bar.update(bar.task_ids[0], completed=done)
+
+    try:
+        yield on_progress
+    finally:
+        bar.stop()
+
+
 def print_why(run: str, trace_db: str | None) -> None:
-    """Say on standard error how to ask why `run` was answered as it was; `trace_db` is what the user gave."""
-    # A URL may hold a password, which does not belong into a log.
+    """Print to standard error the command that explains `run`; `trace_db` is what the user gave."""
+    # A URL may hold a password, which does not belong in a log.
     where = f" --trace-db {shlex.quote(trace_db)}" if trace_db and "@" not in trace_db else ""
     print(f"why: cascade trace explain {run}{where}", file=sys.stderr)
 
 
 def print_json(value: object) -> None:
     """Print `value` as JSON."""
-    # Escaped where the terminal could not print it: a stored text may hold anything.
+    # Stored texts may hold anything, so escape what the terminal cannot print.
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     print(json.dumps(_finite(value), ensure_ascii=not unicode, indent=2))
 
 
 def _finite(value: object) -> object:
-    """JSON has no infinity: null in its place."""
+    """Replace infinities and NaN, which JSON does not have, by null."""
     if isinstance(value, float) and value - value != 0:
         return None
     if isinstance(value, dict):

@@ -11,16 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cascade.cli.options import TraceDb, trace_url
-from cascade.config.change import change_graph
-from cascade.config.load import LoadedGraph, load_graph
-from cascade.explain.formatting import parse_since
-from cascade.policy.tuned import reads_texts
-from cascade.records import Request, Result, Status
+from cascade.records import Status
 
 if TYPE_CHECKING:
     from cascade.lab.replays.compare import Change, Comparison
-    from cascade.lab.replays.replay import Outcome, Price
-    from cascade.trace import RunFilter
+    from cascade.lab.replays.replay import Outcome
 
 _SHOWN = 20  # changed runs that the table lists; --json lists all
 
@@ -44,101 +39,22 @@ def replay(
     trace_db: TraceDb = None,
 ) -> None:
     """Decide stored runs of GRAPH anew, by other thresholds, limits or a policy; no model is called."""
-    loaded = load_graph(graph)
-    changed = change_graph(loaded, set_ or [], policy)
-    from cascade.lab.replays.compare import compare
-    from cascade.lab.replays.replay import ReplaySettings
-    from cascade.lab.replays.replay import replay as decide_anew
-    from cascade.trace import RunFilter
+    from cascade import lab
 
     url = trace_url(trace_db)
-    where = RunFilter(graph=graph_name or loaded.graph.name, status=status, since=parse_since(since))
-    price = _prices(changed, url, where)
-    seconds = loaded.graph.limits.seconds
-    settings = ReplaySettings(changed.graph, seconds, changed.calibrations, price, changed.policy)
-    left_out: Counter[str] = Counter()
-    found = compare(_fitting(changed, url, where, left_out), lambda result: decide_anew(result, settings))
+    report = lab.replay(
+        graph, changes=set_ or [], policy=policy, graph_name=graph_name, since=since, status=status,
+        trace_db=url,
+    )  # fmt: skip
     if json_:
-        about: dict[str, Any] = {"graph": f"{loaded.graph.name}@{loaded.digest}", "set": set_ or []}
+        about: dict[str, Any] = {"graph": report.graph, "set": set_ or []}
         about |= {} if policy is None else {"policy": str(policy)}
-        print(json.dumps(about | _as_json(found, left_out)))
+        print(json.dumps(about | report.as_json()))
     else:
-        _print(found, left_out, place=f"{where.graph} in {url}")
+        _print(report.comparison, report.left_out, source=f"{report.runs_of} in {url}")
 
 
-def _prices(loaded: LoadedGraph, url: str, where: RunFilter) -> Price:
-    """Return the worst case of a call; where only the hash of a text is kept, the dearest recorded call."""
-    from cascade.explain.formatting import is_hash
-    from cascade.models.base import Prompt, cost
-    from cascade.run import Cascade, build_models
-    from cascade.trace import max_call_costs
-
-    models = build_models(loaded, lambda inner: Cascade(inner, None))
-    dearest: dict[str, float] | None = None
-
-    def price(name: str, request: Request) -> float | None:
-        nonlocal dearest
-        model = models[name]
-        if not is_hash(request.text):
-            return cost(model.price, *model.worst_case(Prompt.of(request)))
-        if cost(model.price, 1, 1) == 0:
-            return 0.0
-        if dearest is None:
-            dearest = max_call_costs(url, where)
-        return dearest.get(name)
-
-    return price
-
-
-def _fitting(loaded: LoadedGraph, url: str, where: RunFilter, left_out: Counter[str]) -> Iterator[Result]:
-    """Yield the runs that say something about this graph; count why the others do not."""
-    from cascade.explain.formatting import is_hash
-    from cascade.lab.replays.replay import incompatibility
-    from cascade.trace import history
-
-    reading = loaded.policy is not None and reads_texts(loaded.policy)
-    for result in history(url, where):
-        reason = incompatibility(result, loaded.graph)
-        if reason is None and reading and is_hash(result.request.text):
-            reason = "texts are not stored, and the policy reads them"
-        if reason is None:
-            yield result
-        else:
-            left_out[reason] += 1
-
-
-def _as_json(found: Comparison, left_out: Counter[str]) -> dict[str, Any]:
-    status = ("answered", "accepted", "best_effort", "abstained", "waiting")
-    return {
-        "runs": found.runs,
-        "unknown": dict(found.unknown),
-        "left_out": dict(left_out),
-        "old": {
-            **{name: found.old["status", name] for name in status},
-            "tiers": {tier: found.old["tier", tier] for tier in found.tiers()},
-            "cost_usd": found.old_cost,
-        },
-        "new": {
-            **{name: [found.certain["status", name], found.possible["status", name]] for name in status},
-            "tiers": {
-                tier: [found.certain["tier", tier], found.possible["tier", tier]] for tier in found.tiers()
-            },
-            "cost_usd": [found.lowest, found.highest],
-        },
-        "changes": [
-            {
-                "run": change.run,
-                "old": change.old._asdict() | {"cost_usd": change.old_cost},
-                "new": [outcome._asdict() for outcome in change.new],
-                "cost_usd": [change.lowest, change.highest],
-                "unknown": change.unknown,
-            }
-            for change in found.changes
-        ],
-    }
-
-
-def _print(found: Comparison, left_out: Counter[str], place: str) -> None:
+def _print(found: Comparison, left_out: Counter[str], source: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -146,7 +62,7 @@ def _print(found: Comparison, left_out: Counter[str], place: str) -> None:
     for reason, count in left_out.most_common():
         console.print(f"left out: {count}: {reason}")
     if not found.runs:
-        console.print(f"no run of {place} to replay")
+        console.print(f"no run of {source} to replay")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in (f"{found.runs} runs", "as recorded", "replayed"):

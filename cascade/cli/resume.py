@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from cascade.cli.options import Json, TraceDb, print_why, trace_url
-from cascade.cli.rows import Row, result_row
-from cascade.cli.summary import heading, line
+from cascade.cli.summary import heading, line, result_row
 from cascade.errors import RequestError
+from cascade.lab.tables.rows import Row
 
 
 def resume(

@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cascade.cli.batch import Output, open_output, written
-from cascade.cli.options import Json, TraceDb, print_why
-from cascade.cli.rows import Row, read_rows, result_row
-from cascade.cli.summary import heading, line, print_summary, summarise
+from cascade.cli.options import Json, TraceDb, new_progress, print_why
+from cascade.cli.summary import heading, line, print_summary, result_row, summarise
 from cascade.errors import RequestError
+from cascade.lab.tables.rows import Row, read_rows
 from cascade.records import Result, check_text
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from cascade.config.load import LoadedGraph
     from cascade.observers import Observer
     from cascade.run import Cascade
@@ -108,7 +106,8 @@ async def _all(
         print(f"{len(done)} of {len(rows)} rows are done already; going on after them", file=sys.stderr)
     if not quiet:
         print(heading())
-    with _progress(hidden=hidden) as bar:
+    # The bar stays below the lines on a terminal, and must not touch lines that go to a file.
+    with new_progress(disable=hidden, redirect_stdout=sys.stdout.isatty()) as bar:
         shown = bar.add_task(cascade.name, total=len(rows), completed=len(done))
         async for row, result in _in_order(rows[len(done) :], answer, 4 * concurrency):
             results.append(result)
@@ -138,23 +137,6 @@ async def _in_order(
         for _, task in begun:
             task.cancel()
         await asyncio.gather(*(task for _, task in begun), return_exceptions=True)
-
-
-def _progress(*, hidden: bool) -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=hidden,
-        # The bar keeps below the lines on a terminal; lines that go to a file must stay out of its way.
-        redirect_stdout=sys.stdout.isatty(),
-    )
 
 
 def _report(rows: list[Row], results: list[Result], cascade: Cascade, *, single: bool, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from cascade.cli.rows import Row
+from cascade.lab.tables.rows import Row
 from cascade.records import Result
 
 LEAST_TEXT = 24  # columns that a request keeps on a narrow terminal
@@ -44,6 +44,24 @@ def line(row: Row, result: Result) -> str:
         ms=f"{result.seconds * 1e3:.0f}",
         usd=f"{result.cost_usd:.6f}",
     )
+
+
+def result_row(row: Row, result: Result) -> dict[str, Any]:
+    """Return the output row of one result."""
+    return {
+        "id": row.id,
+        "status": result.status,
+        "text": result.text,
+        "confidence": result.confidence,
+        "calibrated": result.calibrated,
+        "stage": result.stage,
+        "model": result.model,
+        "tier": result.tier,
+        "rule": result.rule,
+        "cost_usd": result.cost_usd,
+        "seconds": result.seconds,
+        "run": result.run,
+    }
 
 
 def _text_width() -> int:

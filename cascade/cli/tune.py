@@ -12,9 +12,8 @@ import typer
 from cascade.errors import RequestError
 
 if TYPE_CHECKING:
-    from cascade.lab.tuning.promise import Refusal
-    from cascade.policy.artifact import Goal, Policy
-    from cascade.policy.table import Outcomes
+    from cascade.lab import Goal, Outcomes, Policy, Refusal
+    from cascade.policy.artifact import Certificate
 
 REFUSED = 3  # exit status: the rows do not support the promise
 
@@ -59,24 +58,15 @@ def tune(
     """
     values = {"max_risk": max_risk, "max_loss": max_loss, "budget": budget, "lambda": lambda_}
     goal = _goal(values, delta, abstention_price)
-    from cascade.lab.tables.outcomes import read_outcomes
-    from cascade.lab.tuning.promise import Refusal
-    from cascade.lab.tuning.tune import tune as find
-    from cascade.policy.artifact import read_policy, write_policy
+    from cascade import lab
 
-    old = read_policy(from_policy) if from_policy is not None else None
-    setups = _setups(graph) if graph is not None else {}
-    table = read_outcomes(outcomes)
     names = [name.strip() for name in chain.split(",")] if chain is not None else None
-    found = find(table, goal, chain=names, seed=seed, old=old)
-    if isinstance(found, Refusal):
-        _refuse(found, json_)
+    table = lab.read_outcomes(outcomes)
+    policy = lab.tune(table, goal, chain=names, seed=seed, old=from_policy, graph=graph, out=out)
+    if isinstance(policy, lab.Refusal):
+        _print_refusal(policy, json_)
         raise typer.Exit(REFUSED)
-    found = found.model_copy(
-        update={"setups": {name: setups[name] for name in found.chain if name in setups}}
-    )
-    write_policy(found, out)
-    _report(found, table, out, json_)
+    _print(policy, table, out, json_)
 
 
 def _goal(values: dict[str, float | None], delta: float, abstention_price: float | None) -> Goal:
@@ -107,34 +97,24 @@ def _goal(values: dict[str, float | None], delta: float, abstention_price: float
     )
 
 
-def _setups(path: Path) -> dict[str, str]:
-    """Return what each model of a graph is now, as a hash."""
-    from cascade.config.load import load_graph
-    from cascade.config.policies import setup_hash
-
-    loaded = load_graph(path, tuned=False)
-    models = loaded.graph.models
-    return {name: setup_hash(loaded.graph, name, loaded.base, loaded.calibrations) for name in models}
-
-
-def _refuse(refusal: Refusal, as_json: bool) -> None:
+def _print_refusal(refusal: Refusal, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"refused": refusal.reason, "rows_needed": refusal.rows}))
         return
-    need = f"; about {refusal.rows:,} would, if they are like these" if refusal.rows is not None else ""
-    print(f"refused: {refusal.reason}{need}")
+    rows_needed = "" if refusal.rows is None else f"; about {refusal.rows:,} would, if they are like these"
+    print(f"refused: {refusal.reason}{rows_needed}")
 
 
-def _report(policy: Policy, table: Outcomes, out: Path, as_json: bool) -> None:
+def _print(policy: Policy, table: Outcomes, out: Path, as_json: bool) -> None:
     import numpy as np
 
     from cascade.policy.apply import apply_policy
 
-    decided = apply_policy(policy, table)
-    share = {name: float((decided.answered_by == i).mean()) for i, name in enumerate(policy.chain)}
-    cost, abstained = float(np.nanmean(decided.cost_usd)), float((decided.answered_by == -1).mean())
+    decisions = apply_policy(policy, table)
+    share = {name: float((decisions.answered_by == i).mean()) for i, name in enumerate(policy.chain)}
+    cost, abstained = float(np.nanmean(decisions.cost_usd)), float((decisions.answered_by == -1).mean())
     if as_json:
-        certificates = [each.model_dump(mode="json") for each in policy.certificates]
+        certificates = [certificate.model_dump(mode="json") for certificate in policy.certificates]
         print(
             json.dumps(
                 {
@@ -153,12 +133,19 @@ def _report(policy: Policy, table: Outcomes, out: Path, as_json: bool) -> None:
     if abstained:
         print(f"abstains: {abstained:.1%}")
     print(f"mean cost: ${cost:.6f} a request, on all {len(table)} rows")
-    for each in policy.certificates:
-        gains = f", {each.gains} gained" if each.kind == "max_loss" else f" of {each.accepted} accepted"
-        print(
-            f"certificate: {each.stage}, {each.kind} {each.alpha:g}: bound {each.bound:.4f} with probability "
-            f"{1 - each.delta:g} ({each.errors} errors{gains}; {each.rows} held-out rows)"
-        )
+    for certificate in policy.certificates:
+        print(f"certificate: {_describe(certificate)}")
     for change in policy.changes:
         print(f"changed: {change}")
     print(f"written: {out}")
+
+
+def _describe(certificate: Certificate) -> str:
+    if certificate.kind == "max_loss":
+        counts = f"{certificate.errors} errors, {certificate.gains} gained"
+    else:
+        counts = f"{certificate.errors} errors of {certificate.accepted} accepted"
+    return (
+        f"{certificate.stage}, {certificate.kind} {certificate.alpha:g}: bound {certificate.bound:.4f} "
+        f"with probability {1 - certificate.delta:g} ({counts}; {certificate.rows} held-out rows)"
+    )

@@ -1,1 +1,76 @@
-"""Everything that works on recorded data rather than on a request."""
+"""Work on recorded data: collecting outcomes, tuning, evaluating, calibrating, replaying and monitoring.
+
+Each function does what the command of that name does, and returns records instead of printing. They are
+loaded on first use, because some import NumPy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cascade.lab.evaluation.calibration import CalibrationRun, calibrate
+    from cascade.lab.evaluation.evaluation import Evaluation, evaluate
+    from cascade.lab.evaluation.report import report_page
+    from cascade.lab.monitoring.monitor import MonitorReport, StageReport, monitor
+    from cascade.lab.monitoring.tightening import reset_thresholds
+    from cascade.lab.replays.stored import ReplayReport, replay
+    from cascade.lab.tables.collect import collect_outcomes
+    from cascade.lab.tables.graded import outcomes_from_traces
+    from cascade.lab.tables.outcomes import read_outcomes, write_outcomes
+    from cascade.lab.tables.rows import LabelledRow
+    from cascade.lab.tuning.promise import Refusal
+    from cascade.lab.tuning.tune import tune
+    from cascade.policy.artifact import Goal, Policy
+    from cascade.policy.table import Outcomes
+
+__all__ = [
+    "CalibrationRun",
+    "Evaluation",
+    "Goal",
+    "LabelledRow",
+    "MonitorReport",
+    "Outcomes",
+    "Policy",
+    "Refusal",
+    "ReplayReport",
+    "StageReport",
+    "calibrate",
+    "collect_outcomes",
+    "evaluate",
+    "monitor",
+    "outcomes_from_traces",
+    "read_outcomes",
+    "replay",
+    "report_page",
+    "reset_thresholds",
+    "tune",
+    "write_outcomes",
+]
+
+_NAMES = {
+    "cascade.lab.evaluation.calibration": "CalibrationRun calibrate",
+    "cascade.lab.evaluation.evaluation": "Evaluation evaluate",
+    "cascade.lab.evaluation.report": "report_page",
+    "cascade.lab.monitoring.monitor": "MonitorReport StageReport monitor",
+    "cascade.lab.monitoring.tightening": "reset_thresholds",
+    "cascade.lab.replays.stored": "ReplayReport replay",
+    "cascade.lab.tables.collect": "collect_outcomes",
+    "cascade.lab.tables.graded": "outcomes_from_traces",
+    "cascade.lab.tables.outcomes": "read_outcomes write_outcomes",
+    "cascade.lab.tables.rows": "LabelledRow",
+    "cascade.lab.tuning.promise": "Refusal",
+    "cascade.lab.tuning.tune": "tune",
+    "cascade.policy.artifact": "Goal Policy",
+    "cascade.policy.table": "Outcomes",
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value

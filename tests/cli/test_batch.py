@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from scripting import scripted, write
 
 from cascade.cli.batch import open_output
-from cascade.cli.rows import Row
 from cascade.errors import RequestError
+from cascade.lab.tables.rows import Row
 
 ROWS = [Row(str(number), f"text {number}") for number in range(20)]
 

@@ -8,7 +8,7 @@ import pytest
 from policies import certificate, policy, row, stage
 
 from cascade.errors import ConfigError, RequestError
-from cascade.lab.evaluation.evaluation import BASIC, CURVE, evaluate_policy
+from cascade.lab.evaluation.evaluation import BASIC, CURVE, evaluate
 from cascade.lab.evaluation.family import family
 from cascade.lab.evaluation.intervals import figure, resampled
 from cascade.lab.evaluation.metrics import bootstrap
@@ -44,7 +44,7 @@ def drawn(rows: int, seed: int = 0) -> Outcomes:
 
 
 def test_every_basic_figure_of_a_small_table_is_right() -> None:
-    found = evaluate_policy(PAIR, from_rows(TABLE), resamples=200)
+    found = evaluate(PAIR, from_rows(TABLE), resamples=200)
     data = found.as_json()
     assert {name: data[name] for name in BASIC} == pytest.approx(
         {
@@ -63,7 +63,7 @@ def test_every_basic_figure_of_a_small_table_is_right() -> None:
 
 
 def test_the_json_has_every_figure_with_its_interval() -> None:
-    data = evaluate_policy(PAIR, drawn(200), by=["topic"], resamples=200).as_json()
+    data = evaluate(PAIR, drawn(200), by=["topic"], resamples=200).as_json()
     for name in (*BASIC, *CURVE):
         low, high = data[f"{name}_ci"]
         assert low <= data[name] <= high, name
@@ -84,21 +84,21 @@ def test_the_json_has_every_figure_with_its_interval() -> None:
 
 def test_an_abstention_is_not_right_and_counts_against_coverage() -> None:
     cautious = policy(stage("small", 0.5), stage("big", "never"))
-    data = evaluate_policy(cautious, from_rows(TABLE[:4]), resamples=50).as_json()
+    data = evaluate(cautious, from_rows(TABLE[:4]), resamples=50).as_json()
     assert (data["accuracy"], data["coverage"], data["selective_risk"]) == (0.25, 0.5, 0.5)
     assert data["answered_by"]["nobody"] == 0.5
 
 
 def test_what_nobody_answers_has_no_risk() -> None:
     silent = policy(stage("small", "never"))
-    data = evaluate_policy(silent, from_rows(TABLE), resamples=50).as_json()
+    data = evaluate(silent, from_rows(TABLE), resamples=50).as_json()
     assert (data["coverage"], data["selective_risk"], data["selective_risk_ci"]) == (0.0, None, None)
     assert [data[name] for name in CURVE] == [None] * 4
 
 
 def test_routing_figures_of_a_pair_are_routellms() -> None:
     table = drawn(300)
-    data = evaluate_policy(PAIR, table, resamples=50).as_json()
+    data = evaluate(PAIR, table, resamples=50).as_json()
     weak, strong = table.models["small"].quality, table.models["big"].quality
     need = -table.models["small"].confidence
     assert data["apgr"] == pytest.approx(apgr(need, weak, strong))
@@ -129,8 +129,8 @@ def test_a_gate_saves_the_first_call_on_the_cost_curve_only() -> None:
     long = Score(bias=-5.0, terms=(Term(feature=Feature(kind="prompt", name="chars"), weight=1.0),))
     gate = PromptGate(score=long, skip_at=0.0, to="big")
     table = drawn(60)
-    gated = evaluate_policy(policy(stage("small", 0.5), stage("big"), gate=gate), table, resamples=20)
-    plain = evaluate_policy(PAIR, table, resamples=20)
+    gated = evaluate(policy(stage("small", 0.5), stage("big"), gate=gate), table, resamples=20)
+    plain = evaluate(PAIR, table, resamples=20)
     assert gated.figures["apgr"] == plain.figures["apgr"]
     assert gated.curve[0] == pytest.approx((9.0, float(table.models["big"].quality.mean())))
     assert gated.figures["strong_share"].value == 1.0
@@ -140,7 +140,7 @@ def test_a_gate_alone_is_moved_itself() -> None:
     length = Score(bias=0.0, terms=(Term(feature=Feature(kind="prompt", name="chars"), weight=1.0),))
     gate = PromptGate(score=length, skip_at=0.99, to="big")
     table = drawn(120)
-    found = evaluate_policy(policy(stage("small"), stage("big"), gate=gate), table, resamples=20)
+    found = evaluate(policy(stage("small"), stage("big"), gate=gate), table, resamples=20)
     chars = [len(prompt or "") for prompt in table.prompts]
     expected = apgr(chars, table.models["small"].quality, table.models["big"].quality)
     assert found.figures["apgr"].value == pytest.approx(expected)
@@ -149,44 +149,44 @@ def test_a_gate_alone_is_moved_itself() -> None:
 @pytest.mark.parametrize(("alpha", "held"), [(0.4, False), (0.5, True)])
 def test_a_certificate_held_if_the_rows_are_within_it(alpha: float, held: bool) -> None:
     promised = policy(stage("small", 0.5), stage("big"), certificates=[certificate("small", alpha)])
-    found = evaluate_policy(promised, from_rows(TABLE[:4]), resamples=20).certificates[0]
+    found = evaluate(promised, from_rows(TABLE[:4]), resamples=20).certificates[0]
     assert (found["held"], found["observed"], found["observed_rows"]) == (held, 0.5, 2)
     assert found["p_value"] == pytest.approx(1 - (1 - alpha) ** 2)
 
 
 def test_a_promise_about_answers_that_nobody_gave_is_not_broken() -> None:
     promised = policy(stage("small", 0.99), stage("big"), certificates=[certificate("small", 0.01)])
-    found = evaluate_policy(promised, from_rows(TABLE[:4]), resamples=20).certificates[0]
+    found = evaluate(promised, from_rows(TABLE[:4]), resamples=20).certificates[0]
     assert (found["held"], found["observed"], found["p_value"]) == (True, None, None)
 
 
 def test_loss_is_measured_against_the_top_model() -> None:
     promised = policy(stage("small", 0.5), stage("big"), certificates=[certificate("big", 0.2, "max_loss")])
-    found = evaluate_policy(promised, from_rows(TABLE[:4]), resamples=20).certificates[0]
+    found = evaluate(promised, from_rows(TABLE[:4]), resamples=20).certificates[0]
     assert (found["held"], found["observed"], found["observed_rows"]) == (False, 0.25, 4)
 
 
 def test_confidences_of_policy_and_table_are_both_measured() -> None:
-    small = evaluate_policy(PAIR, drawn(200), resamples=20).as_json()["models"]["small"]
+    small = evaluate(PAIR, drawn(200), resamples=20).as_json()["models"]["small"]
     assert (small["confidence"], small["reported"]["confidence"]) == ("policy", "table")
     assert small["auroc"] == pytest.approx(small["reported"]["auroc"])
     assert small["ece"] != small["reported"]["ece"]
 
 
 def test_a_model_without_confidence_has_none_made_up() -> None:
-    big = evaluate_policy(PAIR, drawn(50), resamples=20).as_json()["models"]["big"]
+    big = evaluate(PAIR, drawn(50), resamples=20).as_json()["models"]["big"]
     assert [big[name] for name in ("confidence", "auroc", "aurc", "ece", "brier")] == [None] * 5
 
 
 def test_slices_hold_the_figures_of_their_own_rows() -> None:
-    sums, words = evaluate_policy(PAIR, from_rows(TABLE[:4]), by=["topic"], resamples=50).slices
+    sums, words = evaluate(PAIR, from_rows(TABLE[:4]), by=["topic"], resamples=50).slices
     assert (sums["field"], sums["value"], sums["rows"], sums["mean_cost_usd"]) == ("topic", "sums", 2, 1.0)
     assert (words["value"], words["strong_share"], words["accuracy"]) == ("words", 1.0, 0.5)
 
 
 def test_the_same_seed_gives_the_same_intervals_and_another_seed_others() -> None:
     table = drawn(100)
-    one, two, other = (evaluate_policy(PAIR, table, resamples=100, seed=seed) for seed in (1, 1, 2))
+    one, two, other = (evaluate(PAIR, table, resamples=100, seed=seed) for seed in (1, 1, 2))
     assert one.figures == two.figures
     assert one.figures["accuracy"].value == other.figures["accuracy"].value
     assert one.figures["accuracy"] != other.figures["accuracy"]
@@ -223,7 +223,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 )
 def test_what_cannot_be_measured_is_refused(change: Any, error: type[Exception], expected: str) -> None:
     with pytest.raises(error, match=expected):
-        evaluate_policy(**{"policy": PAIR, "outcomes": from_rows(TABLE), **change})
+        evaluate(**{"policy": PAIR, "outcomes": from_rows(TABLE), **change})
 
 
 def test_untimed_rows_are_left_out_of_the_mean_time() -> None:
@@ -232,6 +232,6 @@ def test_untimed_rows_are_left_out_of_the_mean_time() -> None:
         name: {key: value for key, value in entry.items() if key != "seconds"}
         for name, entry in rows[1]["models"].items()
     }
-    found = evaluate_policy(PAIR, from_rows(rows), resamples=50)
+    found = evaluate(PAIR, from_rows(rows), resamples=50)
     assert found.figures["mean_seconds"].value == 2.0
     assert not math.isnan(found.figures["mean_seconds"].low)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from policies import certificate, policy, row, stage
 
-from cascade.lab.evaluation.evaluation import Evaluation, evaluate_policy
+from cascade.lab.evaluation.evaluation import Evaluation, evaluate
 from cascade.lab.evaluation.plots import Axis, Plot, axis_around
 from cascade.lab.evaluation.report import HEADLINES, report_page
 from cascade.lab.evaluation.words import duration, money, per_thousand, percent
@@ -47,7 +47,7 @@ def evaluation(names: tuple[str, str] = ("small", "big"), rows: int = 120) -> Ev
                     big: (int(draw.random() < 0.9), 0.01, None)}  # fmt: skip
         table.append(row(str(k), EVIL if k % 3 else "other", **outcomes))
     tuned = policy(stage(small, 0.5), stage(big), certificates=[certificate(small, 0.02)])
-    return evaluate_policy(tuned, from_rows(table), by=["topic"], resamples=50)
+    return evaluate(tuned, from_rows(table), by=["topic"], resamples=50)
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing() -> None:
@@ -96,7 +96,7 @@ def test_it_has_a_phone_a_print_and_a_dark_style() -> None:
 def test_a_table_with_one_row_or_no_confidence_still_makes_a_page(tuned: Any) -> None:
     for sure in (None, 0.7):
         table = from_rows([row("1", "x", small=(1, 0.0, sure), big=(0, 0.0, None))])
-        assert "</html>" in report_page(evaluate_policy(tuned, table, by=["topic"], resamples=20), "t")
+        assert "</html>" in report_page(evaluate(tuned, table, by=["topic"], resamples=20), "t")
 
 
 def test_labels_never_cover_each_other_or_leave_the_picture() -> None:

@@ -1,4 +1,4 @@
-"""From labelled rows to a calibration: ask a stage, grade its answers, fit, and measure the fit."""
+"""Calibrating a stage: ask it about labelled rows, grade its answers, fit the map, and measure the fit."""
 
 from __future__ import annotations
 
@@ -6,30 +6,36 @@ import asyncio
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from cascade.confidence import signal_name
 from cascade.confidence.agreement import normalise
-from cascade.errors import RequestError
+from cascade.config.load import LoadedGraph, load_graph
+from cascade.config.references import fingerprint
+from cascade.errors import ConfigError, RequestError
+from cascade.extras import require
 from cascade.graph.stage import Plan, run_stage
 from cascade.lab.evaluation.metrics import accuracy, auroc, brier, ece
-from cascade.policy.calibrate import Calibration, Method, cross_fit, fit, thin
+from cascade.lab.tables.collect import OnProgress, open_models, run_to_end
+from cascade.lab.tables.rows import LabelledRow, labelled_rows
+from cascade.policy.calibrate import Calibration, Method, cross_fit, fit, thin, write_calibration
 from cascade.records import Request
-from cascade.spec.schema import ConfidenceConfig, Limits, Stage
+from cascade.spec.schema import ConfidenceConfig, HumanModel, Limits, Stage
 
-# Fewer tell nothing that holds: of 30 rows, five folds of 6 are judged by maps from 24; of 5 wrong answers,
-# each fold's map has seen about 4.
-LEAST_ROWS = 30
-LEAST_OF_EACH = 5
+# With 30 rows, each of five folds holds 6 rows and is judged by a map fitted on 24. With 5 wrong answers,
+# each of these maps has seen about 4. Fewer say nothing reliable.
+MIN_ROWS = 30
+MIN_OF_EACH = 5
 
 
 @dataclass(frozen=True)
 class Graded:
-    """Scores of a stage's answers, uncalibrated, and whether each was right.
+    """The uncalibrated scores of a stage's answers, and whether each answer was right.
 
-    `missing` says why each other row has no score: its call failed, or the signal was not measured.
+    `missing` says why each of the other rows has no score: its call failed, or the signal was not measured.
     """
 
     scores: list[float]
@@ -39,11 +45,106 @@ class Graded:
 
 @dataclass(frozen=True)
 class Source:
-    """What a calibration belongs to: the confidence method, the data, the model."""
+    """What a calibration belongs to: the confidence method, the data and the model."""
 
     check: ConfidenceConfig
     data_sha256: str
     model_fingerprint: str
+
+
+@dataclass(frozen=True)
+class CalibrationRun:
+    """A calibration, the graded answers that it was fitted on, and the file that it was written to."""
+
+    calibration: Calibration
+    graded: Graded
+    path: Path
+
+
+def calibrate(
+    graph: str | Path,
+    stage: str,
+    data: str | Path | Iterable[LabelledRow],
+    *,
+    out: str | Path | None = None,
+    method: Method = "isotonic",
+    seed: int = 0,
+    concurrency: int = 8,
+    on_progress: OnProgress | None = None,
+) -> CalibrationRun:
+    """Ask a stage about labelled rows that its model was not trained on, and fit its calibration.
+
+    Args:
+        graph: the graph file.
+        stage: the name of the stage.
+        data: a .jsonl or .csv file with `text` and `label`, or the rows themselves.
+        out: the file to write; default: the `calibration` that the stage names.
+        method: how to fit the map.
+        seed: seed of the cross-fitting folds.
+        concurrency: how many rows are in flight at once.
+        on_progress: called with (rows done, rows in all).
+
+    Raises:
+        ConfigError: the graph is invalid, or the stage cannot be calibrated.
+        RequestError: rows are invalid or too few, or there is no file to write.
+    """
+    require("scipy", "cascade calibrate", "tune")  # now, and not after all rows have been asked and paid for
+    loaded = load_graph(graph, calibrated=False)
+    chosen, check = _checked_stage(loaded, stage)
+    target = _target(loaded, check, out)
+    rows = [(row.text, row.label) for row in labelled_rows(data)]
+    graded = run_to_end(_ask_stage(loaded, chosen, rows, concurrency, on_progress))
+    model = fingerprint(loaded.graph.models[chosen.ask[0]], loaded.base)
+    fitted = fit_calibration(graded, Source(check, rows_sha256(rows), model), method=method, seed=seed)
+    write_calibration(fitted, target)
+    return CalibrationRun(fitted, graded, target)
+
+
+def _checked_stage(loaded: LoadedGraph, name: str) -> tuple[Stage, ConfidenceConfig]:
+    """Return the stage called `name` and its confidence, if it can be calibrated."""
+    names = [stage.name for stage in loaded.graph.stages]
+    if name not in names:
+        raise ConfigError(f"{loaded.path}: unknown stage {name!r}; known: {', '.join(names)}")
+    stage = loaded.graph.stage(name)
+    if stage.confidence is None:
+        raise ConfigError(
+            f"{loaded.path}: stage {name!r} has no 'confidence', so there is nothing to calibrate"
+        )
+    if len(stage.ask) != 1:
+        asked = ", ".join(stage.ask) or "nobody"
+        raise ConfigError(f"{loaded.path}: stage {name!r} asks {asked}; a calibration belongs to one model")
+    if isinstance(loaded.graph.models[stage.ask[0]], HumanModel):
+        raise ConfigError(f"{loaded.path}: stage {name!r} asks a person, whose answers have no score")
+    return stage, stage.confidence
+
+
+def _target(loaded: LoadedGraph, check: ConfidenceConfig, out: str | Path | None) -> Path:
+    if out is not None:
+        return Path(out)
+    if check.calibration is None:
+        raise RequestError("no file to write; give --out, or 'calibration' in the stage's confidence")
+    return loaded.base / check.calibration
+
+
+async def _ask_stage(
+    loaded: LoadedGraph,
+    stage: Stage,
+    rows: Sequence[tuple[str, str]],
+    concurrency: int,
+    on_progress: OnProgress | None,
+) -> Graded:
+    needed = [*stage.ask, *stage.gate_models]
+    done = 0
+
+    def on_row() -> None:
+        nonlocal done
+        done += 1
+        if on_progress is not None:
+            on_progress(done, len(rows))
+
+    async with open_models(loaded, needed) as models:
+        plan = Plan(loaded.graph, models, {})
+        return await grade(plan, stage, rows, concurrency=concurrency, on_row=on_row)
 
 
 async def grade(
@@ -56,13 +157,13 @@ async def grade(
 ) -> Graded:
     """Ask `stage` about every (text, label), at most `concurrency` at a time.
 
-    An answer is right if it is the label, without regard to case or white space. The graph's limits do not
-    apply, nor do its calibrations. `on_row` is called after each row.
+    An answer is right if it equals the label, ignoring case and white space. The graph's limits and
+    calibrations do not apply. `on_row` is called after each row.
     """
     unlimited = Plan(plan.graph.model_copy(update={"limits": Limits()}), plan.models, {})
     slots = asyncio.Semaphore(concurrency)
 
-    async def one(text: str, label: str) -> tuple[float, bool] | str:
+    async def ask_one(text: str, label: str) -> tuple[float, bool] | str:
         async with slots:
             step = await run_stage(unlimited, stage, Request(text=text), ())
         on_row()
@@ -72,12 +173,12 @@ async def grade(
         answer = step.calls[step.estimate.chosen].text
         return step.estimate.score, normalise(answer) == normalise(label)
 
-    found = await asyncio.gather(*(one(text, label) for text, label in rows))
-    graded = [item for item in found if not isinstance(item, str)]
+    outcomes = await asyncio.gather(*(ask_one(text, label) for text, label in rows))
+    graded = [outcome for outcome in outcomes if not isinstance(outcome, str)]
     return Graded(
         scores=[score for score, _ in graded],
         correct=[right for _, right in graded],
-        missing=[item for item in found if isinstance(item, str)],
+        missing=[outcome for outcome in outcomes if isinstance(outcome, str)],
     )
 
 
@@ -87,7 +188,7 @@ def fit_calibration(
     """Fit a map on all graded rows, and measure it on cross-fitted confidences.
 
     Raises:
-        RequestError: the rows are too few, or too few of them are right or wrong.
+        RequestError: there are too few rows, or too few right or wrong answers among them.
     """
     _check_enough(graded)
     held_out = cross_fit(method, graded.scores, graded.correct, seed=seed)
@@ -116,18 +217,18 @@ def rows_sha256(rows: Sequence[tuple[str, str]]) -> str:
 
 def _check_enough(graded: Graded) -> None:
     rows, right = len(graded.correct), sum(graded.correct)
-    why = (
+    missing = (
         f"; {len(graded.missing)} more have no score, the first: {graded.missing[0]}"
         if graded.missing
         else ""
     )
-    if rows < LEAST_ROWS:
-        raise RequestError(f"{rows} rows have a score, a calibration needs {LEAST_ROWS}{why}")
+    if rows < MIN_ROWS:
+        raise RequestError(f"{rows} rows have a score, a calibration needs {MIN_ROWS}{missing}")
     for count, kind in [(right, "right"), (rows - right, "wrong")]:
-        if count >= LEAST_OF_EACH:
+        if count >= MIN_OF_EACH:
             continue
-        needed = f"about {math.ceil(rows * LEAST_OF_EACH / count)} rows like these" if count else "other rows"
+        needed = f"about {math.ceil(rows * MIN_OF_EACH / count)} rows like these" if count else "other rows"
         raise RequestError(
-            f"{count} of {rows} answers are {kind}, a calibration needs {LEAST_OF_EACH}: give {needed}, "
-            f"or {'easier' if kind == 'right' else 'harder'} ones{why}"
+            f"{count} of {rows} answers are {kind}, a calibration needs {MIN_OF_EACH}: give {needed}, "
+            f"or {'easier' if kind == 'right' else 'harder'} ones{missing}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from cascade.lab.evaluation.family import Family, family
 from cascade.lab.evaluation.intervals import RESAMPLES, Column, Figure, Means, figure, resampled
 from cascade.lab.evaluation.promises import compare
 from cascade.lab.evaluation.routing import calls_needed, error_cost_area, gap_recovered
+from cascade.lab.tables.outcomes import read_outcomes
 from cascade.policy.apply import Decisions, apply_policy
-from cascade.policy.artifact import Policy
+from cascade.policy.artifact import Policy, read_policy
 from cascade.policy.table import Outcomes
 
 BASIC = ("accuracy", "mean_cost_usd", "mean_seconds", "coverage", "selective_risk", "strong_share")
@@ -87,22 +89,29 @@ class Evaluation:
         }
 
 
-def evaluate_policy(
-    policy: Policy, outcomes: Outcomes, *, by: Sequence[str] = (), resamples: int = RESAMPLES, seed: int = 0
+def evaluate(
+    policy: Policy | str | Path,
+    outcomes: Outcomes | str | Path,
+    *,
+    by: Sequence[str] = (),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Evaluation:
-    """Measure `policy` on `outcomes`.
+    """Measure a policy on labelled rows that it was not tuned on.
 
     Args:
-        policy: the policy.
-        outcomes: labelled rows that it was not tuned on.
+        policy: the policy, or its file.
+        outcomes: the outcome table, or its file.
         by: fields to slice by.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        resamples: how many bootstrap resamples each interval is made of.
+        seed: seed of the bootstrap.
 
     Raises:
-        ConfigError: the table lacks a model of the policy.
-        RequestError: no row's decision is known, or there is no such field.
+        ConfigError: the policy is invalid, or the table lacks one of its models.
+        RequestError: the table cannot be read or lacks a field of `by`, or no row's decision is known.
     """
+    policy = policy if isinstance(policy, Policy) else read_policy(policy)
+    outcomes = outcomes if isinstance(outcomes, Outcomes) else read_outcomes(outcomes)
     for name in by:
         if name not in outcomes.fields:
             fields = ", ".join(outcomes.fields) or "none"

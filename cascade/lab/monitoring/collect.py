@@ -1,4 +1,4 @@
-"""What the stored runs tell about each checked stage of a graph: the material of `cascade monitor`."""
+"""What the stored runs tell about each checked stage of a graph, collected for the monitor."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Watched:
-    """What the runs tell about a checked stage.
+class WatchedStage:
+    """What the stored runs tell about a checked stage.
 
-    `scores` and `runs` belong together; `unmeasured` counts drafts without a score. `audits` counts accepted
-    answers that were passed on all the same, `graded` those that a later stage answered, `agreed` those that
-    it answered alike.
+    Attributes:
+        stage: the stage.
+        since: the time from which runs count, ISO 8601; None if all do.
+        scores: the live scores.
+        runs: the run of each score.
+        unmeasured: number of answers without a score.
+        audits: number of accepted answers that were passed on all the same.
+        graded: number of audits that a later stage answered.
+        agreed: number of graded audits with the same answer.
+        drawn: every answer that was drawn for an audit, accepted or not.
+        policy_threshold: a policy's threshold of its score; None if the stage checks confidence.
     """
 
     stage: Stage
@@ -35,12 +43,12 @@ class Watched:
     graded: int = 0
     agreed: int = 0
     drawn: list[Audited] = field(default_factory=list)
-    at: float | None = None  # a policy's threshold of its score; None where the stage checks confidence
+    policy_threshold: float | None = None
 
     @property
     def signal(self) -> tuple[str, str]:
-        """The method and the signal that are the stage's score."""
-        if self.at is not None:
+        """The method and the signal that the stage's score is made of."""
+        if self.policy_threshold is not None:
             return "policy", "score"
         check = self.stage.confidence
         if check is None:
@@ -48,7 +56,7 @@ class Watched:
         return check.by, "agreement" if isinstance(check, AgreementConfidence) else check.signal
 
     def add(self, result: Result, step: Step) -> None:
-        """Count a step of this stage."""
+        """Count one step of this stage."""
         by, signal = self.signal
         if not any(call.role == "answer" for call in step.calls):
             return
@@ -62,7 +70,7 @@ class Watched:
         if step.decision.rule == "audit":
             self._audit(result, step)
         if audited(self.stage, result.run) and step.decision.to is not None:
-            value = estimate.score if self.at is not None else estimate.confidence
+            value = estimate.score if self.policy_threshold is not None else estimate.confidence
             self.drawn.append(Audited(result.run, value, self._erred(result, step)))
 
     def _audit(self, result: Result, step: Step) -> None:
@@ -72,38 +80,44 @@ class Watched:
             self.agreed += not self._erred(result, step)
 
     def _erred(self, result: Result, step: Step) -> bool:
-        """Whether a later stage answered otherwise, or could not answer, which tells nothing good."""
+        """Whether a later stage gave another answer, or none, which counts as an error too."""
         from cascade.confidence.agreement import normalise
 
         if result.stage == self.stage.name or result.status != "accepted" or step.estimate is None:
             return True
-        # Where only hashes are kept, equal texts have equal hashes.
+        # If only hashes are stored, equal texts still have equal hashes.
         return normalise(step.calls[step.estimate.chosen].text) != normalise(result.text or "")
 
 
 def collect(
     loaded: LoadedGraph, results: Iterable[Result], *, given: Mapping[str, Reference] | None, dated: bool
-) -> list[Watched]:
-    """Return each checked stage with its live scores, in the order of the runs."""
-    watched = {}
+) -> list[WatchedStage]:
+    """Return the checked stages with their live scores, which are in the order of the runs.
+
+    Args:
+        loaded: the graph.
+        results: its stored runs.
+        given: references to compare with; None to compare with the calibrations.
+        dated: count only runs since the stage was calibrated.
+    """
+    watched: dict[str, WatchedStage] = {}
     for stage in loaded.graph.stages:
         calibration = loaded.calibrations.get(stage.name) if given is None and dated else None
-        at = _policy_threshold(loaded, stage)
-        if at is not None or (stage.confidence is not None and stage.accept is not None):
-            begun = calibration if at is None else None
-            watched[stage.name] = Watched(
-                stage, parse_since(f"{begun.fitted}T00:00Z") if begun else None, at=at
-            )
+        threshold = _policy_threshold(loaded, stage)
+        if threshold is not None or (stage.confidence is not None and stage.accept is not None):
+            dated_by = calibration if threshold is None else None
+            since = parse_since(f"{dated_by.fitted}T00:00Z") if dated_by else None
+            watched[stage.name] = WatchedStage(stage, since, policy_threshold=threshold)
     for result in results:
         for step in result.trace:
-            stage_ = watched.get(step.stage)
-            if stage_ is not None and (stage_.since is None or result.started >= stage_.since):
-                stage_.add(result, step)
+            seen = watched.get(step.stage)
+            if seen is not None and (seen.since is None or result.started >= seen.since):
+                seen.add(result, step)
     return list(watched.values())
 
 
 def _policy_threshold(loaded: LoadedGraph, stage: Stage) -> float | None:
-    """Return the least score that the graph's policy accepts at `stage`; None if it decides by none there."""
+    """Return the lowest score that the graph's policy accepts at `stage`; None if it compares none there."""
     policy = loaded.policy
     if policy is None or len(stage.ask) != 1 or stage.ask[0] not in policy.chain:
         return None

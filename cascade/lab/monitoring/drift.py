@@ -1,13 +1,13 @@
-"""Drift: do live scores still look like those that a stage was calibrated on? Asked as often as you like.
+"""Drift: do live scores still look like those that a stage was calibrated on? Test as often as you like.
 
-Two questions about each live run: was it accepted, and did its score stay below certain quantiles of the
+Two questions are asked of each live run: was it accepted, and is its score below certain quantiles of the
 reference? Each is a coin whose rate the reference knows to within an interval (Clopper and Pearson 1934).
-Live coins bet against every rate of that interval: the wealth is the mixture of Krichevsky and Trofimov
-(1981) over all rates, divided by the likelihood of the best rate inside the interval. If nothing drifted
-this never exceeds a nonnegative martingale that starts at 1, so by Ville's inequality (1939) it ever
-reaches 1/a with probability at most a, however often one looks (Ramdas, Grünwald, Vovk and Shafer 2023,
-Statistical Science 38). The mean of several such processes is one, too. Half of the probability of a false
-alarm pays for the intervals.
+Live coins bet against every rate in that interval. The wealth is the mixture of Krichevsky and Trofimov
+(1981) over all rates, divided by the likelihood of the best rate in the interval. Without drift it never
+exceeds a nonnegative martingale that starts at 1, so by Ville's inequality (1939) it ever reaches 1/a with
+probability at most a, no matter how often one looks (Ramdas, Grünwald, Vovk and Shafer 2023, Statistical
+Science 38). The mean of several such processes is one as well. Half of the probability of a false alarm
+pays for the intervals.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LEAST_RUNS = 30  # fewer live runs say little, whatever the wealth is
-_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)  # the reference's quantiles that live scores are held against
+MIN_RUNS = 30  # fewer live runs say little, whatever the wealth
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of the reference, which live scores are compared with
 
 Verdict = Literal["ok", "drifted", "too few runs", "no reference"]
 
 
 class Reference(Record):
-    """The scores that a stage had: `scores` of `rows` answers, thinned by `calibrate.thin`."""
+    """The scores of a stage's `rows` answers, ascending and thinned by `calibrate.thin`."""
 
     by: str
     signal: str
@@ -52,12 +52,12 @@ class Reference(Record):
             raise ValueError("scores must not decrease")
         return self
 
-    def below(self, place: int) -> tuple[int, int]:
-        """Return the least and the most rows below a score that `place` of the kept scores are below."""
+    def below(self, index: int) -> tuple[int, int]:
+        """Return bounds of the number of rows below a score that `index` of the kept scores are below."""
         kept = len(self.scores)
-        if place in (0, kept):
-            return (0, 0) if place == 0 else (self.rows, self.rows)
-        ranks = [round(i * (self.rows - 1) / (kept - 1)) for i in (place - 1, place)]
+        if index in (0, kept):
+            return (0, 0) if index == 0 else (self.rows, self.rows)
+        ranks = [round(i * (self.rows - 1) / (kept - 1)) for i in (index - 1, index)]
         return ranks[0] + 1, ranks[1]
 
 
@@ -74,12 +74,12 @@ class Drift:
     """What live scores say.
 
     Attributes:
-        runs: live runs with a score.
+        runs: number of live runs with a score.
         reference: share of the reference that the stage's threshold accepts.
-        live: the same of the live runs; None without any.
-        e_value: the greatest wealth of the bets against "no drift" so far; at 1 nothing speaks for drift.
-        since: index of the live run at which it reached the alarm; None if it never did.
-        verdict: `drifted` if it did; `too few runs` under 30.
+        live: the same share of the live runs; None without any.
+        e_value: the greatest wealth so far of the bets against "no drift"; 1 is no evidence of drift.
+        since: index of the live run at which the wealth reached the alarm; None if it never did.
+        verdict: `drifted` if it did; `too few runs` for fewer than 30.
     """
 
     runs: int
@@ -98,14 +98,14 @@ def drift(
     confidence: Callable[[float], float],
     delta: float = 0.01,
 ) -> Drift:
-    """Compare live scores, in the order in which they came, with `reference`.
+    """Compare live scores, in the order in which they came, with a reference.
 
     Args:
         reference: the scores of the calibration's rows, or of earlier runs.
-        live: scores since a start that was fixed beforehand; requests must not depend on each other.
+        live: scores since a start that was fixed beforehand; requests must be independent of each other.
         accept: the stage's threshold.
         confidence: the stage's nondecreasing map from score to confidence.
-        delta: probability of a false alarm, ever.
+        delta: the probability of a false alarm, ever.
 
     Raises:
         ValueError: `delta` is not between 0 and 1.
@@ -115,30 +115,32 @@ def drift(
     if not 0 < delta < 1:
         raise ValueError(f"delta is {delta!r}; expected a probability between 0 and 1")
     scores = reference.scores
-    place = bisect_left(scores, accept, key=confidence)
-    refused = sum(reference.below(place)) / 2 / reference.rows
+    index = bisect_left(scores, accept, key=confidence)
+    refused = sum(reference.below(index)) / 2 / reference.rows
     if not live:
         return Drift(0, 1 - refused, None, 1.0, None, "too few runs")
-    values = np.round(np.asarray(live, dtype=float), DECIMALS)  # as the reference is, else equals differ
+    values = np.round(
+        np.asarray(live, dtype=float), DECIMALS
+    )  # like the reference, so that equals stay equal
     taken = np.asarray([confidence(score) >= accept for score in values.tolist()])
-    coins = [(~taken, reference.below(place))]
-    for share in _SHARES:
+    coins = [(~taken, reference.below(index))]
+    for share in _QUANTILES:
         edge = scores[round(share * (len(scores) - 1))]
         coins.append((values < edge, reference.below(bisect_left(scores, edge))))
     risk = delta / 2 / len(coins)
     wealth = [_log_wealth(coin, _interval(below, reference.rows, risk)) for coin, below in coins]
-    # Half of the stake is on acceptance, which is what users see; the rest is spread over the quantiles.
-    weights = np.log([0.5, *[0.5 / len(_SHARES)] * len(_SHARES)])
+    # Half of the stake is on acceptance, which is what users see; the quantiles share the rest.
+    weights = np.log([0.5, *[0.5 / len(_QUANTILES)] * len(_QUANTILES)])
     total = np.logaddexp.reduce(np.asarray(wealth) + weights[:, None], axis=0)
     alarms = np.flatnonzero(total >= np.log(2 / delta))
     since = int(alarms[0]) if len(alarms) else None
-    verdict: Verdict = "drifted" if since is not None else "ok" if len(live) >= LEAST_RUNS else "too few runs"
+    verdict: Verdict = "drifted" if since is not None else "ok" if len(live) >= MIN_RUNS else "too few runs"
     e_value = max(1.0, float(np.exp(min(float(total.max()), 700.0))))
     return Drift(len(live), 1 - refused, float(taken.mean()), e_value, since, verdict)
 
 
 def read_references(path: str | Path) -> Mapping[str, Reference]:
-    """Read a file that `cascade monitor --write-reference` wrote.
+    """Read a file written by `cascade monitor --write-reference`.
 
     Raises:
         ConfigError: the file is missing, is not JSON, or is not a valid reference.
@@ -148,17 +150,17 @@ def read_references(path: str | Path) -> Mapping[str, Reference]:
 
 
 def _interval(below: tuple[int, int], rows: int, risk: float) -> tuple[float, float]:
-    """Return the interval of a rate of which at least and at most `below` of `rows` were seen."""
+    """Return the confidence interval of a rate, seen between `below[0]` and `below[1]` times in `rows`."""
     from scipy.stats import beta
 
-    least, most = below
-    low = float(beta.ppf(risk / 2, least, rows - least + 1)) if least > 0 else 0.0
-    high = float(beta.ppf(1 - risk / 2, most + 1, rows - most)) if most < rows else 1.0
+    lower, upper = below
+    low = float(beta.ppf(risk / 2, lower, rows - lower + 1)) if lower > 0 else 0.0
+    high = float(beta.ppf(1 - risk / 2, upper + 1, rows - upper)) if upper < rows else 1.0
     return low, high
 
 
 def _log_wealth(coin: NDArray[np.bool_], interval: tuple[float, float]) -> NDArray[np.float64]:
-    """Return, after each toss, the log of the mixture's likelihood over the best one inside `interval`."""
+    """Return, after each toss, the log of the mixture's likelihood over the best one in `interval`."""
     import numpy as np
     from scipy.special import betaln, xlog1py, xlogy
 

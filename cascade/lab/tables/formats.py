@@ -40,6 +40,25 @@ def read_file(path: Path, expected: str) -> bytes:
         raise RequestError(f"{path}: {error.strerror}; give {expected}") from None
 
 
+def decode_text(name: str, data: bytes) -> str:
+    """Decode UTF-8, with or without a byte-order mark; `name` stands for the file in messages.
+
+    Raises:
+        RequestError: the bytes are not UTF-8.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise RequestError(f"{name}:{line}: not valid UTF-8; save the file as UTF-8") from None
+
+
+def csv_source(text: str) -> io.StringIO:
+    """Return `text` as the csv module reads it, and let a cell be as long as the whole text."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # the process's limit: never lower it
+    return io.StringIO(text, newline="")
+
+
 def parse_file(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
     """Yield (line, row) of a file's bytes; a row that cannot be read is its error.
 
@@ -52,11 +71,7 @@ def parse_file(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
         raise RequestError(f"{path}: unknown kind of file {path.suffix!r}; known: {', '.join(SUFFIXES)}")
     if path.suffix == ".parquet":
         return _parquet(path, data)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise RequestError(f"{path}:{line}: not valid UTF-8; save the file as UTF-8") from None
+    text = decode_text(str(path), data)
     return _csv(text) if path.suffix == ".csv" else _jsonl(text)
 
 
@@ -131,7 +146,7 @@ def _constant(name: str) -> float:
 
 
 def _csv(text: str) -> Iterator[tuple[int, Row]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(csv_source(text), strict=True)
     try:
         header = next(reader, [])
         trouble = _bad_header(header)

@@ -1,9 +1,10 @@
-"""Graded runs of the trace store as an outcome table."""
+"""An outcome table from the graded runs of a trace store."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,20 +12,57 @@ from cascade.confidence.agreement import normalise
 from cascade.confidence.measurement import draft_of, recorded
 from cascade.errors import RequestError
 from cascade.lab.tables.formats import parse_file, read_file
-from cascade.lab.tables.outcomes import is_field
+from cascade.lab.tables.outcomes import from_rows, is_field, write_outcomes
+from cascade.policy.table import Outcomes
 from cascade.records import Call, Result, Step
-from cascade.trace import RunFilter, TraceStore
+from cascade.trace import RunFilter, TraceStore, default_url
 
-_PAGE = 500  # runs that are listed at once
+_PAGE_SIZE = 500  # runs listed at once
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Grade(NamedTuple):
-    """How good a run's answer (or, without one, its best draft) was, 0 to 1; or with `model`, its draft."""
+    """The quality, 0 to 1, of a run's answer (its best draft if it gave none), or of the draft of `model`."""
 
     run: str
     model: str | None
     quality: float
+
+
+def outcomes_from_traces(
+    out: str | Path,
+    *,
+    grades: str | Path | Iterable[Grade] | None = None,
+    graph: str | None = None,
+    trace_db: str | None = None,
+) -> Outcomes:
+    """Write an outcome table of graded runs. No model is asked.
+
+    Args:
+        out: the table, a .jsonl, .csv or .parquet file.
+        grades: a .jsonl file of `run` and `correct` (see `read_grades`), or the grades themselves; default:
+            the newest grade of each run in the trace store.
+        graph: take only stored grades of this graph, NAME or NAME@DIGEST; not together with `grades`.
+        trace_db: the trace store, a SQLAlchemy URL or a file; default: the usual one.
+
+    Returns:
+        The table.
+
+    Raises:
+        RequestError: there is no graded run, grades are invalid, or `out` cannot be written.
+        TraceError: the trace store cannot be read.
+    """
+    if grades is not None and graph is not None:
+        raise RequestError("--grades names the runs; leave out --graph-name")
+    with TraceStore(default_url() if trace_db is None else trace_db, create=False) as store:
+        if grades is None:
+            grades = stored_grades(store, graph)
+        elif isinstance(grades, str | Path):
+            grades = read_grades(grades)
+        by_run = groupby(sorted(grades, key=lambda grade: grade.run), lambda grade: grade.run)
+        rows = [graded_row(store.get(run), list(own)) for run, own in by_run]
+    write_outcomes(rows, out)
+    return from_rows(rows)
 
 
 def read_grades(path: str | Path) -> list[Grade]:
@@ -65,10 +103,10 @@ def stored_grades(store: TraceStore, graph: str | None) -> list[Grade]:
     grades = []
     filters = (RunFilter(graph=graph, grade="right"), 1.0), (RunFilter(graph=graph, grade="wrong"), 0.0)
     for where, quality in filters:
-        page = store.search(where, limit=_PAGE)
+        page = store.search(where, limit=_PAGE_SIZE)
         while page:
             grades += [Grade(each.run, None, quality) for each in page]
-            page = store.search(where, limit=_PAGE, before=page[-1].run)
+            page = store.search(where, limit=_PAGE_SIZE, before=page[-1].run)
     if not grades:
         raise RequestError(f"no graded run in {store.location}; see 'cascade grade', or give --grades FILE")
     return grades
@@ -77,9 +115,9 @@ def stored_grades(store: TraceStore, graph: str | None) -> list[Grade]:
 def graded_row(result: Result, grades: Sequence[Grade]) -> dict[str, Any]:
     """Return the row of one run with its grades.
 
-    A model is in the row if it answered in the run and its draft's grade is known: it was graded itself; or
-    it is the run's answer, or the same text but for case and white space; or the answer was right and the
-    draft is another label of a closed set, hence wrong. What cannot be known is absent.
+    The row holds each model that answered in the run and whose draft has a known grade: the draft was graded
+    itself; or it is the run's answer, ignoring case and white space; or the answer was right and the draft is
+    another label of a closed set, hence wrong. Whatever cannot be known is absent.
 
     Raises:
         RequestError: a grade is for an answer that the run does not have.
@@ -101,8 +139,8 @@ def graded_row(result: Result, grades: Sequence[Grade]) -> dict[str, Any]:
     return row if _HASH.fullmatch(result.request.text) else row | {"prompt": result.request.text}
 
 
-class _Draft(NamedTuple):
-    """A model's answer in a run, the step it is from, and what all calls of the model cost."""
+class _ModelDraft(NamedTuple):
+    """A model's last answer in a run, its step, and the cost and time of all the model's calls."""
 
     call: Call
     step: Step
@@ -110,22 +148,22 @@ class _Draft(NamedTuple):
     seconds: float
 
 
-def _drafts(trace: Iterable[Step]) -> dict[str, _Draft]:
+def _drafts(trace: Iterable[Step]) -> dict[str, _ModelDraft]:
     """Return each model's last answer."""
-    found: dict[str, _Draft] = {}
+    drafts: dict[str, _ModelDraft] = {}
     for step in trace:
         for name in dict.fromkeys(call.model for call in step.calls if call.role == "answer"):
             calls = [call for call in step.calls if call.role == "answer" and call.model == name]
-            before = found.get(name)
+            before = drafts.get(name)
             if all(call.error is not None or call.invalid is not None for call in calls):
                 continue
-            found[name] = _Draft(
+            drafts[name] = _ModelDraft(
                 draft_of(step, name),
                 step,
                 sum(call.cost_usd for call in calls) + (before.cost_usd if before else 0.0),
                 max(call.seconds for call in calls) + (before.seconds if before else 0.0),
             )
-    return found
+    return drafts
 
 
 def _answer(result: Result) -> str | None:
@@ -141,7 +179,7 @@ def _inferred(call: Call, result: Result, answer_quality: float | None) -> float
     return 0.0 if answer_quality == 1.0 and call.labels is not None else None
 
 
-def _entry(draft: _Draft, quality: float) -> dict[str, Any]:
+def _entry(draft: _ModelDraft, quality: float) -> dict[str, Any]:
     call, known = draft.call, recorded(draft.step, draft.call)
     graded: dict[str, Any] = {"correct": int(quality)} if quality in (0.0, 1.0) else {"quality": quality}
     entry = graded | {"cost_usd": round(draft.cost_usd, 12), "seconds": round(draft.seconds, 6)}

@@ -10,70 +10,117 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 
+from cascade.config.load import load_graph
+from cascade.config.policies import setup_hash
 from cascade.errors import ConfigError
+from cascade.lab.tables.outcomes import read_outcomes
 from cascade.lab.tuning.design import Design, choose
 from cascade.lab.tuning.promise import Refusal, certify, check_binary, refusal, renew
 from cascade.lab.tuning.search import Thresholds
-from cascade.policy.artifact import Certificate, Goal, Policy, PolicyStage, PromptGate
+from cascade.policy.artifact import (
+    Certificate,
+    Goal,
+    Policy,
+    PolicyStage,
+    PromptGate,
+    read_policy,
+    write_policy,
+)
 from cascade.policy.calibrate import fit
 from cascade.policy.table import Outcomes
 
-_MOST_MODELS = 7  # more are thinned to the most accurate for their cost
-_LEAST_ROWS = 20
+_MAX_MODELS = 7  # more are thinned to the most accurate for their cost
+_MIN_ROWS = 20
 
 
 def tune(
-    outcomes: Outcomes,
+    outcomes: Outcomes | str | Path,
     goal: Goal,
     *,
     chain: Sequence[str] | None = None,
     seed: int = 0,
-    old: Policy | None = None,
+    old: Policy | str | Path | None = None,
+    graph: str | Path | None = None,
+    out: str | Path | None = None,
 ) -> Policy | Refusal:
     """Find the cheapest policy that keeps the goal, or say that the rows do not support it.
 
     Args:
-        outcomes: rows with the outcome of every model; rows that lack one are left out. A failed call is an
-            outcome: it is paid for, and the request goes on, as it does live.
+        outcomes: a table (or its file) with the outcome of every model; rows that lack one are left out. A
+            failed call is an outcome: it is paid for, and the request goes on, as it does live.
         goal: what to keep.
         chain: models that may take part, in the order of asking; the last is the top model. Default: all,
             by mean cost, and the most accurate is the top model.
-        seed: of the split and the folds.
-        old: a policy that is kept, scores and thresholds, if it keeps the goal on these rows, which must be
-            others than its own. It is tried on half of delta, the search has the other half.
+        seed: seed of the split and the folds.
+        old: an earlier policy (or its file). Its scores and thresholds are kept if they keep the goal on
+            these rows, which it must not have been tuned on. Testing it takes half of delta; the search has
+            the other half.
+        graph: the graph file that made the outcomes. The policy then records what each model is, and graphs
+            in which one has changed refuse it.
+        out: the file to write the policy to; a refusal writes nothing.
 
     Raises:
-        ConfigError: an unknown model, or too few complete rows.
+        ConfigError: a model is unknown, there are too few complete rows, or a file is invalid.
+        RequestError: the outcome table cannot be read.
     """
+    if isinstance(old, str | Path):
+        old = read_policy(old)
+    setups = {} if graph is None else _setups(graph)
+    if isinstance(outcomes, str | Path):
+        outcomes = read_outcomes(outcomes)
+    policy = _find_policy(outcomes, goal, chain, seed, old)
+    if isinstance(policy, Refusal):
+        return policy
+    known = {name: setups[name] for name in policy.chain if name in setups}
+    policy = policy.model_copy(update={"setups": known})
+    if out is not None:
+        write_policy(policy, out)
+    return policy
+
+
+def _setups(graph: str | Path) -> dict[str, str]:
+    """Return a hash of what each model of a graph is now."""
+    loaded = load_graph(graph, tuned=False)
+    return {
+        name: setup_hash(loaded.graph, name, loaded.base, loaded.calibrations) for name in loaded.graph.models
+    }
+
+
+def _find_policy(
+    outcomes: Outcomes, goal: Goal, chain: Sequence[str] | None, seed: int, old: Policy | None
+) -> Policy | Refusal:
     table = _complete(outcomes, chain)
     promise = goal.delta is not None
     if promise:
         check_binary(table)
     if old is not None and promise:
         goal = goal.model_copy(update={"delta": (goal.delta or 0.0) / 2})
-        if (made := renew(old, table, goal)) is not None:
-            return _kept(old, outcomes, goal, made, len(table))
+        if (certificates := renew(old, table, goal)) is not None:
+            return _kept(old, outcomes, goal, certificates, len(table))
     order = np.random.default_rng(seed).permutation(len(table))
     half = len(table) // 2 if promise else len(table)
     fitting, held_out = table.take(np.sort(order[:half])), table.take(np.sort(order[half:]))
-    if len(fitting) < _LEAST_ROWS:
-        least = _LEAST_ROWS * (2 if promise else 1)
-        raise ConfigError(f"{len(table)} complete rows; tuning needs at least {least}; label more")
+    if len(fitting) < _MIN_ROWS:
+        min_rows = _MIN_ROWS * (2 if promise else 1)
+        raise ConfigError(f"{len(table)} complete rows; tuning needs at least {min_rows}; label more")
     top = chain[-1] if chain else _most_accurate(fitting) if promise else None
     design = choose(fitting, goal, seed, top)
-    found = None if design is None else certify(design, held_out, goal) if promise else (design.path[-1], ())
-    if design is None or found is None:
+    chosen: tuple[Thresholds, tuple[Certificate, ...]] | None = None
+    if design is not None:
+        chosen = certify(design, held_out, goal) if promise else (design.path[-1], ())
+    if design is None or chosen is None:
         return refusal(fitting, goal, seed, top) if top else Refusal(_too_dear(fitting, goal), None)
-    policy = _policy(design, found[0], found[1], fitting, goal)
+    policy = _policy(design, *chosen, fitting, goal)
     update = {"rows": len(table), "certified_rows": len(held_out), "seed": seed}
     return policy.model_copy(update=update | {"changes": () if old is None else _changes(old, policy)})
 
 
 def _complete(outcomes: Outcomes, chain: Sequence[str] | None) -> Outcomes:
-    """Return rows on which every candidate was run, and the candidates in the order they would be asked."""
+    """Return the rows on which every candidate was run, with the candidates in the order of asking."""
     known = ", ".join(outcomes.models)
     if missing := [name for name in chain or () if name not in outcomes.models]:
         raise ConfigError(f"unknown model {missing[0]!r} in the chain; known: {known}")
@@ -95,8 +142,8 @@ def _complete(outcomes: Outcomes, chain: Sequence[str] | None) -> Outcomes:
 
 
 def _thinned(table: Outcomes, names: list[str]) -> list[str]:
-    """Leave out models that are far from the best for their cost, if there are too many to try all chains."""
-    while len(names) > _MOST_MODELS:
+    """Drop the models that gain least over cheaper ones until there are few enough to try all chains."""
+    while len(names) > _MAX_MODELS:
         accuracy = [float(table.models[name].credit.mean()) for name in names]
         margin = [accuracy[i] - max(accuracy[:i], default=0.0) for i in range(len(names))]
         names.pop(int(np.argmin(margin)))
@@ -104,7 +151,7 @@ def _thinned(table: Outcomes, names: list[str]) -> list[str]:
 
 
 def _most_accurate(table: Outcomes) -> str:
-    """Return the top model; of equals the cheaper one."""
+    """Return the most accurate model; of equals, the cheaper one."""
     return max(table.models, key=lambda name: float(table.models[name].credit.mean()))
 
 
@@ -139,46 +186,54 @@ def _policy(
 
 
 def _stage(design: Design, thresholds: Thresholds, index: int, fitting: Outcomes) -> PolicyStage:
-    """Write down one checked stage; its confidence map is fitted on out-of-fold scores."""
-    name, model, at = design.chain[index], design.stages[index], thresholds.accept[index]
-    low = thresholds.abstain[index] if thresholds.abstain else -math.inf
-    if at == -math.inf or model is None:
-        return PolicyStage(model=name, accept="always" if at == -math.inf else "never")
-    if at == math.inf and low == -math.inf:
+    """Return one checked stage; its confidence map is fitted on out-of-fold scores."""
+    name, model, accept = design.chain[index], design.stages[index], thresholds.accept[index]
+    abstain_below = thresholds.abstain[index] if thresholds.abstain else -math.inf
+    if accept == -math.inf or model is None:
+        return PolicyStage(model=name, accept="always" if accept == -math.inf else "never")
+    if accept == math.inf and abstain_below == -math.inf:
         return PolicyStage(model=name, accept="never")
     known = np.isfinite(model.held_out)
     right = fitting.models[name].quality[known] >= 1.0
     return PolicyStage(
         model=name,
-        accept="never" if at == math.inf else at,
-        abstain_below=None if not math.isfinite(low) else low,
+        accept="never" if accept == math.inf else accept,
+        abstain_below=abstain_below if math.isfinite(abstain_below) else None,
         score=model.score,
         confidence=fit("isotonic", model.held_out[known].tolist(), right.tolist()),
     )
 
 
-def _kept(old: Policy, new: Outcomes, goal: Goal, made: tuple[Certificate, ...], rows: int) -> Policy:
+def _kept(old: Policy, new: Outcomes, goal: Goal, certificates: tuple[Certificate, ...], rows: int) -> Policy:
     """Return an old policy with certificates from new rows, none of which it was fitted on."""
-    update = {"goal": goal, "certificates": made, "rows": rows, "fitted_rows": 0, "certified_rows": rows}
+    update = {
+        "goal": goal,
+        "certificates": certificates,
+        "rows": rows,
+        "fitted_rows": 0,
+        "certified_rows": rows,
+    }
     changes = ("models, scores and thresholds are kept; certificates are from the new rows",)
     fitted = datetime.now(UTC).date().isoformat()
     return old.model_copy(update=update | {"data_sha256": new.sha256, "fitted": fitted, "changes": changes})
 
 
 def _changes(old: Policy, new: Policy) -> tuple[str, ...]:
-    found = []
+    changes = []
     if old.chain != new.chain:
-        found.append(f"models: {', '.join(old.chain)} → {', '.join(new.chain)}")
+        changes.append(f"models: {', '.join(old.chain)} → {', '.join(new.chain)}")
     before = {stage.model: stage.accept for stage in old.stages}
-    found += [
+    changes += [
         f"{stage.model}: accept {_shown(before[stage.model])} → {_shown(stage.accept)}"
         for stage in new.stages
         if stage.model in before and before[stage.model] != stage.accept
     ]
     if (old.gate is None) != (new.gate is None):
-        found.append("gate: " + ("added" if old.gate is None else "dropped"))
+        changes.append("gate: " + ("added" if old.gate is None else "dropped"))
     return (
-        (*found, "scores were fitted anew") if found else ("scores were fitted anew, to the same thresholds",)
+        (*changes, "scores were fitted anew")
+        if changes
+        else ("scores were fitted anew, to the same thresholds",)
     )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cascade.cli.rows import read_rows
 from cascade.errors import RequestError
+from cascade.lab.tables.rows import read_rows
 
 
 def read(folder: Path, name: str, content: bytes) -> list[tuple[str, str, str | None]]:

@@ -1,48 +1,51 @@
-"""Reading request rows from JSONL or CSV, and writing result rows."""
+"""Rows of requests, with or without labels, read from JSONL or CSV."""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cascade.errors import RequestError
-from cascade.records import Result, check_text
+from cascade.lab.tables.formats import csv_source, decode_text
+from cascade.records import check_text
 
 
 class Row(NamedTuple):
-    """One request of a batch; `label` is the right answer, where it is known."""
+    """One request of a batch. `label` is the right answer, if it is known."""
 
     id: str
     text: str
     label: str | None = None
 
 
-def read_rows(source: str) -> list[Row]:
+class LabelledRow(NamedTuple):
+    """One request with its right answer."""
+
+    id: str
+    text: str
+    label: str
+
+
+def read_rows(source: str | Path) -> list[Row]:
     """Read every row of `source`: a .jsonl or .csv file, or `-` for JSONL on standard input.
 
     Raises:
-        RequestError: rows that cannot be asked, all at once, each with file and line; nothing has run then.
+        RequestError: rows are invalid; the message lists all of them, each with file and line.
     """
-    name = "standard input" if source == "-" else source
+    name = "standard input" if source == "-" else str(source)
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as error:
         raise RequestError(f"{name}: {error.strerror}; give a .jsonl or .csv file, or - for stdin") from None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise RequestError(f"{name}:{line}: not valid UTF-8; save the file as UTF-8") from None
-    parse = _csv if source.endswith(".csv") else _jsonl
+    parse = _csv if name.endswith(".csv") else _jsonl
     rows: list[Row] = []
     problems: list[str] = []
     ids: set[str] = set()
-    for line, fields in parse(text):
+    for line, fields in parse(decode_text(name, data)):
         try:
             row = _row(line, fields, ids)
         except RequestError as error:
@@ -57,6 +60,22 @@ def read_rows(source: str) -> list[Row]:
     return rows
 
 
+def labelled_rows(data: str | Path | Iterable[LabelledRow]) -> list[LabelledRow]:
+    """Return the rows of a file (see `read_rows`), or `data` itself as a list.
+
+    Raises:
+        RequestError: rows are invalid, or one has no label.
+    """
+    if not isinstance(data, str | Path):
+        return list(data)
+    rows = read_rows(data)
+    labelled = [LabelledRow(row.id, row.text, row.label) for row in rows if row.label and row.label.strip()]
+    if len(labelled) < len(rows):
+        unlabelled = next(row.id for row in rows if not row.label or not row.label.strip())
+        raise RequestError(f"{data}: row {unlabelled!r} has no 'label'; every row needs the right answer")
+    return labelled
+
+
 def _jsonl(text: str) -> Iterator[tuple[int, Any]]:
     for line, content in enumerate(text.split("\n"), start=1):
         if content.strip():
@@ -67,9 +86,7 @@ def _jsonl(text: str) -> Iterator[tuple[int, Any]]:
 
 
 def _csv(text: str) -> Iterator[tuple[int, Any]]:
-    # How long a text may be is for `check_text` to say. The limit is the process's: never lower it.
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.DictReader(csv_source(text), strict=True)
     try:
         if "text" not in (reader.fieldnames or []):
             yield 1, RequestError(f"columns are {reader.fieldnames}; expected at least 'text'")
@@ -77,7 +94,7 @@ def _csv(text: str) -> Iterator[tuple[int, Any]]:
         for row in reader:
             yield reader.line_num, {key: value for key, value in row.items() if value not in (None, "")}
     except csv.Error as error:
-        line = reader.reader.line_num  # that of the reader inside is the one where it stopped
+        line = reader.reader.line_num  # DictReader's own count is behind when the inner reader fails
         yield line, RequestError(f"not CSV ({error}); close every quote, and double quotes in a text")
 
 
@@ -98,21 +115,3 @@ def _row(line: int, fields: Any, taken: Container[str]) -> Row:
     if name in taken:
         raise RequestError(f"id {name!r} is used twice; ids tell the output rows apart")
     return Row(name, check_text(fields["text"]), label)
-
-
-def result_row(row: Row, result: Result) -> dict[str, Any]:
-    """Return the output row of one result."""
-    return {
-        "id": row.id,
-        "status": result.status,
-        "text": result.text,
-        "confidence": result.confidence,
-        "calibrated": result.calibrated,
-        "stage": result.stage,
-        "model": result.model,
-        "tier": result.tier,
-        "rule": result.rule,
-        "cost_usd": result.cost_usd,
-        "seconds": result.seconds,
-        "run": result.run,
-    }
