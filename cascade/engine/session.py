@@ -142,17 +142,20 @@ class Session:
             self._tree = single_token_tree(self._task[1].labels, self._task[1].tokens)
         else:
             self._renderer = Renderer(weights)
-            # A tokenizer that adds no space before a text expects one between prompt and label.
-            self._lead = "" if self._renderer.chat or weights.adds_space else " "
             if labels is not None:
-                self._tree = label_tree(weights, labels, lead=self._lead, limit=self._limit)
+                # A tokenizer that adds no space before a text expects one between prompt and label.
+                lead = "" if self._renderer.chat or weights.adds_space else " "
+                self._tree = label_tree(weights, labels, lead=lead, limit=self._limit)
         self._check_model()
-        self._prefix_files: PrefixFiles | None = None
-        uses_scheduler = self._tree is None or not self._tree.inner_nodes
-        if prefix_dir is not None and self._task is None and uses_scheduler:
-            # A saved state depends on the adapter.
-            lora = "" if adapter is None else hashlib.sha256(adapter.read_bytes()).hexdigest()
-            self._prefix_files = PrefixFiles(prefix_dir, weights.path, f"flash{lora}")
+        self._prefix_files = None if prefix_dir is None else self._open_prefix_files(prefix_dir)
+
+    def _open_prefix_files(self, folder: Path) -> PrefixFiles | None:
+        """Return the saved prefixes in `folder`; None if this model cannot use them."""
+        if self._task is not None or (self._tree is not None and self._tree.inner_nodes):
+            return None
+        # A saved state depends on the adapter.
+        lora = "" if self._adapter is None else hashlib.sha256(self._adapter.read_bytes()).hexdigest()
+        return PrefixFiles(folder, self.weights.path, f"flash{lora}")
 
     def answer(self, request: EngineRequest) -> _AnswerSteps:
         """Answer `request`; yields between decodes.
