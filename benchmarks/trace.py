@@ -1,16 +1,16 @@
-"""What keeping traces costs, and how fast they are found again among a million.
+"""What storing traces costs, and how fast they are found among a million.
 
     python benchmarks/trace.py [--runs 1000000] [--quick] [--json] [--folder DIR [--only PHASE]]
 
-Real traces (the bundled experts on support.yaml, local-only, three stages) are the mould of all runs: each
-takes one of them, a text of random words, a time, and numbers near the real ones. They are written by the
-store's own commits. Beside it, the same runs in a plain sqlite3 table (id, time, JSON of the run; no other
-index), asked the same.
+Runs are generated from real traces (the bundled experts on support.yaml, local-only, three stages): each
+combines one of them with a text of random words, a time, and numbers near the real ones. The store's own
+commits write them. The baseline is a plain sqlite3 table (id, time, JSON of the run; no other index) with the
+same runs and queries.
 
-The phases: `write` (what `submit` takes of the caller's time, how long a run waits for its commit, which
-16 writers share, and how many runs a second that makes), `fill`, `ask` (every query again with other
-values), `ask-plain`, `verify`. With --folder the databases and the figures stay there: a later call does only
-the phases that are missing, or the one that --only names.
+Phases: `write` (how long `submit` takes, how long a run waits for its commit, and how many runs a second 16
+writers store), `fill`, `ask` (every query 40 times with different values), `ask-plain`, `verify`. With
+--folder, databases and figures are kept there, and a later call runs only the missing phases, or the one that
+--only names.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1_000_000)
     parser.add_argument("--quick", action="store_true", help="20,000 runs")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--folder", type=Path, help="where the databases stay; default: a temporary folder")
-    parser.add_argument("--only", choices=PHASES, help="measure this, again if need be")
+    parser.add_argument("--folder", type=Path, help="keep the databases here; default: a temporary folder")
+    parser.add_argument("--only", choices=PHASES, help="measure only this phase, again if necessary")
     args = parser.parse_args()
     total = 20_000 if args.quick else args.runs
     if args.folder is None:
@@ -59,9 +59,9 @@ def main() -> None:
 
 
 def measure(folder: Path, total: int, only: str | None) -> Figures:
-    """Return all figures, with those that the folder has from before."""
-    kept = folder / "figures.json"
-    figures: Figures = json.loads(kept.read_text()) if kept.exists() else {"runs": total, "phases": {}}
+    """Return all figures, including those kept in the folder."""
+    cache = folder / "figures.json"
+    figures: Figures = json.loads(cache.read_text()) if cache.exists() else {"runs": total, "phases": {}}
     if figures["runs"] != total:
         raise TraceError(
             f"{folder} has {figures['runs']} runs; expected {total}; give another --folder or --runs"
@@ -69,9 +69,12 @@ def measure(folder: Path, total: int, only: str | None) -> Figures:
     phases: dict[str, Figures] = figures["phases"]
     for name in PHASES if only is None else (only,):
         if only is not None or name not in phases:
-            about = {"load_before": os.getloadavg()[0], "at": datetime.now(UTC).isoformat(timespec="seconds")}
-            phases[name] = about | {"figures": phase(name, folder, total)}
-            kept.write_text(json.dumps(figures))
+            context = {
+                "load_before": os.getloadavg()[0],
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            phases[name] = context | {"figures": phase(name, folder, total)}
+            cache.write_text(json.dumps(figures))
     return {"benchmark": "trace", "cpus": os.cpu_count()} | figures
 
 
@@ -83,25 +86,26 @@ def phase(name: str, folder: Path, total: int) -> Figures:
             return write(Path(new))
     if name == "fill":
         for path in (store, plain):
-            for file in path.parent.glob(path.name + "*"):  # what an interrupted one left
+            for file in path.parent.glob(path.name + "*"):  # left by an interrupted fill
                 file.unlink()
         return fill(store, plain, total)
     if not store.exists():
         raise TraceError(f"{folder} has no runs to {name}; `--only fill` first")
     if name == "verify":
-        begun = time.perf_counter()
+        start = time.perf_counter()
         problems = verify(str(store)).count
-        return {"problems": problems, "us_per_run": (time.perf_counter() - begun) / total * 1e6}
+        return {"problems": problems, "us_per_run": (time.perf_counter() - start) / total * 1e6}
     return ask(store, plain) if name == "ask" else ask_plain(plain)
 
 
 def show(figures: Figures) -> None:
     """Print tables."""
-    phases = {name: found["figures"] for name, found in figures["phases"].items()}
+    phases = {name: measured["figures"] for name, measured in figures["phases"].items()}
     print(f"{figures['runs']:,} runs, {figures['cpus']} processors")
-    for name, found in figures["phases"].items():
-        busy = " (busy: figures are too high)" if found["load_before"] > 0.5 * (figures["cpus"] or 1) else ""
-        print(f"{name}: {found['at']}, load before {found['load_before']:.2f}{busy}")
+    for name, measured in figures["phases"].items():
+        load = measured["load_before"]
+        busy = " (busy: figures are too high)" if load > 0.5 * (figures["cpus"] or 1) else ""
+        print(f"{name}: {measured['at']}, load before {load:.2f}{busy}")
     if "write" in phases:
         show_writing(phases["write"])
     if "fill" in phases:
@@ -117,7 +121,7 @@ def show(figures: Figures) -> None:
 
 
 def show_writing(writing: Figures) -> None:
-    """Print what writing costs."""
+    """Print the cost of writing."""
     rows = [
         [name, *(f"{writing[name][key]:.3f}" for key in ("p50", "p95", "max"))]
         for name in ("submit_ms", "durable_ms", "plain_durable_ms")
@@ -126,13 +130,13 @@ def show_writing(writing: Figures) -> None:
     print(f"16 writers: {writing['runs_per_second_16_writers']:.0f} runs/s")
 
 
-def show_queries(asked: Figures, plainly: Figures) -> None:
+def show_queries(store: Figures, baseline: Figures) -> None:
     """Print how long queries take."""
     rows = []
-    for title, found in asked.items():
-        plain = plainly.get(title)
-        ratio = f"{plain['p50'] / found['p50']:.0f} ×" if plain else "–"
-        cells = [f"{found[key]:.1f}" for key in ("p50", "p95", "max", "processor_p95")]
+    for title, times in store.items():
+        plain = baseline.get(title)
+        ratio = f"{plain['p50'] / times['p50']:.0f} ×" if plain else "–"
+        cells = [f"{times[key]:.1f}" for key in ("p50", "p95", "max", "processor_p95")]
         rows.append([title, *cells, f"{plain['p50']:.1f}" if plain else "–", ratio])
     table("Queries, ms", ["", "p50", "p95", "max", "processor p95", "plain p50", "faster"], rows)
 

@@ -1,4 +1,4 @@
-"""How long queries take, each asked again and again with other values."""
+"""How long queries take, each repeated with different values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cascade.trace import RunFilter, TraceStore
 from trace_parts.filling import START, some_words
 from trace_parts.timing import summary, timed
 
-REPEATS = 40  # of each query, with other values
+REPEATS = 40  # of each query
 REPEATS_PLAIN = 3
 
 Ask = Callable[[TraceStore, int], object]
@@ -38,7 +38,7 @@ def ask(store: Path, plain: Path) -> dict[str, Figures]:
 
 
 def ask_plain(plain: Path) -> dict[str, Figures]:
-    """Return how long the same queries take in the plain table, where one can ask it so, in milliseconds."""
+    """Return how long those queries that the plain table can answer take there, in milliseconds."""
     with closing(sqlite3.connect(plain)) as connection:
         return {
             title: summary(timed(partial(_read, connection, sql), range(REPEATS_PLAIN)))
@@ -48,13 +48,13 @@ def ask_plain(plain: Path) -> dict[str, Figures]:
 
 
 def _read(connection: sqlite3.Connection, sql: Sql, index: int) -> None:
-    """Ask the plain table, and read the runs that it gives."""
+    """Query the plain table and parse the runs."""
     for (body,) in connection.execute(*sql(index)):
         Result.model_validate_json(body)
 
 
 def _some_runs(plain: Path) -> list[str]:
-    """Return the names of the newest run and of 40 others, evenly spread."""
+    """Return the ids of the newest run and of 40 others, evenly spread."""
     with closing(sqlite3.connect(plain)) as connection:
         last = connection.execute("SELECT max(rowid) FROM runs").fetchone()[0]
         numbers = [last, *(1 + last * index // 40 for index in range(40))]
@@ -64,7 +64,7 @@ def _some_runs(plain: Path) -> list[str]:
 
 
 def catalogue(plain: Path) -> dict[str, tuple[Ask, Sql | None]]:
-    """Return each query: of the store, and of the plain table."""
+    """Return each query: for the store, and for the plain table if it can answer it."""
     rng, words, names = random.Random(0), some_words(), _some_runs(plain)
 
     def by(column: str, test: str, *values: Any) -> Sql:
@@ -76,7 +76,7 @@ def catalogue(plain: Path) -> dict[str, tuple[Ask, Sql | None]]:
         sql = "SELECT body FROM runs WHERE body LIKE ? ORDER BY id DESC LIMIT 50"
         return lambda index: (sql, (f"%{texts[index % len(texts)]}%",))
 
-    def wanted(**choices: list[Any]) -> Ask:
+    def search(**choices: list[Any]) -> Ask:
         return lambda store, index: store.search(
             RunFilter(**{name: values[index % len(values)] for name, values in choices.items()})
         )
@@ -95,36 +95,36 @@ def catalogue(plain: Path) -> dict[str, tuple[Ask, Sql | None]]:
             lambda store, index: store.get(names[index % len(names)]),
             lambda index: ("SELECT body FROM runs WHERE id = ?", (names[index % len(names)],)),
         ),
-        "graph": (wanted(graph=["support", "desk", "legal", "none"]), by("graph", "LIKE ?", "legal@%")),
-        "graph@digest": (wanted(graph=["support@00000000", "legal@00000001", "desk@00000004"]), None),
-        "status": (wanted(status=["accepted", "abstained", "waiting"]), by("status", "= ?", "waiting")),
-        "tier": (wanted(tier=["haiku", "sonnet", "opus"]), by("tier", "= ?", "opus")),
-        "rule": (wanted(rule=["confident", "over_cost", "local_only"]), by("rule", "= ?", "over_cost")),
+        "graph": (search(graph=["support", "desk", "legal", "none"]), by("graph", "LIKE ?", "legal@%")),
+        "graph@digest": (search(graph=["support@00000000", "legal@00000001", "desk@00000004"]), None),
+        "status": (search(status=["accepted", "abstained", "waiting"]), by("status", "= ?", "waiting")),
+        "tier": (search(tier=["haiku", "sonnet", "opus"]), by("tier", "= ?", "opus")),
+        "rule": (search(rule=["confident", "over_cost", "local_only"]), by("rule", "= ?", "over_cost")),
         "confidence": (
-            wanted(confidence_min=[0.1, 0.9, 0.999, None], confidence_max=[None, None, None, 0.2]),
+            search(confidence_min=[0.1, 0.9, 0.999, None], confidence_max=[None, None, None, 0.2]),
             by("confidence", ">= ?", 0.999),
         ),
-        "cost": (wanted(cost_min=[0.0001, 0.001, 0.01, 0.05]), by("cost_usd", ">= ?", 0.05)),
-        "time, until": (wanted(until=old), by("started", "< ?", *old)),
-        "time, since and until": (wanted(since=old[:4], until=old[1:]), None),
-        "grade": (wanted(grade=["right", "wrong", "none"]), None),
-        "text, four letters": (wanted(contains=common), like(common)),
-        "text, two words": (wanted(contains=pairs), like(pairs)),
-        "text, nowhere": (wanted(contains=["xylophone", "quartz"]), like(["xylophone"])),
-        "text and graph": (wanted(contains=common, graph=["legal", "desk", "support"]), None),
-        "text and an old graph@digest": (wanted(contains=common, graph=["legal@00000000"]), None),
-        "tier, cost and until": (wanted(tier=["opus"], cost_min=[0.001, 0.01], until=old), None),
-        "status and confidence": (wanted(status=["abstained", "accepted"], confidence_max=[0.3, 0.6]), None),
-        "status and until": (wanted(status=["accepted", "abstained"], until=old), None),
-        "status and grade": (wanted(status=["accepted", "abstained"], grade=["wrong"]), None),
+        "cost": (search(cost_min=[0.0001, 0.001, 0.01, 0.05]), by("cost_usd", ">= ?", 0.05)),
+        "time, until": (search(until=old), by("started", "< ?", *old)),
+        "time, since and until": (search(since=old[:4], until=old[1:]), None),
+        "grade": (search(grade=["right", "wrong", "none"]), None),
+        "text, four letters": (search(contains=common), like(common)),
+        "text, two words": (search(contains=pairs), like(pairs)),
+        "text, nowhere": (search(contains=["xylophone", "quartz"]), like(["xylophone"])),
+        "text and graph": (search(contains=common, graph=["legal", "desk", "support"]), None),
+        "text and an old graph@digest": (search(contains=common, graph=["legal@00000000"]), None),
+        "tier, cost and until": (search(tier=["opus"], cost_min=[0.001, 0.01], until=old), None),
+        "status and confidence": (search(status=["abstained", "accepted"], confidence_max=[0.3, 0.6]), None),
+        "status and until": (search(status=["accepted", "abstained"], until=old), None),
+        "status and grade": (search(status=["accepted", "abstained"], grade=["wrong"]), None),
         "two common, none together": (
-            wanted(status=["accepted"], rule=["local_only", None], confidence_max=[None, 0.6]), None
+            search(status=["accepted"], rule=["local_only", None], confidence_max=[None, 0.6]), None
         ),
         "text and two common, none together": (
-            wanted(contains=common, status=["accepted"], rule=["local_only"]), None
+            search(contains=common, status=["accepted"], rule=["local_only"]), None
         ),
-        "graph, status and cost, none": (wanted(graph=["desk"], status=["waiting"], cost_min=[0.001]), None),
-        "tier and rule, few": (wanted(tier=["opus"], rule=["over_cost", "no_estimate"]), None),
+        "graph, status and cost, none": (search(graph=["desk"], status=["waiting"], cost_min=[0.001]), None),
+        "tier and rule, few": (search(tier=["opus"], rule=["over_cost", "no_estimate"]), None),
         "dashboard": (lambda store, _: summarise(store.overview(RunFilter())), None),
         "dashboard of a tier": (
             lambda store, index: summarise(store.overview(RunFilter(tier=["opus", "haiku"][index % 2]))), None

@@ -1,4 +1,4 @@
-"""How long something takes, again and again."""
+"""Repeated timings and their summary."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from common import Figures
 T = TypeVar("T")
 
 
-def timed(act: Callable[[T], object], items: Iterable[T]) -> list[tuple[float, float]]:
-    """Return how long each took, and how much processor time, in seconds."""
-    taken = []
+def timed(function: Callable[[T], object], items: Iterable[T]) -> list[tuple[float, float]]:
+    """Return the wall time and the processor time of each call, in seconds."""
+    times = []
     for item in items:
-        begun, worked = time.perf_counter(), time.process_time()
-        act(item)
-        taken.append((time.perf_counter() - begun, time.process_time() - worked))
-    return taken
+        start, cpu_start = time.perf_counter(), time.process_time()
+        function(item)
+        times.append((time.perf_counter() - start, time.process_time() - cpu_start))
+    return times
 
 
-def summary(taken: list[tuple[float, float]]) -> Figures:
-    """Return median, 95th percentile and the slowest, and the 95th of the processor time, in milliseconds."""
-    values, worked = np.array(taken).T * 1000
+def summary(times: list[tuple[float, float]]) -> Figures:
+    """Return median, 95th percentile and maximum, and the 95th of the processor time, in milliseconds."""
+    wall, cpu = np.array(times).T * 1000
     return {
-        "p50": float(np.median(values)),
-        "p95": float(np.quantile(values, 0.95)),
-        "max": float(values.max()),
-        "processor_p95": float(np.quantile(worked, 0.95)),
+        "p50": float(np.median(wall)),
+        "p95": float(np.quantile(wall, 0.95)),
+        "max": float(wall.max()),
+        "processor_p95": float(np.quantile(cpu, 0.95)),
     }
