@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -165,17 +165,151 @@ class Estimate(Record):
     calibrated: bool = False
 
 
+class LimitShortfall(Record):
+    """A limit of the run that the worst case of a stage would exceed, or time that is used up.
+
+    Amounts are in USD, calls or seconds, as `limit` says. The worst case of `seconds` is 0: a stage needs
+    only some time left, since its calls are cut off when the time is used up.
+    """
+
+    kind: Literal["limit"] = "limit"
+    limit: Literal["cost_usd", "calls", "seconds"]
+    allowed: float
+    used: float
+    worst_case: float
+
+    @property
+    def left(self) -> float:
+        """What is left of the limit; never less than 0."""
+        return max(0.0, self.allowed - self.used)
+
+
+class BudgetShortfall(Record):
+    """A budget of a UTC day (ISO 8601) that has less left than the worst case of a stage, in USD.
+
+    `scope` is `graph:NAME` or `account:NAME`; `reserved_usd` is held for calls at work.
+    """
+
+    kind: Literal["budget"] = "budget"
+    scope: str
+    day: str
+    allowed_usd: float
+    spent_usd: float
+    reserved_usd: float
+    worst_case_usd: float
+
+    @property
+    def left_usd(self) -> float:
+        """What is left of the budget; never less than 0."""
+        return max(0.0, self.allowed_usd - self.spent_usd - self.reserved_usd)
+
+
+class RemoteModels(Record):
+    """Models of a stage that a request would leave this machine for."""
+
+    kind: Literal["remote"] = "remote"
+    models: tuple[str, ...]
+
+
+class UnavailableModel(Record):
+    """A model that cannot be called now, and why; `breaker` marks an open circuit breaker."""
+
+    kind: Literal["unavailable"] = "unavailable"
+    model: str
+    reason: str
+    breaker: bool = False
+
+
+class GateCandidate(Record):
+    """The candidate that a gate scored highest."""
+
+    kind: Literal["candidate"] = "candidate"
+    name: str
+    score: float
+
+
+class CertifiedBound(Record):
+    """The promise behind a policy's threshold: with probability 1 − `delta`, at most `alpha`.
+
+    `promise` says of what: the error among the accepted (`max_risk`), or the loss of accuracy against the
+    strongest model (`max_loss`). `bound` is what the held-out rows support.
+    """
+
+    promise: Literal["max_risk", "max_loss"]
+    alpha: float
+    delta: float
+    bound: float
+
+
+class PolicyBasis(Record):
+    """The policy, by its digest, that decided, and the certificate of its threshold if it has one."""
+
+    kind: Literal["policy"] = "policy"
+    digest: str
+    certificate: CertifiedBound | None = None
+
+
+class PolicySkip(Record):
+    """Why a policy passes a stage over: it asks other models, or the prompt's score reaches `skip_at`."""
+
+    kind: Literal["policy_skip"] = "policy_skip"
+    digest: str
+    asks: tuple[str, ...]
+    score: float | None = None
+    skip_at: float | None = None
+
+
+class MissingSignals(Record):
+    """What a policy's score reads and nobody measured; empty where a text is missing."""
+
+    kind: Literal["missing_signals"] = "missing_signals"
+    signals: tuple[str, ...]
+
+
+class RaisedThreshold(Record):
+    """A threshold that drift has raised since the alarm in run `alarm`, and the audits behind it.
+
+    `accept` is None where no threshold is supported; then the next look needs at least `rows_needed`
+    answers above one, if none of them is wrong. `errors` of the `rows` answers that reach it were wrong.
+    """
+
+    kind: Literal["raised_threshold"] = "raised_threshold"
+    alarm: str
+    was: float
+    accept: float | None
+    rows: int
+    errors: int
+    audited: int
+    rows_needed: int | None = None
+
+
+Fact = Annotated[
+    LimitShortfall
+    | BudgetShortfall
+    | RemoteModels
+    | UnavailableModel
+    | GateCandidate
+    | PolicyBasis
+    | PolicySkip
+    | MissingSignals
+    | RaisedThreshold,
+    Field(discriminator="kind"),
+]
+
+
 class Decision(Record):
     """What was decided after a stage, and by which rule. `to` is the next stage, if any.
 
-    `marginal` marks a confidence so close to the threshold that the model's numerical noise could have
-    turned the decision.
+    `facts` are what was compared or known, beside the step's own scores; `detail` is what no record holds:
+    the words of an error. `marginal` marks a confidence so close to the threshold that the model's numerical
+    noise could have turned the decision.
     """
 
     action: Action
     rule: Rule
     threshold: float | None = None
     to: str | None = None
+    facts: tuple[Fact, ...] = ()
     detail: str | None = None
     marginal: bool = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from hypothesis import strategies as st
 
@@ -33,6 +33,8 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         return PLAIN[kind]
     if isinstance(kind, type) and issubclass(kind, Record):
         return st.builds(kind, **{name: values(f.annotation) for name, f in kind.model_fields.items()})
+    if get_origin(kind) is Annotated:  # a union with a discriminator
+        return values(get_args(kind)[0])
     inner = get_args(kind)
     if get_origin(kind) is Literal:
         return st.sampled_from(inner)

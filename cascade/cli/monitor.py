@@ -11,6 +11,7 @@ import typer
 
 from cascade.cli.options import TraceDb, trace_url
 from cascade.config.load import load_graph
+from cascade.explain import describe_fact
 
 if TYPE_CHECKING:
     from cascade.lab import MonitorReport, StageReport
@@ -92,7 +93,7 @@ def _remarks(stage: StageReport) -> Iterable[str]:
     if stage.first_alarm:
         yield f"drifted: the alarm came with run {stage.first_alarm}"
     if stage.tightened is not None:
-        yield stage.tightened.why
+        yield describe_fact(stage.tightened.fact)
     if stage.unmeasured:
         yield f"{stage.unmeasured} answers had no score"
     audits = stage.audits

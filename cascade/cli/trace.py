@@ -68,14 +68,19 @@ def show(run: RunName, json_: Json = False, trace_db: TraceDb = None) -> None:
 def explain(
     run: RunName,
     graph: Annotated[Path | None, typer.Option(help="The run's graph file: names the stages ahead.")] = None,
+    json_: Json = False,
     trace_db: TraceDb = None,
 ) -> None:
     """Explain in plain words why each stage of RUN accepted or escalated."""
+    from cascade import explain as explaining
     from cascade.config.load import load_graph
-    from cascade.explain.explain import explain as in_words
 
     config = load_graph(graph).graph if graph else None
-    print(in_words(_get(run, trace_db), config))
+    explanation = explaining.explain(_get(run, trace_db), config)
+    if json_:
+        print_json(explanation.model_dump(mode="json"))
+    else:
+        print(explaining.render_text(explanation))
 
 
 def _get(run: str, trace_db: str | None) -> Result:

@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from cascade.config.draw import Box, outline
+from cascade.explain import compare
 from cascade.explain.formatting import clean, format_pair, format_usd
 from cascade.observers import Observer
 from cascade.records import Request, Result, Step
@@ -121,8 +122,8 @@ def _box(box: Box, seen: _Seen) -> Panel:
 
 def _reason(step: Step) -> str:
     """The last decision in a few words: the comparison where there was one, else the rule."""
-    estimate, threshold = step.estimate, step.decision.threshold
-    if estimate is None or threshold is None:
+    comparison = compare(step)
+    if comparison is None:
         return step.decision.rule.replace("_", " ")
-    confidence, needed = format_pair(estimate.confidence, threshold)
-    return f"{confidence} {'≥' if estimate.confidence >= threshold else '<'} {needed}"
+    value, needed = format_pair(comparison.value, comparison.threshold)
+    return f"{value} {'≥' if comparison.reached else '<'} {needed}"

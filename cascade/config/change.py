@@ -19,6 +19,7 @@ from cascade.config.source import Loc, Problem
 from cascade.errors import ConfigError
 from cascade.policy.artifact import read_policy
 from cascade.policy.tighten import read_state, state_path
+from cascade.records import RaisedThreshold
 from cascade.spec.schema import Graph, Limits
 
 
@@ -112,7 +113,7 @@ def _error(loaded: LoadedGraph, given: Mapping[Loc, str], problems: Sequence[Pro
     )
 
 
-def tightened_graph(loaded: LoadedGraph) -> tuple[LoadedGraph, dict[str, str]]:
+def tightened_graph(loaded: LoadedGraph) -> tuple[LoadedGraph, dict[str, RaisedThreshold]]:
     """Return `loaded` with the thresholds that drift has raised, and for each such stage why.
 
     Thresholds only ever rise; a stage that no longer says `on_drift: tighten` keeps its own.
@@ -143,5 +144,5 @@ def tightened_graph(loaded: LoadedGraph) -> tuple[LoadedGraph, dict[str, str]]:
         ]
         policy = policy.model_copy(update={"stages": tuple(parts)})
     graph = loaded.graph.model_copy(update={"stages": stages})
-    reasons = {name: found.why for name, found in raised.items()}
-    return replace(loaded, graph=graph, policy=policy), reasons
+    facts = {name: found.fact for name, found in raised.items()}
+    return replace(loaded, graph=graph, policy=policy), facts

@@ -73,6 +73,11 @@ def clean(text: str, limit: int) -> str:
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
+def one_line(text: str) -> str:
+    """Return all of `text` on one line, with nothing that can steer a terminal."""
+    return clean(text, len(text))
+
+
 def quoted(text: str | None, limit: int = 160) -> str:
     """Return a text as a sentence quotes it; of a hash only the beginning."""
     if not text or not text.strip():
@@ -90,7 +95,7 @@ def is_hash(text: str) -> bool:
 def fill(text: str, width: int, indent: str = "", hang: str = "") -> str:
     """Return `text` wrapped to `width` columns, its first line after `indent`, the others `hang` deeper."""
     return textwrap.fill(
-        clean(text, len(text)),
+        one_line(text),
         width,
         initial_indent=indent,
         subsequent_indent=indent + hang,

@@ -15,6 +15,7 @@ from cascade.policy.baseline import baseline_model
 from cascade.policy.calibrate import Calibration
 from cascade.policy.decider import Decider
 from cascade.policy.tuned import decider_of
+from cascade.records import RaisedThreshold
 from cascade.spec.schema import Graph, Price
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class Plan:
     """A checked graph, its models, calibrations (stage name → map) and policy: what all its runs share.
 
-    `tightened` says for a stage (by name) why its threshold is not the graph's.
+    `tightened` maps a stage's name to the threshold that drift raised.
     `book` keeps the budgets of a day; without one there are none.
     """
 
@@ -33,7 +34,7 @@ class Plan:
     models: Mapping[str, Model]
     calibrations: Mapping[str, Calibration]
     policy: Policy | None = None
-    tightened: Mapping[str, str] = field(default_factory=dict)
+    tightened: Mapping[str, RaisedThreshold] = field(default_factory=dict)
     book: BudgetBook | None = field(default=None, repr=False)
 
     @cached_property

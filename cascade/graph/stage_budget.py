@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cascade.errors import TraceError
 from cascade.policy.budget import Budget, Spend, day_budgets, over_limit
-from cascade.records import Call, Request
+from cascade.records import BudgetShortfall, Call, Request
 from cascade.spec.schema import Graph
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class StageBudget:
         self.worst = Spend()  # what the stage may cost, as far as it is promised
         self.beside: StageBudget | None = None  # of a stage that runs at the same time
 
-    async def reserve(self, worst: Spend) -> str | None:
+    async def reserve(self, worst: Spend) -> BudgetShortfall | str | None:
         """Take the stage's worst case out of the day's budgets; return why that cannot be, or None."""
         self.worst = worst
         return await self._take(worst.cost_usd)
@@ -68,7 +68,7 @@ class StageBudget:
             paid = 0.0
         self._holds = []
 
-    async def _take(self, usd: float) -> str | None:
+    async def _take(self, usd: float) -> BudgetShortfall | str | None:
         if self._book is None or not self._budgets or usd <= 0.0:
             return None
         limit = self._limits.seconds or 0.0
@@ -80,13 +80,13 @@ class StageBudget:
         except asyncio.CancelledError:
             future.add_done_callback(self._give_back)
             raise
-        if isinstance(answer, str):
+        if isinstance(answer, BudgetShortfall):
             return answer
         self._holds.append(answer)
         return None
 
-    def _give_back(self, future: Future[Reservation | str]) -> None:
+    def _give_back(self, future: Future[Reservation | BudgetShortfall]) -> None:
         """Settle a reservation that came after its stage was cancelled."""
-        hold = "" if future.exception() is not None else future.result()
-        if self._book is not None and not isinstance(hold, str):
+        hold = None if future.exception() is not None else future.result()
+        if self._book is not None and hold is not None and not isinstance(hold, BudgetShortfall):
             self._book.settle(hold, 0.0)

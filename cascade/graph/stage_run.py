@@ -73,9 +73,9 @@ class StageRun:
 
     def step(self, decision: Decision) -> Step:
         """Return the stage's step of the trace, as far as it has come."""
-        why = self.plan.tightened.get(self.stage.name)
-        if why and decision.threshold is not None:
-            decision = decision.model_copy(update={"detail": "; ".join(filter(None, (decision.detail, why)))})
+        raised = self.plan.tightened.get(self.stage.name)
+        if raised is not None and decision.threshold is not None:
+            decision = decision.model_copy(update={"facts": (*decision.facts, raised)})
         return Step(
             stage=self.stage.name,
             decision=decision,

@@ -65,8 +65,8 @@ def admission(graph: Graph, stage: Stage, request: Request, used: Spend, models:
             *(name for name in gate if not graph.models[name].local),
             *([] if allowed else stage.ask),
         ],
-        unavailable=[reason for name in needed if (reason := unavailable[name])],
-        broken=[reason for name in needed if (reason := broken[name])],
+        unavailable={name: reason for name in needed if (reason := unavailable[name])},
+        broken={name: reason for name in needed if (reason := broken[name])},
         used=used,
         worst=worst,
     )

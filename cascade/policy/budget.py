@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cascade.records import Request, Rule, Step
+from cascade.records import LimitShortfall, Request, Step
 from cascade.spec.schema import Graph, Limits, Stage
 
 
@@ -62,16 +62,17 @@ def worst_case(stage: Stage, usable: Sequence[str], price: Callable[[str], float
     return Spend(sum(map(price, gate)) + stage.samples * sum(dearest), calls=calls)
 
 
-def over_limit(limits: Limits, used: Spend, worst: Spend) -> tuple[Rule, str] | None:
-    """Return the rule and the reason why a stage whose worst case is `worst` may not start, or None.
+def over_limit(limits: Limits, used: Spend, worst: Spend) -> LimitShortfall | None:
+    """Return the limit that keeps a stage whose worst case is `worst` from starting, or None.
 
     A stage needs only some time left, not its worst time: its calls are cut off when time is used up.
     """
     if limits.cost_usd is not None and used.cost_usd + worst.cost_usd > limits.cost_usd:
-        left = max(0.0, limits.cost_usd - used.cost_usd)
-        return "over_cost", f"worst case ${worst.cost_usd:.6f}, ${left:.6f} left of ${limits.cost_usd:.6f}"
+        return LimitShortfall(
+            limit="cost_usd", allowed=limits.cost_usd, used=used.cost_usd, worst_case=worst.cost_usd
+        )
     if limits.calls is not None and used.calls + worst.calls > limits.calls:
-        return "over_calls", f"needs {worst.calls} calls, {limits.calls - used.calls} left of {limits.calls}"
+        return LimitShortfall(limit="calls", allowed=limits.calls, used=used.calls, worst_case=worst.calls)
     if limits.seconds is not None and used.seconds >= limits.seconds:
-        return "over_seconds", f"{used.seconds:.3f} s used of {limits.seconds:g} s"
+        return LimitShortfall(limit="seconds", allowed=limits.seconds, used=used.seconds, worst_case=0.0)
     return None

@@ -7,10 +7,22 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from cascade.policy.budget import Spend, over_limit
-from cascade.records import Call, Decision, Estimate, Request, Rule
+from cascade.records import (
+    BudgetShortfall,
+    Call,
+    Decision,
+    Estimate,
+    Fact,
+    GateCandidate,
+    RemoteModels,
+    Request,
+    Rule,
+    UnavailableModel,
+)
 from cascade.spec.schema import Graph, Stage
 
 _COMPARED = frozenset({"confident", "audit", "below_threshold"})  # rules that compare a confidence
+_OVER: Mapping[str, Rule] = {"cost_usd": "over_cost", "calls": "over_calls", "seconds": "over_seconds"}
 
 
 def admit(
@@ -19,10 +31,10 @@ def admit(
     request: Request,
     *,
     remote: Sequence[str],
-    unavailable: Sequence[str],
+    unavailable: Mapping[str, str],
     used: Spend,
     worst: Spend,
-    broken: Sequence[str] = (),
+    broken: Mapping[str, str] | None = None,
 ) -> Decision | None:
     """Decide whether `stage` may call its models at all; None means it may.
 
@@ -31,19 +43,23 @@ def admit(
         stage: the stage about to start.
         request: the request being answered.
         remote: the remote models without which the stage cannot work.
-        unavailable: why the models without which the stage cannot work cannot be called now.
+        unavailable: model → why it cannot be called now, of those without which the stage cannot work.
         used: what the run has used so far.
         worst: what the stage may use at worst.
-        broken: why the models without which the stage cannot work are left alone for a while.
+        broken: model → why its circuit breaker is open, of those without which the stage cannot work.
     """
     if request.local_only and remote:
-        return _move_on(graph, stage, "local_only", f"{', '.join(remote)} would leave this machine")
+        return _move_on(graph, stage, "local_only", facts=[RemoteModels(models=tuple(remote))])
+    missing = [UnavailableModel(model=name, reason=reason) for name, reason in unavailable.items()]
     if broken:
-        return _move_on(graph, stage, "breaker_open", "; ".join([*broken, *unavailable]))
-    if unavailable:
-        return _move_on(graph, stage, "unavailable", "; ".join(unavailable))
-    over = over_limit(graph.limits, used, worst)
-    return _move_on(graph, stage, *over) if over else None
+        left_alone = [
+            UnavailableModel(model=name, reason=reason, breaker=True) for name, reason in broken.items()
+        ]
+        return _move_on(graph, stage, "breaker_open", facts=[*left_alone, *missing])
+    if missing:
+        return _move_on(graph, stage, "unavailable", facts=missing)
+    shortfall = over_limit(graph.limits, used, worst)
+    return _move_on(graph, stage, _OVER[shortfall.limit], facts=[shortfall]) if shortfall else None
 
 
 def decide(
@@ -98,9 +114,11 @@ def mark_marginal(decision: Decision, confidence: tuple[float, float] | None) ->
     return decision
 
 
-def over_budget(graph: Graph, stage: Stage, shortfall: str) -> Decision:
-    """Decide what follows where a day's budget has not the worst case of `stage` left."""
-    return _move_on(graph, stage, "over_budget", shortfall)
+def over_budget(graph: Graph, stage: Stage, shortfall: BudgetShortfall | str) -> Decision:
+    """Decide what follows where a budget cannot pay the worst case of `stage`, or why none can be read."""
+    if isinstance(shortfall, str):
+        return _move_on(graph, stage, "over_budget", shortfall)
+    return _move_on(graph, stage, "over_budget", facts=[shortfall])
 
 
 def stopped(rule: Literal["hedged", "cancelled"], to: str | None) -> Decision:
@@ -133,7 +151,7 @@ def route(graph: Graph, stage: Stage, scores: Mapping[str, float] | None) -> Dec
     best = max(scores, key=lambda name: scores[name])
     threshold = stage.gate.accept
     if threshold is not None and scores[best] < threshold:
-        return _move_on(graph, stage, "gate_unsure", f"best candidate {best!r} has {scores[best]:.3f}")
+        return _move_on(graph, stage, "gate_unsure", facts=[GateCandidate(name=best, score=scores[best])])
     if stage.gate.to is None:
         return None
     return Decision(action="route", rule="routed", threshold=threshold, to=stage.gate.to[best])
@@ -150,11 +168,15 @@ def _lot(run: str, stage: Stage) -> float:
     return int.from_bytes(drawn[:6]) / 2**48
 
 
-def _move_on(graph: Graph, stage: Stage, rule: Rule, detail: str | None = None) -> Decision:
+def _move_on(
+    graph: Graph, stage: Stage, rule: Rule, detail: str | None = None, *, facts: Sequence[Fact] = ()
+) -> Decision:
     target = graph.next_stage(stage.name)
     action = "abstain" if target is None else "escalate"
     # The threshold belongs to the record only where one was compared.
     gate = stage.gate and stage.gate.accept
     compared = {"below_threshold": stage.accept, "early_exit": stage.accept, "gate_unsure": gate}
     threshold = compared.get(rule)
-    return Decision(action=action, rule=rule, threshold=threshold, to=target, detail=detail)
+    return Decision(
+        action=action, rule=rule, threshold=threshold, to=target, facts=tuple(facts), detail=detail
+    )

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from cascade.files import read_record, write_whole
-from cascade.records import Record
+from cascade.records import RaisedThreshold, Record
 
 REFUSE = math.nextafter(1.0, 2.0)  # no confidence reaches it
 _REDO = "make it anew with 'cascade monitor', or remove it to go back to the graph's thresholds"
@@ -42,17 +42,17 @@ class Tightened(Record):
     at: str
 
     @property
-    def why(self) -> str:
-        """What the trace says about a decision by this threshold."""
-        begun = f"tightened since drift (alarm in run {self.alarm})"
-        if self.accept < REFUSE:
-            seen = f"{self.errors} of {self.rows} audited answers wrong"
-            return f"{begun}: accept is {self.accept:.6g}, was {self.was:.6g}; {seen}"
-        least = math.ceil(math.log(share_of(self.delta, self.looks + 1)) / math.log1p(-self.alpha))
-        return (
-            f"{begun}: nothing is accepted, was {self.was:.6g}; {self.audited} audited requests support no "
-            f"threshold; the next look needs at least {least} answers above one, if none of them is wrong"
-        )
+    def fact(self) -> RaisedThreshold:
+        """What the trace records about a decision by this threshold."""
+        accept: float | None = self.accept
+        needed: int | None = None
+        if self.accept >= REFUSE:
+            share = share_of(self.delta, self.looks + 1)
+            accept, needed = None, math.ceil(math.log(share) / math.log1p(-self.alpha))
+        return RaisedThreshold(
+            alarm=self.alarm, was=self.was, accept=accept, rows=self.rows, errors=self.errors,
+            audited=self.audited, rows_needed=needed,
+        )  # fmt: skip
 
 
 class Tightenings(Record):

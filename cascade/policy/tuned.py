@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING
 from cascade.policy.artifact import Policy, PolicyStage, Score
 from cascade.policy.decide import audited, no_answer
 from cascade.policy.decider import Decider, MeasuredAnswer, StageEvidence, ThresholdDecider
-from cascade.records import Decision, Estimate, Rule
+from cascade.records import (
+    CertifiedBound,
+    Decision,
+    Estimate,
+    Fact,
+    MissingSignals,
+    PolicyBasis,
+    PolicySkip,
+    Rule,
+)
 from cascade.spec.schema import Graph, Stage
 
 if TYPE_CHECKING:
@@ -72,15 +81,15 @@ class PolicyDecider:
         if index is None:
             if not before_last(policy, self.graph, stage):
                 return None
-            return self._onward(stage, "policy_skip", f"{self._name} asks {', '.join(policy.chain)}")
+            return self._onward(stage, "policy_skip", PolicySkip(digest=policy.digest, asks=policy.chain))
         gate = policy.gate
         if gate is None or index >= policy.chain.index(gate.to):
             return None
         need = _score(gate.score, _features(gate.score, prompt, {}))
         if not need >= gate.skip_at:  # NaN: nothing is known about the prompt
             return None
-        reason = f"the prompt's score {need:.4f} reaches {gate.skip_at:.4f}, so {gate.to} is asked at once"
-        return self._onward(stage, "policy_skip", f"{self._name}: {reason}")
+        fact = PolicySkip(digest=policy.digest, asks=(gate.to,), score=need, skip_at=gate.skip_at)
+        return self._onward(stage, "policy_skip", fact)
 
     def accepts_all(self, stage: Stage) -> bool:
         """Return whether neither the policy nor the stage checks the answers of `stage`."""
@@ -104,7 +113,7 @@ class PolicyDecider:
         if unanswered is not None:
             return unanswered, None
         if drafts.chosen is None:
-            return self._onward(stage, "no_estimate", self._name), None
+            return self._onward(stage, "no_estimate", PolicyBasis(digest=self.policy.digest)), None
         here = self.policy.stages[index]
         if here.score is None:
             return self._compare(stage, index, math.nan, evidence.run), drafts.checked
@@ -112,8 +121,9 @@ class PolicyDecider:
         score = _score(here.score, features)
         signals = {term.feature.label: float(features.column(term.feature)[0]) for term in here.score.terms}
         if math.isnan(score):
-            missing = ", ".join(name for name, value in signals.items() if math.isnan(value)) or "a text"
-            return self._onward(stage, "no_estimate", f"{self._basis(here)}: not measured: {missing}"), None
+            missing = tuple(name for name, value in signals.items() if math.isnan(value))
+            facts = self._basis(here), MissingSignals(signals=missing)
+            return self._onward(stage, "no_estimate", *facts), None
         estimate = Estimate(
             by="policy",
             chosen=drafts.chosen,
@@ -127,41 +137,35 @@ class PolicyDecider:
     def _compare(self, stage: Stage, index: int, score: float, run: str | None) -> Decision:
         """Compare a score (NaN where the policy has none) with the thresholds of its stage."""
         here = self.policy.stages[index]
-        basis = self._basis(here)
+        facts = (self._basis(here),)
         accept = here.accept if isinstance(here.accept, float) else None
         if here.accept == "always":
-            return Decision(action="accept", rule="policy_accept", detail=basis)
+            return Decision(action="accept", rule="policy_accept", facts=facts)
         if accept is not None and score >= accept:
             target = self.graph.next_stage(stage.name)
             if target is not None and audited(stage, run):
-                return Decision(action="escalate", rule="audit", threshold=accept, to=target, detail=basis)
-            return Decision(action="accept", rule="policy_accept", threshold=accept, detail=basis)
+                return Decision(action="escalate", rule="audit", threshold=accept, to=target, facts=facts)
+            return Decision(action="accept", rule="policy_accept", threshold=accept, facts=facts)
         low = here.abstain_below
         if low is not None and score < low:
-            return Decision(action="abstain", rule="policy_abstain", threshold=low, detail=basis)
+            return Decision(action="abstain", rule="policy_abstain", threshold=low, facts=facts)
         if index + 1 == len(self.policy.stages):
-            return Decision(action="abstain", rule="policy_below", threshold=accept, detail=basis)
-        return self._onward(stage, "policy_below", basis, accept)
+            return Decision(action="abstain", rule="policy_below", threshold=accept, facts=facts)
+        return self._onward(stage, "policy_below", *facts, threshold=accept)
 
-    @property
-    def _name(self) -> str:
-        return f"policy {self.policy.digest}"
-
-    def _basis(self, stage: PolicyStage) -> str:
+    def _basis(self, stage: PolicyStage) -> PolicyBasis:
         """Name the policy and the certificate that the decisions of one of its stages stand on."""
-        for each in self.policy.certificates:
-            if each.stage in (stage.model, "policy"):
-                what = "error" if each.kind == "max_risk" else "loss"
-                return (
-                    f"{self._name}, certified {what} at most {each.alpha:g} with probability "
-                    f"{1 - each.delta:.4g} (bound {each.bound:.4f})"
-                )
-        return f"{self._name}, not certified"
+        certificates = [each for each in self.policy.certificates if each.stage in (stage.model, "policy")]
+        if not certificates:
+            return PolicyBasis(digest=self.policy.digest)
+        first = certificates[0]
+        bound = CertifiedBound(promise=first.kind, alpha=first.alpha, delta=first.delta, bound=first.bound)
+        return PolicyBasis(digest=self.policy.digest, certificate=bound)
 
-    def _onward(self, stage: Stage, rule: Rule, detail: str, threshold: float | None = None) -> Decision:
+    def _onward(self, stage: Stage, rule: Rule, *facts: Fact, threshold: float | None = None) -> Decision:
         target = self.graph.next_stage(stage.name)
         action = "abstain" if target is None else "escalate"
-        return Decision(action=action, rule=rule, threshold=threshold, to=target, detail=detail)
+        return Decision(action=action, rule=rule, threshold=threshold, to=target, facts=facts)
 
 
 def _score(score: Score, features: Features) -> float:

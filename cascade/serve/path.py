@@ -9,8 +9,9 @@ from markupsafe import Markup, escape
 
 from cascade.config.draw import GIVE_UP, START, Arrow, Box, Kind, outline
 from cascade.config.svg import Lit, drawing
+from cascade.explain import compare
 from cascade.explain.formatting import clean, format_number, format_pair
-from cascade.records import Estimate, Result, Step
+from cascade.records import Result, Step
 from cascade.spec.schema import Graph
 
 _NAME = 40  # characters of a name in a drawing
@@ -70,14 +71,14 @@ def _ways(result: Result, keys: Sequence[str]) -> dict[tuple[str, str], str]:
 
 def _left(step: Step) -> str:
     """Why a step was left."""
-    rule, estimate, threshold = step.decision.rule, step.estimate, step.decision.threshold
-    if rule in ("below_threshold", "policy_below") and estimate is not None and threshold is not None:
-        return " < ".join(format_pair(_measure(estimate), threshold))
+    rule, comparison = step.decision.rule, compare(step)
+    if rule in ("below_threshold", "policy_below") and comparison is not None:
+        return " < ".join(format_pair(comparison.value, comparison.threshold))
     best = max((step.gate or {}).items(), key=lambda item: item[1], default=None)
     if rule == "routed" and best is not None:
         return f"{clean(best[0], _NAME)} {format_number(best[1])}"
-    if rule == "gate_unsure" and best is not None and threshold is not None:
-        return "gate " + " < ".join(format_pair(best[1], threshold))
+    if rule == "gate_unsure" and comparison is not None:
+        return "gate " + " < ".join(format_pair(comparison.value, comparison.threshold))
     return _OTHERWISE.get(rule, "")
 
 
@@ -85,14 +86,10 @@ def _accepted(step: Step) -> str | None:
     """Why a step answered; None if it did not, or only if no later one does."""
     if step.decision.action != "accept" and step.decision.rule != "audit":
         return None
-    if step.estimate is None or step.decision.threshold is None:
+    comparison = compare(step)
+    if comparison is None:
         return "unchecked"
-    return " ≥ ".join(format_pair(_measure(step.estimate), step.decision.threshold))
-
-
-def _measure(estimate: Estimate) -> float:
-    """What the threshold was compared with: a policy's is one of its score."""
-    return estimate.score if estimate.by == "policy" else estimate.confidence
+    return " ≥ ".join(format_pair(comparison.value, comparison.threshold))
 
 
 def _in_graph(result: Result, graph: Graph) -> tuple[list[Box], list[Arrow], list[str]]:

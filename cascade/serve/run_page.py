@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from cascade.config.load import LoadedGraph
-from cascade.explain.explain import explain
+from cascade.explain import (
+    StepExplanation,
+    explain,
+    step_sentences,
+    step_verdict,
+    total_sentences,
+    what_if_sentence,
+)
 from cascade.explain.formatting import format_number
 from cascade.policy.budget import spent
 from cascade.records import Call, Result, Step, Token
@@ -17,11 +24,9 @@ from cascade.serve import charts
 from cascade.serve.pages import percent
 from cascade.serve.path import picture
 
-_WIDE = 1_000_000  # columns: the browser wraps the lines
 _BARS = 5  # labels, or branches of a gate, that are shown
 _TOKENS = 2000  # most tokens in a heat map
 _HEAT = (0.95, 0.9, 0.8, 0.6, 0.4, 0.2, 0.1)  # least probability of each shade, from none to darkest
-_WHAT_IF = "What if: "
 
 
 @dataclass(frozen=True)
@@ -95,28 +100,29 @@ def view(result: Result, graphs: Mapping[str, LoadedGraph]) -> RunView:
     loaded = graphs.get(result.graph)
     name = result.graph.partition("@")[0]
     graph = loaded.graph if loaded else None
-    _, *blocks, totals = explain(result, graph, width=_WIDE).split("\n\n")
+    explanation = explain(result, graph)
     return RunView(
         picture=picture(result, graph),
         known=loaded is not None,
         changed=loaded is None and any(other.graph.name == name for other in graphs.values()),
-        steps=[_step(step, block, loaded) for step, block in zip(result.trace, blocks, strict=True)],
-        totals=totals.split("\n"),
+        steps=[
+            _step(step, explained, loaded)
+            for step, explained in zip(result.trace, explanation.steps, strict=True)
+        ],
+        totals=total_sentences(explanation),
         calls=list(_waterfall(result)),
         timed=starts_known(result),
     )
 
 
-def _step(step: Step, block: str, loaded: LoadedGraph | None) -> StepView:
-    title, *lines = (line.strip() for line in block.split("\n"))
-    what_if = lines.pop().removeprefix(_WHAT_IF) if lines and lines[-1].startswith(_WHAT_IF) else None
+def _step(step: Step, explained: StepExplanation, loaded: LoadedGraph | None) -> StepView:
     taken = max((step.gate or {}).items(), key=lambda item: item[1], default=("", 0.0))[0]
     judged = _judged(step)
     return StepView(
         step=step,
-        title=title.partition(". ")[2].partition(": ")[2].rpartition(" (rule ")[0],
-        sentences=lines,
-        what_if=what_if,
+        title=step_verdict(explained),
+        sentences=step_sentences(explained),
+        what_if=what_if_sentence(explained),
         gate=_bars(step.gate or {}, taken),
         labels=_bars(judged.labels or {}, judged.text) if judged is not None else [],
         heats=[_heat(call) for call in step.calls if call.tokens and call.role == "answer"],

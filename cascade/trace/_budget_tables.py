@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cascade.policy.budget import Budget
+from cascade.records import BudgetShortfall
 
 PICODOLLARS = 10**12  # in a dollar
 # Separate metadata: the trace store and its migrations do not know these tables.
@@ -110,16 +111,19 @@ class BudgetSnapshot:
         self._removed: list[dict[str, str]] = []
         self._changed: set[Key] = set()
 
-    def shortfall(self, day: str, budget: Budget, amount: int) -> str | None:
-        """Return why `budget` does not have `amount` picodollars left on `day`, or None if it does."""
+    def shortfall(self, day: str, budget: Budget, amount: int) -> BudgetShortfall | None:
+        """Return what `budget` lacks of `amount` picodollars on `day`, or None if it has them."""
         spent, held = self._spent[day, budget.scope], self._held[day, budget.scope]
         limit = round(budget.day_usd * PICODOLLARS)
         if spent + held + amount <= limit:
             return None
-        left = max(0, limit - spent - held) / PICODOLLARS
-        return (
-            f"worst case ${amount / PICODOLLARS:.6f}, ${left:.6f} left of ${budget.day_usd:.6f} for "
-            f"{budget.scope} on {day} (${held / PICODOLLARS:.6f} reserved)"
+        return BudgetShortfall(
+            scope=budget.scope,
+            day=day,
+            allowed_usd=budget.day_usd,
+            spent_usd=spent / PICODOLLARS,
+            reserved_usd=held / PICODOLLARS,
+            worst_case_usd=amount / PICODOLLARS,
         )
 
     def reserve(self, row: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cascade.errors import TraceError
 from cascade.policy.budget import Budget
-from cascade.records import new_run_id
+from cascade.records import BudgetShortfall, new_run_id
 from cascade.trace._budget_tables import (
     INSERTS,
     PICODOLLARS,
@@ -97,8 +97,8 @@ class BudgetBook:
 
     def reserve(
         self, budgets: Sequence[Budget], usd: float, *, seconds: float = 3600.0, run: str | None = None
-    ) -> Future[Reservation | str]:
-        """Reserve `usd` in every budget; the future holds the reservation, or the reason for a refusal.
+    ) -> Future[Reservation | BudgetShortfall]:
+        """Reserve `usd` in every budget; the future holds the reservation, or what one of them lacks.
 
         Args:
             budgets: the budgets that pay, each scope once.
@@ -112,11 +112,11 @@ class BudgetBook:
             new_run_id(), now.date().isoformat(), tuple(budget.scope for budget in budgets)
         )
 
-        def change(snapshot: BudgetSnapshot) -> Reservation | str:
+        def change(snapshot: BudgetSnapshot) -> Reservation | BudgetShortfall:
             for budget in budgets:
-                short = snapshot.shortfall(reservation.day, budget, amount)
-                if short is not None:
-                    return short
+                shortfall = snapshot.shortfall(reservation.day, budget, amount)
+                if shortfall is not None:
+                    return shortfall
             for scope in reservation.scopes:
                 row = {"id": reservation.id, "scope": scope, "day": reservation.day, "amount": amount}
                 snapshot.reserve(row | {"until": until, "run": run})

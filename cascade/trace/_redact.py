@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cascade.records import Call, Request, Result, Step, ToolCall
+from cascade.records import Call, Request, Result, Step, ToolCall, UnavailableModel
 
 _MIN_QUOTE = 12  # characters shared with a private text that make a piece of a message a quotation
 
@@ -74,7 +74,14 @@ def _tool_calls(calls: Iterable[ToolCall], tools: frozenset[str]) -> tuple[ToolC
 
 
 def _step(step: Step, private: Sequence[str], tools: frozenset[str]) -> Step:
-    decision = step.decision.model_copy(update={"detail": _unquote(step.decision.detail, private)})
+    facts = tuple(
+        fact.model_copy(update={"reason": _unquote(fact.reason, private)})
+        if isinstance(fact, UnavailableModel)
+        else fact
+        for fact in step.decision.facts
+    )
+    detail = _unquote(step.decision.detail, private)
+    decision = step.decision.model_copy(update={"facts": facts, "detail": detail})
     calls = tuple(_call(call, private, tools) for call in step.calls)
     return step.model_copy(update={"decision": decision, "calls": calls})
 

@@ -196,6 +196,7 @@ def _step_row(run: str, index: int, step: Step) -> dict[str, Any]:
         "rule": decision.rule,
         "threshold": decision.threshold,
         "target": decision.to,
+        "facts": _plain(decision.facts),
         "detail": decision.detail,
         "marginal": decision.marginal,
         "gate": step.gate,
@@ -275,6 +276,7 @@ def _step(row: Row, calls: list[Call]) -> Step:
         rule=row["rule"],
         threshold=row["threshold"],
         to=row["target"],
+        facts=row["facts"] or (),
         detail=row["detail"],
         marginal=row["marginal"],
     )

@@ -120,6 +120,7 @@ steps = Table(
     Column("rule", UnicodeText, nullable=False),
     Column("threshold", Double),
     Column("target", UnicodeText),
+    Column("facts", Json),
     Column("detail", UnicodeText),
     Column("marginal", Boolean, nullable=False, server_default=false()),
     Column("gate", Json),

@@ -18,6 +18,7 @@ from cascade.cli.calibrate import calibrate
 from cascade.cli.monitor import DRIFTED, monitor
 from cascade.config.load import load_graph
 from cascade.errors import ConfigError, RequestError
+from cascade.explain import describe
 from cascade.policy.artifact import Feature, PolicyStage, Score, Term, write_policy
 
 app = typer.Typer()
@@ -199,7 +200,7 @@ def test_a_drifted_stage_is_tightened_and_live_runs_follow(calibration: str, tmp
         step = cascade.invoke(next(iter(USUAL))).trace[0]
     assert step.decision.rule == "below_threshold"
     assert step.decision.threshold == raised["accept"]
-    assert "tightened since drift" in (step.decision.detail or "")
+    assert "tightened since drift" in (describe(step.decision) or "")
     assert "the graph's own thresholds hold again" in monitored(path, "--reset")
     with Cascade.load(path) as cascade:
         assert cascade.invoke(next(iter(USUAL))).trace[0].decision.threshold == 0.5

@@ -9,7 +9,7 @@ import pytest
 from drawn_records import values
 from hypothesis import given, settings
 
-from cascade.explain.explain import explain
+from cascade.explain import Explanation, describe, describe_fact, explain, render_text
 from cascade.explain.formatting import (
     format_duration,
     format_floor,
@@ -19,7 +19,24 @@ from cascade.explain.formatting import (
     quoted,
 )
 from cascade.policy.budget import Spend, over_limit
-from cascade.records import Baseline, Call, Decision, Estimate, Request, Result, Rule, Step
+from cascade.records import (
+    Baseline,
+    BudgetShortfall,
+    Call,
+    CertifiedBound,
+    Decision,
+    Estimate,
+    LimitShortfall,
+    PolicyBasis,
+    PolicySkip,
+    RaisedThreshold,
+    RemoteModels,
+    Request,
+    Result,
+    Rule,
+    Step,
+    UnavailableModel,
+)
 from cascade.spec.schema import Graph, Limits
 from cascade.trace import redact
 
@@ -62,7 +79,7 @@ def call(model: str = "nano", text: str = "card_arrival", **fields: Any) -> Call
 
 
 def step(stage: str, action: str, rule: str, *calls: Call, **fields: Any) -> Step:
-    parts = {name: fields.pop(name) for name in ("threshold", "to", "detail") if name in fields}
+    parts = {name: fields.pop(name) for name in ("threshold", "to", "facts", "detail") if name in fields}
     decision = Decision.model_validate({"action": action, "rule": rule, **parts})
     return Step(stage=stage, decision=decision, calls=calls, **({"seconds": 0.005} | fields))
 
@@ -103,6 +120,10 @@ ACCEPTED: dict[str, Any] = {"status": "accepted", "text": "lost_card", "stage": 
 ACCEPTED |= {"tier": "sonnet", "confidence": 0.971, "calibrated": False}
 
 
+def text_of(run: Result, graph: Graph | None = None, *, width: int | None = None) -> str:
+    return render_text(explain(run, graph), width=width)
+
+
 def said(text: str) -> str:
     """The one step of an explanation, without what comes before and after."""
     return text.split("\n\n")[1]
@@ -112,7 +133,7 @@ def test_a_whole_run_reads_like_this() -> None:
     baseline = Baseline(model="strong", cost_usd=0.0021, assumption="strong asked once: 12 prompt tokens")
     run = result(BELOW, CONFIDENT, **ACCEPTED, baseline=baseline)
     assert (
-        explain(run, GRAPH, width=88)
+        text_of(run, GRAPH, width=88)
         == """\
 Run 01KABCDEF · support@9f2c41ab · 2026-11-21 03:40:12 UTC
 Asked: `where has my card got to?`
@@ -142,7 +163,17 @@ Not reached: last."""
     )
 
 
-CERTIFIED = "policy 12ab34cd, certified"
+CERTIFIED = PolicyBasis(
+    digest="12ab34cd", certificate=CertifiedBound(promise="max_risk", alpha=0.1, delta=0.05, bound=0.0813)
+)
+LIMITS = Limits(cost_usd=0.001, seconds=2, calls=2)
+
+
+def over(used: Spend, worst: Spend) -> LimitShortfall:
+    """What the budget itself says of a stage that may not start."""
+    shortfall = over_limit(LIMITS, used, worst)
+    assert shortfall is not None
+    return shortfall
 
 
 def steered(score: float) -> Estimate:
@@ -213,7 +244,8 @@ CASES: dict[str, tuple[Graph, Step, str]] = {
    Its only call failed.
    What if: one call that works would have given an answer to judge."""),
     "unavailable": (GRAPH, step(
-        "last", "abstain", "unavailable", detail="model 'strong': OPENAI_API_KEY is not set",
+        "last", "abstain", "unavailable",
+        facts=[UnavailableModel(model="strong", reason="model 'strong': OPENAI_API_KEY is not set")],
     ), """\
 1. last: skipped, and no stage is left (rule unavailable)
    Nothing was called, because no model of this stage can be: model 'strong': OPENAI_API_KEY is not
@@ -249,8 +281,11 @@ CASES: dict[str, tuple[Graph, Step, str]] = {
    The run was cancelled while this stage was at work; a call that had begun may be billed."""),
     "breaker_open": (GRAPH, step(
         "last", "abstain", "breaker_open",
-        detail="model 'strong' is left alone: its circuit breaker is open after 5 failures in a row, "
-        "next try in 12.0 s",
+        facts=[UnavailableModel(
+            model="strong", breaker=True,
+            reason="model 'strong' is left alone: its circuit breaker is open after 5 failures in a row, "
+            "next try in 12.0 s",
+        )],
     ), """\
 1. last: skipped, and no stage is left (rule breaker_open)
    Nothing was called, because it failed again and again: model 'strong' is left alone: its circuit
@@ -258,30 +293,38 @@ CASES: dict[str, tuple[Graph, Step, str]] = {
    What if: once the breaker lets a call through, strong would have been asked."""),
     "over_budget": (GRAPH, step(
         "last", "abstain", "over_budget",
-        detail="worst case $0.020000, $0.010000 left of $1.000000 for graph:support on 2026-11-21 "
-        "($0.000000 reserved)",
+        facts=[BudgetShortfall(
+            scope="graph:support", day="2026-11-21", allowed_usd=1.0, spent_usd=0.99, reserved_usd=0.0,
+            worst_case_usd=0.02,
+        )],
     ), """\
 1. last: skipped, and no stage is left (rule over_budget)
    Nothing was called, because it could have cost more than is left for today: worst case $0.020000,
      $0.010000 left of $1.000000 for graph:support on 2026-11-21 ($0.000000 reserved).
    What if: with a larger budget (budgets), or tomorrow, strong would have been asked."""),
     "local_only": (GRAPH, step(
-        "last", "abstain", "local_only", detail="strong would leave this machine",
+        "last", "abstain", "local_only", facts=[RemoteModels(models=("strong",))],
     ), """\
 1. last: skipped, and no stage is left (rule local_only)
    Nothing was called, because the request must stay on this machine: strong would leave this
      machine.
    What if: without local_only, strong would have been asked."""),
-    "over_cost": (GRAPH, step("last", "abstain", "over_cost", detail="@cost_usd"), """\
+    "over_cost": (GRAPH, step(
+        "last", "abstain", "over_cost", facts=[over(Spend(0.0005, 0, 1), Spend(0.0007, 0, 1))],
+    ), """\
 1. last: skipped, and no stage is left (rule over_cost)
    Nothing was called, because it could have cost more than is left: worst case $0.000700, $0.000500
      left of $0.001000.
-   What if: with a limit (limits.cost_usd) of at least $0.0007, strong would have been asked."""),
-    "over_calls": (GRAPH, step("last", "abstain", "over_calls", detail="@calls"), """\
+   What if: with a limit (limits.cost_usd) of at least $0.0012, strong would have been asked."""),
+    "over_calls": (GRAPH, step(
+        "last", "abstain", "over_calls", facts=[over(Spend(0, 0, 1), Spend(0, 0, 3))],
+    ), """\
 1. last: skipped, and no stage is left (rule over_calls)
    Nothing was called, because it makes more calls than are left: needs 3 calls, 1 left of 2.
-   What if: with a limit (limits.calls) of at least 3, strong would have been asked."""),
-    "over_seconds": (GRAPH, step("last", "abstain", "over_seconds", detail="@seconds"), """\
+   What if: with a limit (limits.calls) of at least 4, strong would have been asked."""),
+    "over_seconds": (GRAPH, step(
+        "last", "abstain", "over_seconds", facts=[over(Spend(0, 2.5, 1), Spend(0, 0, 1))],
+    ), """\
 1. last: skipped, and no stage is left (rule over_seconds)
    Nothing was called, because the time is used up: 2.500 s used of 2 s.
    What if: with a longer limit (limits.seconds), strong would have been asked."""),
@@ -307,37 +350,41 @@ CASES: dict[str, tuple[Graph, Step, str]] = {
    The gate could not score its branches: door: no labels.
    What if: a gate that works would have chosen a branch."""),
     "policy_accept": (GRAPH, step(
-        "first", "accept", "policy_accept", call(), estimate=steered(0.71), threshold=0.65, detail=CERTIFIED,
+        "first", "accept", "policy_accept", call(), estimate=steered(0.71), threshold=0.65, facts=[CERTIFIED],
     ), """\
 1. first: accepted (rule policy_accept)
    haiku (nano) answered `card_arrival` for $0 in 4.0 ms.
    Judged by policy: confidence nano 1.2. The calibration turns the score 0.71 into a confidence of
      0.9.
-   The policy's score 0.71 reaches its threshold 0.65: policy 12ab34cd, certified.
+   The policy's score 0.71 reaches its threshold 0.65: policy 12ab34cd, certified error at most 0.1
+     with probability 0.95 (bound 0.0813).
    What if: at any threshold above 0.71 (now 0.65), the request would have gone on to second."""),
     "policy_below": (GRAPH, step(
         "first", "escalate", "policy_below", call(), estimate=steered(0.61), threshold=0.65, to="second",
-        detail=CERTIFIED,
+        facts=[CERTIFIED],
     ), """\
 1. first: not accepted, escalated to second (rule policy_below)
    haiku (nano) answered `card_arrival` for $0 in 4.0 ms.
    Judged by policy: confidence nano 1.2. The calibration turns the score 0.61 into a confidence of
      0.9.
-   The policy's score 0.61 is less than its threshold 0.65: policy 12ab34cd, certified.
+   The policy's score 0.61 is less than its threshold 0.65: policy 12ab34cd, certified error at most
+     0.1 with probability 0.95 (bound 0.0813).
    What if: at a threshold of at most 0.61 (now 0.65) this answer would have been accepted; nothing
      more was called afterwards."""),
     "policy_abstain": (GRAPH, step(
-        "first", "abstain", "policy_abstain", call(), estimate=steered(0.11), threshold=0.2, detail=CERTIFIED,
+        "first", "abstain", "policy_abstain", call(), estimate=steered(0.11), threshold=0.2,
+        facts=[CERTIFIED],
     ), """\
 1. first: not accepted, and no stage is left (rule policy_abstain)
    haiku (nano) answered `card_arrival` for $0 in 4.0 ms.
    Judged by policy: confidence nano 1.2. The calibration turns the score 0.11 into a confidence of
      0.9.
    The policy gives up here: score 0.11 is less than 0.2, so asking on is not worth it: policy
-     12ab34cd, certified.
+     12ab34cd, certified error at most 0.1 with probability 0.95 (bound 0.0813).
    What if: at a lower abstention threshold the request would have gone on to second."""),
     "policy_skip": (GRAPH, step(
-        "first", "escalate", "policy_skip", to="second", detail="policy 12ab34cd asks small, strong",
+        "first", "escalate", "policy_skip", to="second",
+        facts=[PolicySkip(digest="12ab34cd", asks=("small", "strong"))],
     ), """\
 1. first: skipped, escalated to second (rule policy_skip)
    Nothing was called, because the policy passes this stage over: policy 12ab34cd asks small,
@@ -353,54 +400,43 @@ def test_every_rule_has_a_case() -> None:
 @pytest.mark.parametrize("rule", CASES)
 def test_each_rule_is_explained(rule: str) -> None:
     graph, given, expected = CASES[rule]
-    if (given.decision.detail or "").startswith("@"):  # a limit's detail in the words of the budget itself
-        limits = Limits(cost_usd=0.001, seconds=2, calls=2)
-        used, worst = {
-            "over_cost": (Spend(0.0005, 0, 1), Spend(0.0007, 0, 1)),
-            "over_calls": (Spend(0, 0, 1), Spend(0, 0, 3)),
-            "over_seconds": (Spend(0, 2.5, 1), Spend(0, 0, 1)),
-        }[rule]
-        over = over_limit(limits, used, worst)
-        assert over is not None
-        assert over[0] == rule
-        given = given.model_copy(update={"decision": given.decision.model_copy(update={"detail": over[1]})})
-    assert said(explain(result(given), graph, width=100)) == expected
+    assert said(text_of(result(given), graph, width=100)) == expected
 
 
 @pytest.mark.parametrize("rule", CASES)
 def test_each_rule_is_explained_without_the_graph_too(rule: str) -> None:
-    assert f"(rule {rule})" in " ".join(explain(result(CASES[rule][1]), width=60).split())
+    assert f"(rule {rule})" in " ".join(text_of(result(CASES[rule][1]), width=60).split())
 
 
 @pytest.mark.parametrize("rule", get_args(Rule))
 def test_a_bare_step_of_any_rule_is_explained(rule: Rule) -> None:
     """A trace may come from a file: nothing but the rule need be there."""
-    assert rule in explain(result(step("s", "abstain", rule)), GRAPH, width=50)
+    assert rule in text_of(result(step("s", "abstain", rule)), GRAPH, width=50)
 
 
 @settings(max_examples=60, deadline=None)
 @given(values(Result))
 def test_any_run_is_explained_without_steering_the_terminal(run: Result) -> None:
-    text = explain(run, GRAPH, width=60)
+    text = text_of(run, GRAPH, width=60)
     assert max(map(len, text.splitlines())) <= 60
     assert not any(unicodedata.category(char) in ("Cc", "Cf") for char in text.replace("\n", ""))
 
 
 def test_no_line_is_wider_than_asked_for() -> None:
-    text = explain(result(BELOW, CONFIDENT, **ACCEPTED), GRAPH, width=48)
+    text = text_of(result(BELOW, CONFIDENT, **ACCEPTED), GRAPH, width=48)
     assert max(map(len, text.splitlines())) <= 48
 
 
 def test_the_width_of_the_terminal_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
     for columns, most in (("60", 60), ("300", 100), ("10", 40)):
         monkeypatch.setenv("COLUMNS", columns)
-        lines = explain(result(BELOW, CONFIDENT, **ACCEPTED)).splitlines()
+        lines = text_of(result(BELOW, CONFIDENT, **ACCEPTED)).splitlines()
         assert most - 12 < max(map(len, lines)) <= most
 
 
 def test_an_abstained_run_shows_its_best_draft_and_how_to_get_it() -> None:
     draft = {"draft": "card_arrival", "stage": "first", "model": "nano", "tier": "haiku", "confidence": 0.58}
-    text = explain(result(BELOW, CASES["unavailable"][1], **draft, calibrated=True), GRAPH, width=100)
+    text = text_of(result(BELOW, CASES["unavailable"][1], **draft, calibrated=True), GRAPH, width=100)
     assert (
         "No answer: no stage accepted one. Best draft: `card_arrival` from haiku (nano) at stage first,\n"
         "  confidence 0.58." in text
@@ -411,16 +447,16 @@ def test_an_abstained_run_shows_its_best_draft_and_how_to_get_it() -> None:
 
 def test_best_effort_is_never_called_accepted() -> None:
     fields = ACCEPTED | {"status": "best_effort", "rule": "unavailable"}
-    text = explain(result(BELOW, CASES["unavailable"][1], **fields), GRAPH, width=100)
+    text = text_of(result(BELOW, CASES["unavailable"][1], **fields), GRAPH, width=100)
     assert "Best effort, accepted by no stage: `lost_card` from sonnet (small)" in text
 
 
 def test_a_waiting_run_says_so() -> None:
-    assert "No answer yet: the run waits, for a person or" in explain(result(BELOW, status="waiting"), GRAPH)
+    assert "No answer yet: the run waits, for a person or" in text_of(result(BELOW, status="waiting"), GRAPH)
 
 
 def test_a_run_without_steps_is_explained() -> None:
-    text = explain(result(), width=80)
+    text = text_of(result(), width=80)
     assert "Total: $0 and 18 ms for 0 model calls." in text
 
 
@@ -431,17 +467,17 @@ def test_costing_more_than_the_baseline_is_said() -> None:
         (0.0, "$0.0004 more"),
     ):
         baseline = Baseline(model="strong", cost_usd=alone, assumption="strong asked once")
-        assert words in explain(result(BELOW, CONFIDENT, **ACCEPTED, baseline=baseline), width=100)
+        assert words in text_of(result(BELOW, CONFIDENT, **ACCEPTED, baseline=baseline), width=100)
 
 
 def test_a_run_without_an_answer_saved_nothing() -> None:
     baseline = Baseline(model="strong", cost_usd=0.002, assumption="asked once")
-    text = explain(result(BELOW, baseline=baseline), width=100)
+    text = text_of(result(BELOW, baseline=baseline), width=100)
     assert "would have cost $0.002: no saving, since this run gave no answer. Assumed: asked once." in text
 
 
 def test_a_run_without_texts_can_still_be_explained() -> None:
-    text = explain(redact(result(BELOW, CONFIDENT, **ACCEPTED)), GRAPH, width=100)
+    text = text_of(redact(result(BELOW, CONFIDENT, **ACCEPTED)), GRAPH, width=100)
     assert "where" not in text
     assert "card" not in text
     assert "haiku (nano) answered `sha256:" in text
@@ -449,7 +485,7 @@ def test_a_run_without_texts_can_still_be_explained() -> None:
 
 
 def test_the_answer_it_got_in_the_end_is_recognised() -> None:
-    text = explain(result(BELOW, CONFIDENT, **(ACCEPTED | {"text": "card_arrival"})), GRAPH, width=120)
+    text = text_of(result(BELOW, CONFIDENT, **(ACCEPTED | {"text": "card_arrival"})), GRAPH, width=120)
     assert (
         "haiku would have answered `card_arrival` at accept ≤ 0.58 (now 0.95), as the run did in the end;"
         in text
@@ -482,3 +518,47 @@ def test_numbers_read_well_and_never_lie_about_a_threshold() -> None:
     ]
     assert quoted("a\u202eb\x07" + "c" * 300, 10) == "`a·b·ccccc…`"
     assert quoted("  ") == "an empty text"
+
+
+def test_the_numbers_are_data_and_survive_json() -> None:
+    explanation = explain(result(BELOW, CASES["over_cost"][1], **ACCEPTED), GRAPH)
+    below, over_cost = explanation.steps
+    assert below.comparison is not None
+    assert (below.comparison.value, below.comparison.threshold, below.comparison.reached) == (
+        0.58,
+        0.95,
+        False,
+    )
+    assert below.what_if is not None
+    assert (below.what_if.setting, below.what_if.bound, below.what_if.value) == ("accept", "at_most", 0.58)
+    assert [(each.name, each.score) for each in below.alternatives] == [("lost_card", 0.31)]
+    assert over_cost.what_if is not None
+    assert over_cost.what_if.value == pytest.approx(0.0012)
+    assert (over_cost.what_if.now, over_cost.what_if.models) == (0.001, ("strong",))
+    assert explanation.not_reached == ("second",)
+    assert Explanation.model_validate_json(explanation.model_dump_json()) == explanation
+
+
+def test_the_words_of_a_fact_are_made_from_its_numbers() -> None:
+    raised = RaisedThreshold(alarm="01K", was=0.8, accept=None, rows=0, errors=0, audited=9, rows_needed=120)
+    decision = Decision(action="accept", rule="confident", threshold=0.9, facts=(raised,), detail="and so")
+    assert describe(decision) == (
+        "tightened since drift (alarm in run 01K): nothing is accepted, was 0.8; 9 audited requests "
+        "support no threshold; the next look needs at least 120 answers above one, "
+        "if none of them is wrong; and so"
+    )
+    gated = PolicySkip(digest="12ab34cd", asks=("strong",), score=0.71234, skip_at=0.7)
+    assert describe_fact(gated) == (
+        "policy 12ab34cd: the prompt's score 0.7123 reaches 0.7000, so strong is asked at once"
+    )
+    assert describe(Decision(action="accept", rule="unchecked")) is None
+
+
+def test_a_raised_threshold_is_told_wherever_it_was_compared() -> None:
+    raised = RaisedThreshold(alarm="01K", was=0.9, accept=0.95, rows=40, errors=1, audited=50)
+    decision = BELOW.decision.model_copy(update={"facts": (raised,)})
+    text = text_of(result(BELOW.model_copy(update={"decision": decision})), GRAPH, width=400)
+    assert (
+        "The threshold was tightened since drift (alarm in run 01K): accept is 0.95, was 0.9; "
+        "1 of 40 audited answers wrong." in text
+    )

@@ -12,6 +12,7 @@ from loopback import Loopback, chat
 from scripting import REMOTE, checked, load, scripted
 
 from cascade import RequestError, Result, TextPiece
+from cascade.explain import describe
 from cascade.lab.replays.replay import ReplaySettings, replay
 from cascade.records import Message, Request, Tool
 from cascade.trace import TraceStore, redact
@@ -53,7 +54,7 @@ def test_an_invalid_answer_escalates_from_any_stage(tmp_path: Path, check: dict[
         result = cascade.invoke("who?", output_schema=PERSON)
     assert rules(result) == ["invalid", "confident" if check else "unchecked"]
     assert (result.status, result.text) == ("accepted", GOOD)
-    assert "'name' is missing" in (result.trace[0].decision.detail or "")
+    assert "'name' is missing" in (describe(result.trace[0].decision) or "")
     assert result.trace[0].estimate is None
 
 
@@ -128,7 +129,7 @@ def test_a_model_with_labels_is_not_asked_for_json_or_tools(tmp_path: Path) -> N
             cascade.invoke([Message(role="user", content="old"), Message(role="user", content="x")]),
         ]
     assert [rules(result)[0] for result in asked] == ["unavailable", "unavailable", "confident", "confident"]
-    assert "answers with its labels only" in (asked[0].trace[0].decision.detail or "")
+    assert "answers with its labels only" in (describe(asked[0].trace[0].decision) or "")
     assert asked[0].trace[0].calls == ()
 
 

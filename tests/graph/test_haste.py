@@ -15,7 +15,7 @@ from scripting import REMOTE, checked, load, scripted, write
 from cascade import Cascade, ConfigError, Result, Step, TextPiece
 from cascade.config.load import load_graph
 from cascade.engine import RunningStats, TokenStats
-from cascade.explain.explain import explain
+from cascade.explain import explain, render_text
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.scripted import Scripted
 from cascade.observers import Observer
@@ -56,9 +56,8 @@ async def test_a_hopeless_draft_is_stopped_and_the_next_tier_starts(
     assert call.meta["spared_tokens_at_most"] == 64 - written
     assert "could no longer be enough" in (call.error or "")
     assert (result.trace[0].decision.threshold, result.trace[0].estimate) == (0.8, None)
-    assert "What if: without early_exit" in explain(
-        result, load_graph(tmp_path / "graph.yaml").graph, width=200
-    )
+    explanation = explain(result, load_graph(tmp_path / "graph.yaml").graph)
+    assert "What if: without early_exit" in render_text(explanation, width=200)
 
 
 @pytest.mark.parametrize("isolate", ["none", "process"])
@@ -87,7 +86,7 @@ async def test_a_llama_cpp_model_is_stopped_at_the_first_hopeless_token(
     assert call.meta["spared_tokens_at_most"] == 20 - written
     assert ("spared_seconds_at_most" in call.meta) == (written > 1)
     assert "ignored" not in call.meta
-    assert f"That spared at most {20 - written} tokens" in explain(result, width=400)
+    assert f"That spared at most {20 - written} tokens" in render_text(explain(result), width=400)
 
 
 async def test_a_draft_that_may_still_do_is_written_to_its_end(tmp_path: Path) -> None:
@@ -196,7 +195,7 @@ async def test_a_slow_stage_is_hedged(tmp_path: Path, case: str, monkeypatch: py
     book.close()
     with TraceStore(default_url(), create=False) as store:
         assert store.get(result.run).trace == result.trace
-    assert explain(result, load_graph(tmp_path / "graph.yaml").graph)
+    assert render_text(explain(result, load_graph(tmp_path / "graph.yaml").graph))
 
 
 async def test_both_stages_are_priced_before_the_second_starts(

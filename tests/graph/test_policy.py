@@ -15,7 +15,7 @@ from scripting import scripted, write
 
 from cascade import Cascade
 from cascade.config.load import load_graph
-from cascade.explain.explain import explain
+from cascade.explain import describe, explain, render_text
 from cascade.lab.tables.collect import Labelled, answering, collect, how_asked
 from cascade.lab.tables.outcomes import from_rows
 from cascade.lab.tuning.tune import tune
@@ -138,8 +138,8 @@ def test_a_gate_skips_and_a_failed_call_escalates_as_in_the_table(tmp_path: Path
     assert ("no_draft", "no_estimate", "policy_accept") in rules
     assert ("policy_below", "policy_accept") in rules
     failed = results[rules.index(("no_draft", "no_estimate", "policy_accept"))]
-    assert "agreement haiku sonnet" in (failed.trace[1].decision.detail or "")
-    assert f"policy {policy.digest}" in explain(failed, width=200)
+    assert "agreement haiku sonnet" in (describe(failed.trace[1].decision) or "")
+    assert f"policy {policy.digest}" in render_text(explain(failed), width=200)
 
 
 def test_stages_that_the_policy_does_not_name_are_passed_over(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from loopback import Answer, Gate, Loopback, Seen, chat, status, stream
 from scripting import REMOTE, checked, load, scripted
 
 from cascade import Cascade, ConfigError, Result, TextPiece
+from cascade.explain import describe
 from cascade.graph.ask import ask
 from cascade.graph.breaker import Breaker
 from cascade.graph.guard import EndpointGuard
@@ -89,7 +90,7 @@ async def test_a_model_that_keeps_failing_is_left_alone_and_tried_again(
     assert {result.text for result in results} == {"fallback"}
     assert len(server.requests) == 4
     assert results[3].trace[0].calls == ()
-    assert "open after 3 failures in a row" in (results[3].trace[0].decision.detail or "")
+    assert "open after 3 failures in a row" in (describe(results[3].trace[0].decision) or "")
     assert (rules(healed), healed.text) == (["unchecked"], "fine")
 
 
@@ -110,7 +111,7 @@ async def test_of_many_runs_at_once_one_is_the_probe(tmp_path: Path, passing: li
     ] * 19
     assert (rules(probe), probe.text) == (["confident"], "fine")
     assert len(server.requests) == 2
-    assert all("probe is under way" in (t.result().trace[0].decision.detail or "") for t in refused)
+    assert all("probe is under way" in (describe(t.result().trace[0].decision) or "") for t in refused)
 
 
 async def first(count: int, tasks: set[asyncio.Task[Result]]) -> set[asyncio.Task[Result]]:
@@ -202,7 +203,7 @@ async def test_calls_wait_for_a_slot_and_a_full_queue_is_busy(tmp_path: Path) ->
         assert result.status == "abstained"
         assert result.trace[0].calls[0].meta == {"refused": "busy"}
         assert "2 calls at work (concurrency) and 3 waiting (queue)" in (
-            result.trace[0].decision.detail or ""
+            describe(result.trace[0].decision) or ""
         )
 
 
@@ -252,7 +253,7 @@ async def test_budgets_are_reserved_before_a_call_and_settled_after_it(tmp_path:
     assert len(asked) + len(refused) == 60
     assert len(asked) == 34  # (0.0002 - 0.000101) / 0.000003, and one more
     assert {result.text for result in refused} == {"local"}
-    assert "for account:acme" in (refused[0].trace[0].decision.detail or "")
+    assert "for account:acme" in (describe(refused[0].trace[0].decision) or "")
     total = sum(result.cost_usd for result in results)
     assert spent() == {"account:acme": (pytest.approx(total), 0.0), "graph:test": (pytest.approx(total), 0.0)}
 
@@ -281,4 +282,4 @@ async def test_a_budget_that_cannot_be_read_is_not_spent(tmp_path: Path) -> None
             connection.commit()
         result = await cascade.ainvoke("hello")
     assert rules(result) == ["over_budget", "unchecked"]
-    assert "cannot be read" in (result.trace[0].decision.detail or "")
+    assert "cannot be read" in (describe(result.trace[0].decision) or "")

@@ -14,7 +14,7 @@ from loopback import Loopback, chat, status
 from scripting import REMOTE, checked, load, scripted, write
 
 from cascade import Cascade, RequestError, Result, Step, TextPiece
-from cascade.explain.explain import explain
+from cascade.explain import describe, explain, render_text
 
 TWO: list[dict[str, Any]] = [checked("first", "small"), checked("last", "large")]
 
@@ -110,7 +110,7 @@ def test_a_stage_whose_worst_case_costs_too_much_is_not_started(tmp_path: Path) 
         short = cascade.invoke("word")
     assert short.status == "accepted"
     assert path(result)[1] == ("last", "abstain", "over_cost")
-    assert "worst case $0.00012" in (result.trace[1].decision.detail or "")
+    assert "worst case $0.00012" in (describe(result.trace[1].decision) or "")
     assert result.cost_usd == 0
 
 
@@ -320,10 +320,10 @@ def test_an_audited_answer_goes_on_and_is_explained(tmp_path: Path) -> None:
         result = cascade.invoke("hello")
     assert path(result) == [("first", "escalate", "audit"), ("last", "abstain", "below_threshold")]
     assert (result.status, result.rule, result.text, result.stage) == ("accepted", "audit", "yes", "first")
-    told = " ".join(explain(result).split())
+    told = " ".join(render_text(explain(result)).split())
     assert "confident, passed on to last for an audit (rule audit)" in told
     assert "no later stage accepted an answer, so this one stands" in told
     with load(tmp_path, {"small": sure, "large": sure}, stages) as cascade:
         graded = cascade.invoke("hello")
     assert path(graded) == [("first", "escalate", "audit"), ("last", "accept", "confident")]
-    assert "undrawn, it would have been accepted" in " ".join(explain(graded).split())
+    assert "undrawn, it would have been accepted" in " ".join(render_text(explain(graded)).split())

@@ -16,7 +16,7 @@ from scripting import checked, scripted, write
 
 from cascade import Cascade, RequestError, Result
 from cascade.config.load import load_graph
-from cascade.explain.explain import explain
+from cascade.explain import explain, render_text
 from cascade.trace import TraceStore, default_url, verify
 
 
@@ -143,7 +143,7 @@ async def test_a_drained_run_stops_before_its_next_stage_and_goes_on_elsewhere(t
         path = gated(tmp_path, server.url, scripted("done"))
         stopped = await drained(path, Gate(server, UNSURE))
     assert (stopped.status, stopped.text, len(stopped.trace)) == ("waiting", None, 1)
-    assert "the run waits" in explain(stopped, load_graph(path).graph)
+    assert "the run waits" in render_text(explain(stopped, load_graph(path).graph))
     async with Cascade.load(path) as cascade:
         with pytest.raises(RequestError, match="is not waiting for an answer"):
             await cascade.aresume(stopped.run, "yes")

@@ -18,7 +18,7 @@ from cascade.models.base import Prompt, cost
 from cascade.policy.budget import spent
 from cascade.policy.calibrate import Calibration
 from cascade.policy.result import summarize
-from cascade.records import Call, Decision, Estimate, Request, Result, Step
+from cascade.records import Call, Decision, Estimate, Request, Result, Step, UnavailableModel
 from cascade.spec.schema import Graph
 
 TEXTS = ["card lost", "loan", "card and loan", "hello"]
@@ -345,7 +345,8 @@ def test_a_cancelled_run_is_left_out() -> None:
 
 def test_a_model_that_could_not_be_called_then_cannot_be_called_now() -> None:
     first = run(plan(two(0.8)), ASKED).trace[0]
-    skip = Decision(action="abstain", rule="unavailable", detail="no key")
+    missing = UnavailableModel(model=two().stage("second").ask[0], reason="no key")
+    skip = Decision(action="abstain", rule="unavailable", facts=(missing,))
     trace = (first, Step(stage="second", decision=skip))
     result = Result(run="R", graph="g@1", status="abstained", request=ASKED, trace=trace)
     again = replay(result, under(two(0.9)))

@@ -76,14 +76,14 @@ def test_the_threshold_is_recorded_only_where_it_was_compared() -> None:
     assert decide(g, g.stages[0], [FAILED], None).threshold is None
 
 
-NONE: dict[str, Any] = {"remote": [], "unavailable": [], "used": Spend(), "worst": Spend(calls=1)}
+NONE: dict[str, Any] = {"remote": [], "unavailable": {}, "used": Spend(), "worst": Spend(calls=1)}
 
 
 @pytest.mark.parametrize(
     ("limits", "changes", "rule"),
     [
         ({}, {}, None),
-        ({}, {"unavailable": ["model 'a' needs KEY"]}, "unavailable"),
+        ({}, {"unavailable": {"a": "model 'a' needs KEY"}}, "unavailable"),
         ({"cost_usd": 0.01}, {"worst": Spend(cost_usd=0.0101)}, "over_cost"),
         ({"cost_usd": 0.01}, {"worst": Spend(cost_usd=0.01)}, None),
         ({"cost_usd": 0.01}, {"used": Spend(cost_usd=0.006), "worst": Spend(cost_usd=0.005)}, "over_cost"),
@@ -105,7 +105,7 @@ def test_admission_prices_the_worst_case_ahead(
 
 def test_a_local_only_request_is_kept_from_remote_models_before_anything_else() -> None:
     g = graph()
-    both = NONE | {"remote": ["a"], "unavailable": ["no key"]}
+    both = NONE | {"remote": ["a"], "unavailable": {"a": "no key"}}
     decision = admit(g, g.stages[1], Request(text="hi", local_only=True), **both)
     assert decision is not None
     assert (decision.rule, decision.action) == ("local_only", "abstain")

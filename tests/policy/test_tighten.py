@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from pathlib import Path
 
 import pytest
@@ -45,7 +44,7 @@ def test_a_refusal_says_how_many_audits_the_next_look_needs() -> None:
         was=0.8, accept=REFUSE, alpha=0.03, delta=0.05, bound=1.0, rows=0, errors=0, audited=100, looks=1,
         alarm="r", at="2026-01-01",
     )  # fmt: skip
-    least = int(re.search(r"at least (\d+) answers", refused.why)[1])  # type: ignore[index]
+    least = refused.fact.rows_needed or 0
     values = [0.8 + index / 10_000 for index in range(least)]
     for count, supports in ((least, True), (least - 1, False)):
         found = supported(values[:count], [False] * count, least=0.8, alpha=0.03, delta=share_of(0.05, 2))

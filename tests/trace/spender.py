@@ -16,8 +16,7 @@ def main(url: str, limit: float, die: bool) -> None:
     book = BudgetBook(url)
     budgets = [Budget("graph:g", limit), Budget("account:a", limit)]
     spent = turn = 0
-    while not isinstance(hold := book.reserve(budgets, 0.01).result(), str):
-        assert isinstance(hold, Reservation)
+    while isinstance(hold := book.reserve(budgets, 0.01).result(), Reservation):
         if die:
             os._exit(9)
         paid = (turn % 3) * 5  # thousandths: nothing, half, all of the worst case

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cascade.errors import TraceError
+from cascade.explain import describe_fact
 from cascade.policy.budget import Budget
+from cascade.records import BudgetShortfall
 from cascade.trace import BudgetBook, Reservation
 
 GRAPH, ACCOUNT = Budget("graph:g", 1.0), Budget("account:a", 0.5)
@@ -51,8 +53,8 @@ def held(book: BudgetBook, usd: float, *budgets: Budget, seconds: float = 60.0) 
 
 def refused(book: BudgetBook, usd: float, *budgets: Budget) -> str:
     reason = book.reserve(budgets or [GRAPH, ACCOUNT], usd).result()
-    assert isinstance(reason, str)
-    return reason
+    assert isinstance(reason, BudgetShortfall)
+    return describe_fact(reason)
 
 
 def figures(book: BudgetBook, day: str | None = None) -> dict[str, tuple[float, float, float]]:

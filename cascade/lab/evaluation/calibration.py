@@ -16,6 +16,7 @@ from cascade.confidence.agreement import normalise
 from cascade.config.load import LoadedGraph, load_graph
 from cascade.config.references import fingerprint
 from cascade.errors import ConfigError, RequestError
+from cascade.explain import describe
 from cascade.extras import require
 from cascade.graph.stage import Plan, run_stage
 from cascade.lab.evaluation.metrics import accuracy, auroc, brier, ece
@@ -169,7 +170,7 @@ async def grade(
         on_row()
         if step.estimate is None:
             errors = [call.error for call in step.calls if call.error]
-            return errors[0] if errors else step.decision.detail or step.decision.rule
+            return errors[0] if errors else describe(step.decision) or step.decision.rule
         answer = step.calls[step.estimate.chosen].text
         return step.estimate.score, normalise(answer) == normalise(label)
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from cascade.confidence import measurement, signal_name
 from cascade.confidence.noise import bounds
-from cascade.explain.reasons import SKIPPED
+from cascade.explain import SKIPPED
 from cascade.policy.admission import admission
 from cascade.policy.artifact import Policy
 from cascade.policy.budget import Spend, spent, worst_case
@@ -24,7 +24,7 @@ from cascade.policy.decide import route
 from cascade.policy.decider import Decider, MeasuredDrafts
 from cascade.policy.result import summarize
 from cascade.policy.tuned import decider_of
-from cascade.records import Decision, Estimate, Request, Result, Step
+from cascade.records import Decision, Estimate, Request, Result, Step, UnavailableModel
 from cascade.spec.schema import Graph, HumanModel, Stage
 
 Price = Callable[[str, Request], float | None]
@@ -201,19 +201,21 @@ class _RecordedAvailability:
 
     def __init__(self, settings: ReplaySettings, request: Request, stage: Stage, old: Step | None) -> None:
         self._settings, self._request = settings, request
-        self._reason: str | None = None
+        self._reasons: dict[str, str] = {}
         self._left_out: set[str] = set()
         if old is None:
             return
         if old.decision.rule == "unavailable":
-            self._reason = old.decision.detail or "no model of the stage could be called"
+            facts = [fact for fact in old.decision.facts if isinstance(fact, UnavailableModel)]
+            self._reasons = {fact.model: fact.reason for fact in facts}
+            self._reasons = self._reasons or dict.fromkeys(stage.ask, "it could not be called")
         asked = set(old.gate or {call.model for call in old.calls if call.role == "answer"})
         if asked.intersection(stage.ask):
             self._left_out = set(stage.ask) - asked
 
     def unavailable(self, name: str) -> str | None:
         """Return why model `name` could not be asked then, or None if it could, or was not tried."""
-        return "it was not asked" if name in self._left_out else self._reason
+        return "it was not asked" if name in self._left_out else self._reasons.get(name)
 
     def broken(self, name: str) -> str | None:
         """Return None: breakers of that time tell nothing about a run of today."""

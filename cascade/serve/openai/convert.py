@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cascade.explain import describe
 from cascade.policy.result import person_next
 from cascade.records import Call, Message, Request, Result, Speaker, Tool, ToolCall
 from cascade.serve.openai.errors import ApiError
@@ -159,8 +160,8 @@ def refused(result: Result, graph: Graph) -> ApiError | None:
     if result.status != "abstained":
         return None
     if any(step.decision.rule == "over_budget" for step in result.trace):
-        detail = next(s.decision.detail for s in result.trace if s.decision.rule == "over_budget")
-        return ApiError(429, f"run {result.run}: {detail}", code="insufficient_quota")
+        decision = next(s.decision for s in result.trace if s.decision.rule == "over_budget")
+        return ApiError(429, f"run {result.run}: {describe(decision)}", code="insufficient_quota")
     calls = [call for step in result.trace for call in step.calls if call.role == "answer"]
     if calls and all(call.meta.get("refused") == "busy" for call in calls):
         return ApiError(429, f"run {result.run}: {calls[-1].error}", code="busy", retry_after=1.0)

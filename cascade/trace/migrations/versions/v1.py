@@ -98,6 +98,7 @@ def _create_steps() -> None:
         sa.Column("rule", sa.Text, nullable=False),
         sa.Column("threshold", sa.Double),
         sa.Column("target", sa.Text),
+        sa.Column("facts", sa.Text),
         sa.Column("detail", sa.Text),
         sa.Column("marginal", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("gate", sa.Text),
