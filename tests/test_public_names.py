@@ -20,8 +20,8 @@ PACKAGES = [
     "cascade",
     *(f"cascade.{module.name}" for module in pkgutil.iter_modules(cascade.__path__) if module.ispkg),
 ]
-# Rooms that are being rebuilt; their public names come with plugins and with `cascade.lab`.
-OPEN = {"cascade.confidence", "cascade.gates", "cascade.lab", "cascade.models"}
+# Rooms that are being rebuilt; their public names come with plugins.
+OPEN = {"cascade.confidence", "cascade.gates", "cascade.models"}
 
 
 def imported(path: Path) -> set[tuple[str, str]]:

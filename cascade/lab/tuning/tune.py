@@ -67,6 +67,8 @@ def tune(
         ConfigError: a model is unknown, there are too few complete rows, or a file is invalid.
         RequestError: the outcome table cannot be read.
     """
+    if goal.kind in ("max_risk", "max_loss") and goal.delta is None:
+        raise ConfigError(f"goal {goal.kind} is a promise; give 'delta', the probability that it may fail")
     if isinstance(old, str | Path):
         old = read_policy(old)
     setups = {} if graph is None else _setups(graph)
