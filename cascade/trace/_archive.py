@@ -63,7 +63,7 @@ def import_runs(url: str, file: Path, *, key: bytes | None = None) -> Imported:
     Args:
         url: a SQLAlchemy URL, or the path of a SQLite file, which is made if it is missing.
         file: written by `export_runs`.
-        key: signs the ledger entries; default: see `cascade.trace._ledger.read_key`.
+        key: signs the ledger entries; default: see `cascade.trace.read_key`.
 
     Raises:
         TraceError: a part of the file is not a run, or a different run with the same id is stored. What comes

@@ -40,7 +40,7 @@ def prune(
         where: which runs.
         note: the reason, for the ledger.
         dry_run: only count them.
-        key: signs the ledger entry; default: see `cascade.trace._ledger.read_key`.
+        key: signs the ledger entry; default: see `cascade.trace.read_key`.
 
     Raises:
         TraceError: the database cannot be read or written; what was removed until then stays removed.

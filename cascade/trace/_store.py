@@ -43,9 +43,9 @@ class TraceStore:
 
     Args:
         url: a SQLAlchemy URL, or the path of a SQLite file, which is created if it is missing.
-        store_text: if False, hashes are stored instead of texts; see `cascade.trace._redact`.
+        store_text: if False, hashes are stored instead of texts; see `cascade.trace.redact`.
         create: if False, the store only reads: no file is created, and a missing file has no runs.
-        key: signs the ledger entries; default: see `cascade.trace._ledger.read_key`.
+        key: signs the ledger entries; default: see `cascade.trace.read_key`.
 
     Raises:
         TraceError: the database cannot be opened; the message names it, the cause and the fix.

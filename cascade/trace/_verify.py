@@ -214,7 +214,8 @@ class _Audit:
         """Return the names and hashes of the runs with these numbers."""
         rows = self._rows(select_raw(runs).where(column("seq").in_(numbers)))
         return {
-            found.run["seq"]: (found.run["run"], hash_run(found)) for found in raw_rows(self.connection, rows)
+            stored.run["seq"]: (stored.run["run"], hash_run(stored))
+            for stored in raw_rows(self.connection, rows)
         }
 
     def _grades(self, numbers: Sequence[int]) -> dict[int, tuple[str, bytes]]:

@@ -1,6 +1,6 @@
 """A process that spends from a budget until it is empty: `python spender.py URL LIMIT`; prints what it spent.
 
-Given `die`, it reserves once and ends without a word, as a killed process does.
+With `die`, it reserves once and exits at once, like a killed process.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ def main(url: str, limit: float, die: bool) -> None:
     book = BudgetBook(url)
     budgets = [Budget("graph:g", limit), Budget("account:a", limit)]
     spent = turn = 0
-    while isinstance(hold := book.reserve(budgets, 0.01).result(), Reservation):
+    while isinstance(reservation := book.reserve(budgets, 0.01).result(), Reservation):
         if die:
             os._exit(9)
         paid = (turn % 3) * 5  # thousandths: nothing, half, all of the worst case
-        book.settle(hold, paid / 1000).result()
+        book.settle(reservation, paid / 1000).result()
         spent, turn = spent + paid, turn + 1
     book.close()
     print(spent)

@@ -1,4 +1,4 @@
-"""Runs leave the store and come back: exported and imported without loss, pruned with a trace."""
+"""Runs are exported and imported without loss, and pruning is recorded."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def everything(path: Path) -> list[tuple[Result, Any]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_runs_and_grades_come_back_as_they_went(kind: str, path: Path, tmp_path: Path) -> None:
+def test_runs_and_grades_survive_export_and_import(kind: str, path: Path, tmp_path: Path) -> None:
     file, copy = tmp_path / f"runs.{kind}", tmp_path / "copy.db"
     assert export_runs(str(path), file, ALL) == 7
     done = import_runs(str(copy), file)
@@ -83,7 +83,9 @@ def test_any_result_survives_export_and_import(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_another_run_with_the_same_id_is_refused_and_left(kind: str, path: Path, tmp_path: Path) -> None:
+def test_a_different_run_with_the_same_id_is_refused_and_unchanged(
+    kind: str, path: Path, tmp_path: Path
+) -> None:
     other = tmp_path / "other.db"
     with TraceStore(str(other)) as store:
         store.write(result("OLD2", text="something else"))
@@ -105,7 +107,7 @@ def test_only_the_wanted_runs_are_exported_in_the_order_of_commit(path: Path, tm
     assert export_runs(str(tmp_path / "none.db"), tmp_path / "none.jsonl", ALL) == 0
 
 
-def test_an_export_overwrites_nothing_and_leaves_no_half_file(path: Path, tmp_path: Path) -> None:
+def test_an_export_overwrites_nothing_and_leaves_no_partial_file(path: Path, tmp_path: Path) -> None:
     file = tmp_path / "runs.jsonl"
     file.write_text("mine")
     with pytest.raises(TraceError, match="exists already; give the name of a new file"):
@@ -130,7 +132,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("line", "message"), BROKEN)
-def test_a_broken_line_is_named_and_what_is_before_it_is_kept(
+def test_a_broken_line_is_named_and_earlier_lines_are_kept(
     line: bytes, message: str, path: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "runs.jsonl"
@@ -144,7 +146,7 @@ def test_a_broken_line_is_named_and_what_is_before_it_is_kept(
     assert everything(tmp_path / "copy.db") == everything(path)
 
 
-def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "runs.parquet"
     with pytest.raises(TraceError, match="is no file"):
         import_runs(str(tmp_path / "copy.db"), file)
@@ -153,15 +155,15 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
         import_runs(str(tmp_path / "copy.db"), file)
 
 
-def test_pruning_leaves_what_can_be_verified(path: Path) -> None:
+def test_a_pruned_store_verifies(path: Path) -> None:
     before = verify(str(path))
     until = RunFilter(until="2027", graph="g")
     assert prune(str(path), until, note="test", dry_run=True).runs == 4
     assert verify(str(path)) == before
     done = prune(str(path), until, note="test")
     assert (done.runs, done.grades) == (4, 2)
-    found = verify(str(path), anchor=before.head)
-    assert (found.count, found.runs, found.grades, found.pruned) == (0, 3, 0, 6)
+    report = verify(str(path), anchor=before.head)
+    assert (report.count, report.runs, report.grades, report.pruned) == (0, 3, 0, 6)
     assert [result.run for result, _ in everything(path)] == ["TIMELESS", "NEW", "OLD4"]
     with TraceStore(str(path)) as store:
         store.write(result("OLD1"))  # a run that was pruned can be imported again

@@ -1,4 +1,4 @@
-"""BudgetBook that cannot be overspent: by one caller, by many, by many processes, by processes that die."""
+"""Budgets cannot be overspent: by one caller, many threads, many processes, or processes that die."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def book(tmp_path: Path, clock: Clock) -> Iterator[BudgetBook]:
 
 
 def held(book: BudgetBook, usd: float, *budgets: Budget, seconds: float = 60.0) -> Reservation:
-    hold = book.reserve(budgets or [GRAPH, ACCOUNT], usd, seconds=seconds).result()
-    assert isinstance(hold, Reservation), hold
-    return hold
+    reservation = book.reserve(budgets or [GRAPH, ACCOUNT], usd, seconds=seconds).result()
+    assert isinstance(reservation, Reservation), reservation
+    return reservation
 
 
 def refused(book: BudgetBook, usd: float, *budgets: Budget) -> str:
@@ -61,7 +61,7 @@ def figures(book: BudgetBook, day: str | None = None) -> dict[str, tuple[float, 
     return {b.scope: (b.spent, b.held, b.abandoned) for b in book.balances(day)}
 
 
-def test_what_is_reserved_is_not_there_for_others_until_it_is_settled(book: BudgetBook) -> None:
+def test_reserved_money_is_unavailable_until_it_is_settled(book: BudgetBook) -> None:
     first = held(book, 0.3)
     reason = refused(book, 0.3)
     assert reason == (
@@ -80,9 +80,9 @@ def test_a_refusal_takes_nothing_out_of_any_budget(book: BudgetBook) -> None:
 
 
 def test_a_reservation_is_settled_once(book: BudgetBook) -> None:
-    hold = held(book, 0.2)
+    reservation = held(book, 0.2)
     for _ in range(3):
-        book.settle(hold, 0.2).result()
+        book.settle(reservation, 0.2).result()
     assert figures(book)["graph:g"] == (0.2, 0.0, 0.0)
 
 
@@ -117,10 +117,10 @@ def test_an_abandoned_reservation_counts_as_spent_until_it_is_reset(book: Budget
 def test_sums_of_many_small_amounts_are_exact(tmp_path: Path) -> None:
     book = BudgetBook(str(tmp_path / "traces.db"))
     budget = Budget("graph:g", 0.00003)
-    holds = [book.reserve([budget], 1e-7) for _ in range(301)]
-    made = [hold for future in holds if isinstance(hold := future.result(), Reservation)]
+    reservations = [book.reserve([budget], 1e-7) for _ in range(301)]
+    made = [reservation for future in reservations if isinstance(reservation := future.result(), Reservation)]
     assert len(made) == 300
-    for future in [book.settle(hold, 1e-7) for hold in made]:
+    for future in [book.settle(reservation, 1e-7) for reservation in made]:
         future.result()
     assert book.balances()[0].spent == 0.00003
     book.close()
@@ -131,10 +131,10 @@ def test_many_threads_never_overspend(book: BudgetBook) -> None:
         draw, paid = random.Random(seed), 0.0
         for _ in range(10):
             worst = draw.choice([0.01, 0.02, 0.05])
-            hold = book.reserve([GRAPH], worst).result()
-            if isinstance(hold, Reservation):
+            reservation = book.reserve([GRAPH], worst).result()
+            if isinstance(reservation, Reservation):
                 real = worst * draw.choice([0, 0.5, 1])
-                book.settle(hold, real).result()
+                book.settle(reservation, real).result()
                 paid += real
         return paid
 
@@ -199,7 +199,7 @@ class Machine(RuleBasedStateMachine):
     @rule(usd=st.floats(0, 0.6), both=st.booleans())
     def reserve(self, usd: float, both: bool) -> None:
         budgets = [GRAPH, ACCOUNT] if both else [GRAPH]
-        hold = self.book.reserve(budgets, usd).result()
+        reservation = self.book.reserve(budgets, usd).result()
         day = self.clock.now.date().isoformat()
         used = {
             b.scope: self.spent.get((day, b.scope), 0.0)
@@ -208,20 +208,20 @@ class Machine(RuleBasedStateMachine):
         }
         over = [b for b in budgets if used[b.scope] + usd > b.day_usd + 1e-9]
         under = all(used[b.scope] + usd < b.day_usd - 1e-9 for b in budgets)
-        if isinstance(hold, Reservation):
+        if isinstance(reservation, Reservation):
             assert not over
-            self.open.append((hold, usd))
+            self.open.append((reservation, usd))
         else:
             assert not under
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), share=st.floats(0, 1), twice=st.booleans())
     def settle(self, data: st.DataObject, share: float, twice: bool) -> None:
-        hold, worst = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
+        reservation, worst = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
         for _ in range(1 + twice):
-            self.book.settle(hold, worst * share).result()
-        for scope in hold.scopes:
-            self.spent[hold.day, scope] = self.spent.get((hold.day, scope), 0.0) + worst * share
+            self.book.settle(reservation, worst * share).result()
+        for scope in reservation.scopes:
+            self.spent[reservation.day, scope] = self.spent.get((reservation.day, scope), 0.0) + worst * share
 
     @rule(hours=st.integers(1, 20))
     def wait(self, hours: int) -> None:

@@ -1,4 +1,4 @@
-"""Budgets and waiting runs on PostgreSQL: what the tests of SQLite promise, on a real server."""
+"""Budgets and waiting runs on a real PostgreSQL server, as in the tests of SQLite."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def test_threads_of_several_books_never_overspend(url: str) -> None:
     def spend(number: int) -> int:
         book, paid = books[number % 4], 0
         for _ in range(8):
-            hold = book.reserve([budget], 0.01).result()
-            if isinstance(hold, Reservation):
-                book.settle(hold, 0.005).result()
+            reservation = book.reserve([budget], 0.01).result()
+            if isinstance(reservation, Reservation):
+                book.settle(reservation, 0.005).result()
                 paid += 5
         return paid
 
@@ -51,9 +51,9 @@ def test_processes_share_a_budget_and_never_overspend_it(url: str) -> None:
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     spent = sum(int(process.communicate(timeout=60)[0]) for process in running)
     book = BudgetBook(url)
-    found = {balance.scope: (balance.spent, balance.held) for balance in book.balances()}
+    balances = {balance.scope: (balance.spent, balance.held) for balance in book.balances()}
     book.close()
-    assert found == dict.fromkeys(("account:a", "graph:g"), (spent / 1000, 0.0))
+    assert balances == dict.fromkeys(("account:a", "graph:g"), (spent / 1000, 0.0))
     assert 490 < spent <= 500
 
 

@@ -1,4 +1,4 @@
-"""What `cascade.trace` exports is there, listed, and loaded on first use."""
+"""The exports of `cascade.trace` exist, are listed, and load on first use."""
 
 from __future__ import annotations
 

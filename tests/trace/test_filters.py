@@ -1,4 +1,4 @@
-"""Looking for runs, and what many of them amount to."""
+"""Filters, pages, summaries and overviews of runs."""
 
 from __future__ import annotations
 
@@ -55,27 +55,27 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         ({"graph": "support@00000000"}, ""),
     ],
 )
-def test_runs_are_found_by_what_they_are(where: dict[str, Any], runs: str, store: TraceStore) -> None:
+def test_each_filter_selects_its_runs(where: dict[str, Any], runs: str, store: TraceStore) -> None:
     assert "".join(row.run[-1] for row in store.search(RunFilter(**where))) == runs
 
 
-def test_a_page_begins_where_the_one_before_it_ended(store: TraceStore) -> None:
+def test_a_page_starts_where_the_previous_one_ended(store: TraceStore) -> None:
     first = store.search(RunFilter(cost_max=0.01), limit=2)
     assert [row.run for row in first] == ["01D", "01B"]
     assert [row.run for row in store.search(RunFilter(cost_max=0.01), limit=2, before="01B")] == ["01A"]
 
 
-def test_a_summary_holds_what_was_asked(store: TraceStore) -> None:
+def test_a_summary_holds_the_request(store: TraceStore) -> None:
     store.write(result("01E", request=Request(text="x" * 500)))
     assert [len(row.request) for row in store.runs(limit=1)] == [200]
 
 
-def test_known_values_are_sorted_and_leave_out_nothing_and_null(store: TraceStore) -> None:
+def test_known_values_are_sorted_and_complete_without_null(store: TraceStore) -> None:
     assert store.known("graph") == ["desk", "support"]
     assert store.known("tier") == ["opus"]
 
 
-def test_an_overview_has_the_newest_runs_and_one_draft_a_stage(store: TraceStore) -> None:
+def test_an_overview_has_the_newest_runs_and_one_draft_per_stage(store: TraceStore) -> None:
     def call(model: str, text: str, **fields: Any) -> Call:
         return Call(model=model, tier=model, text=text, **fields)
 
@@ -92,10 +92,10 @@ def test_an_overview_has_the_newest_runs_and_one_draft_a_stage(store: TraceStore
     second = Step(stage="b", decision=decision, calls=(call("s", "no"), call("s", "yes")))
     store.write(result("01E", trace=(first, second), cost_usd=0.5))
     store.write(result("01F", trace=(first,)))
-    found = store.overview(RunFilter(), limit=3)
-    assert [row.run for row in found.figures] == ["01F", "01E", "01D"]
-    assert list(found.opinions) == ["01E"]
-    assert [(draft.tier, draft.text, draft.closed) for draft in found.opinions["01E"]] == [
+    overview = store.overview(RunFilter(), limit=3)
+    assert [row.run for row in overview.figures] == ["01F", "01E", "01D"]
+    assert list(overview.opinions) == ["01E"]
+    assert [(draft.tier, draft.text, draft.closed) for draft in overview.opinions["01E"]] == [
         ("n", "yes", True),
         ("s", "no", False),
     ]

@@ -1,4 +1,4 @@
-"""Grades: the newest counts, all are kept, and databases from before them still work."""
+"""Grades: all are kept, and the newest counts."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def test_runs_are_filtered_by_their_newest_grade(grade: str, runs: list[str], pa
     with TraceStore(str(path)) as store:
         for run, correct in (("01AA", True), ("01AA", False), ("01AB", True)):
             store.grade(run, correct)
-        found = store.search(RunFilter.model_validate({"grade": grade}))
-        assert [row.run for row in found] == runs
+        rows = store.search(RunFilter.model_validate({"grade": grade}))
+        assert [row.run for row in rows] == runs
 
 
-def test_a_beginning_of_the_name_is_enough_and_an_ambiguous_one_is_refused(path: Path) -> None:
+def test_a_prefix_of_the_name_is_enough_and_an_ambiguous_one_is_refused(path: Path) -> None:
     with TraceStore(str(path)) as store:
         assert store.grade("01b", True).run == "01BB"
         with pytest.raises(UnknownRunError, match="begins several"):
@@ -61,25 +61,25 @@ def test_a_beginning_of_the_name_is_enough_and_an_ambiguous_one_is_refused(path:
             store.grade("02", True)
 
 
-def test_a_draft_can_be_graded_and_nothing_cannot(path: Path) -> None:
+def test_a_draft_can_be_graded_but_a_run_without_one_cannot(path: Path) -> None:
     with TraceStore(str(path)) as store:
         assert store.grade("01DD", True).correct
         with pytest.raises(GradeError, match="run '01CC' has neither an answer nor a draft"):
             store.grade("01CC", True)
 
 
-@pytest.mark.parametrize(("field", "most"), [("by", 200), ("note", 10_000)])
-def test_a_grade_that_is_too_long_is_refused(field: str, most: int, path: Path) -> None:
+@pytest.mark.parametrize(("field", "limit"), [("by", 200), ("note", 10_000)])
+def test_a_grade_that_is_too_long_is_refused(field: str, limit: int, path: Path) -> None:
     with TraceStore(str(path)) as store:
-        store.grade("01AA", True, **{field: "x" * most})
+        store.grade("01AA", True, **{field: "x" * limit})
         with pytest.raises(
-            GradeError, match=f"{field} has {most + 1} characters; a grade takes at most {most}"
+            GradeError, match=f"{field} has {limit + 1} characters; a grade takes at most {limit}"
         ):
-            store.grade("01AA", True, **{field: "x" * (most + 1)})
+            store.grade("01AA", True, **{field: "x" * (limit + 1)})
         assert len(store.grades("01AA")) == 1
 
 
-def test_a_store_that_only_reads_grades_too_and_makes_no_file(path: Path, tmp_path: Path) -> None:
+def test_a_read_only_store_can_grade_and_creates_no_file(path: Path, tmp_path: Path) -> None:
     with TraceStore(str(path), create=False) as store:
         store.grade("01AA", True)
         assert store.grades("01AA")[0].correct

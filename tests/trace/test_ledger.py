@@ -1,4 +1,4 @@
-"""The ledger: whoever edits, removes or reorders what is stored is found out, in whichever table."""
+"""The ledger reveals edited, removed and reordered rows in every table."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ def tamper(path: Path, *statements: str) -> None:
 
 
 def problems(path: Path, **options: Any) -> str:
-    found = verify(str(path), **options)
-    assert found.count == len(found.problems)
-    return "\n".join(found.problems)
+    report = verify(str(path), **options)
+    assert report.count == len(report.problems)
+    return "\n".join(report.problems)
 
 
-def test_what_was_stored_verifies(path: Path) -> None:
-    found = verify(str(path))
-    assert (found.count, found.entries, found.runs, found.grades, found.last) == (0, 5, 4, 1, 5)
-    assert found.head == str(read_head(str(path)))
+def test_stored_rows_verify(path: Path) -> None:
+    report = verify(str(path))
+    assert (report.count, report.entries, report.runs, report.grades, report.last) == (0, 5, 4, 1, 5)
+    assert report.head == str(read_head(str(path)))
 
 
 def test_numbers_that_a_database_changes_have_the_same_hash(path: Path) -> None:
@@ -122,12 +122,12 @@ def test_an_edit_of_any_column_is_found(table: str, column: str, path: Path) -> 
         ("UPDATE ledger SET pruned = 5 WHERE seq = 2", "entry 5 of the ledger, which says what was pruned"),
     ],
 )  # fmt: skip
-def test_whatever_else_is_done_to_the_rows_is_found(statement: str, problem: str, path: Path) -> None:
+def test_any_other_change_of_rows_is_found(statement: str, problem: str, path: Path) -> None:
     tamper(path, statement)
     assert problem in problems(path)
 
 
-def test_two_runs_that_changed_places_are_both_named(path: Path) -> None:
+def test_two_swapped_runs_are_both_named(path: Path) -> None:
     tamper(
         path,
         "UPDATE runs SET seq = 99 WHERE run = 'A'",
@@ -150,7 +150,7 @@ def test_an_end_that_was_cut_off_is_found_by_an_anchor(path: Path) -> None:
 
 
 @pytest.mark.parametrize("anchor", ["", "12", "zz" * 32, "0" * 63])
-def test_an_anchor_that_is_none_is_refused(anchor: str, path: Path) -> None:
+def test_an_invalid_anchor_is_refused(anchor: str, path: Path) -> None:
     with pytest.raises(TraceError, match="is no link; give the 64 hexadecimal digits"):
         verify(str(path), anchor=anchor)
 
@@ -162,18 +162,18 @@ def signed_store(path: Path) -> None:
 
 
 def rewrite(path: Path, key: bytes | None = None, *, strip: bool = False) -> None:
-    """Change an answer and make the whole chain anew, as an attacker who can write might."""
+    """Change an answer and recompute the whole chain, like an attacker with write access."""
     tamper(path, "UPDATE runs SET text = 'forged' WHERE run = 'B'")
     engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
         rows = [dict(row) for row in connection.execute(select_raw(runs)).mappings()]
-        bodies = {found.run["run"]: hash_run(found) for found in raw_rows(connection, rows)}
+        hashes = {stored.run["run"]: hash_run(stored) for stored in raw_rows(connection, rows)}
     engine.dispose()
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.row_factory = sqlite3.Row
         before = GENESIS
         for row in connection.execute("SELECT * FROM ledger ORDER BY seq").fetchall():
-            body = bodies[row["run"]] if row["kind"] == "run" else row["body"]
+            body = hashes[row["run"]] if row["kind"] == "run" else row["body"]
             before = link(before, row["seq"], PendingEntry(row["kind"], row["run"], body, row["note"]))
             signed = None if strip else sign(before, key) if key else row["sign"]
             change = "UPDATE ledger SET body = ?, link = ?, sign = ? WHERE seq = ?"
@@ -181,13 +181,13 @@ def rewrite(path: Path, key: bytes | None = None, *, strip: bool = False) -> Non
         connection.commit()
 
 
-def test_a_chain_made_anew_is_found_by_a_key_or_an_anchor_and_by_nothing_else(path: Path) -> None:
+def test_a_recomputed_chain_is_found_only_by_a_key_or_an_anchor(path: Path) -> None:
     signed_store(path)
     anchor = str(read_head(str(path)))
     assert problems(path, key=KEY, anchor=anchor) == ""
     assert verify(str(path), key=KEY).signed == 2
     rewrite(path)
-    assert problems(path) == ""  # as the documentation says
+    assert problems(path) == ""  # as documented
     assert "has the anchor" in problems(path, anchor=anchor)
     assert "the signature of entry 6 of the ledger is not by this key" in problems(path, key=KEY)
     rewrite(path, OTHER)
@@ -233,8 +233,8 @@ def test_a_run_that_waited_and_its_outcome_verify(path: Path) -> None:
         store.write(result("W", status="waiting", text=None, seconds=3.0))
         store.write(result("V", status="waiting", text=None))
         store.write(result("W", text="here"))
-    found = verify(str(path))
-    assert (found.count, found.replaced, found.runs) == (0, 2, 6)
+    report = verify(str(path))
+    assert (report.count, report.replaced, report.runs) == (0, 2, 6)
     tamper(path, "DELETE FROM runs WHERE run = 'V'", "DELETE FROM steps WHERE run = 'V'")
     tamper(path, "DELETE FROM calls WHERE run = 'V'")
     assert problems(path) == "run 'V' (entry 8), which waited for a person, was removed"
@@ -245,11 +245,11 @@ def test_several_processes_write_one_chain(path: Path) -> None:
     while any(writer.poll() is None for writer in writers):
         assert verify(str(path)).count == 0  # while they write, too
     assert [writer.returncode for writer in writers] == [0, 0, 0]
-    found = verify(str(path))
-    assert (found.count, found.runs, found.grades, found.last) == (0, 124, 13, 137)
+    report = verify(str(path))
+    assert (report.count, report.runs, report.grades, report.last) == (0, 124, 13, 137)
 
 
-def test_there_is_nothing_to_verify_where_nothing_is(tmp_path: Path) -> None:
+def test_a_missing_database_cannot_be_verified(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="does not exist; there is nothing to verify"):
         verify(str(tmp_path / "none.db"))
     assert str(read_head(str(tmp_path / "none.db"))) == "00" * 32

@@ -1,4 +1,4 @@
-"""The same store on PostgreSQL: what the tests of SQLite promise, on a real server."""
+"""The store on a real PostgreSQL server, as in the tests of SQLite."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def everything(url: str) -> list[Any]:
 
 @settings(max_examples=20, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(values(Result))
-def test_a_result_comes_back_as_it_went_in_but_for_nul(shared: str, drawn: Result) -> None:
+def test_a_result_survives_a_round_trip_except_for_nul(shared: str, drawn: Result) -> None:
     drawn = drawn.model_copy(update={"run": new_run_id()})
     with TraceStore(shared) as store:
         store.write(drawn)
@@ -80,7 +80,7 @@ def test_a_result_comes_back_as_it_went_in_but_for_nul(shared: str, drawn: Resul
     assert verify(shared).count == 0
 
 
-def test_nothing_is_made_by_reading_and_errors_are_said_plainly(url: str, tmp_path: Path) -> None:
+def test_reading_creates_nothing_and_errors_are_plain(url: str, tmp_path: Path) -> None:
     with TraceStore(url, create=False) as store:
         assert store.runs() == []
         with pytest.raises(UnknownRunError, match="no runs yet"):
@@ -99,8 +99,8 @@ def test_runs_are_listed_paged_and_found(url: str) -> None:
         assert [row.run for row in store.runs(limit=2)] == ["RUN5", "RUN4"]
         assert [row.run for row in store.runs(before="RUN2")] == ["RUN1", "RUN0"]
         assert [row.run for row in store.runs(graph="g1@d4")] == ["RUN4"]
-        for piece, found in (("my card 3", 1), ("50%_", 6), ("%", 6), ("\\", 6), ("run2", 1), ("nowhere", 0)):
-            assert len(store.search(RunFilter(contains=piece))) == found
+        for piece, count in (("my card 3", 1), ("50%_", 6), ("%", 6), ("\\", 6), ("run2", 1), ("nowhere", 0)):
+            assert len(store.search(RunFilter(contains=piece))) == count
         assert len(store.search(RunFilter(confidence_min=0.2, confidence_max=0.4))) == 3
         assert store.get("run3").run == "RUN3"
         assert store.known("graph") == ["g0", "g1", "g2"]
@@ -116,8 +116,8 @@ def test_ids_are_used_once_and_runs_that_waited_are_replaced(url: str) -> None:
         errors = [future.exception(30) for future in futures]
         assert [type(error) for error in errors] == [type(None), type(None), type(None), TraceError]
         assert store.get("A").status == "accepted"
-    found = verify(url)
-    assert (found.count, found.runs, found.replaced) == (0, 3, 1)
+    report = verify(url)
+    assert (report.count, report.runs, report.replaced) == (0, 3, 1)
 
 
 def test_grades_enter_the_ledger_and_edits_are_found(url: str) -> None:
@@ -140,8 +140,8 @@ def test_grades_enter_the_ledger_and_edits_are_found(url: str) -> None:
 def test_several_processes_make_the_tables_and_write_one_chain(url: str) -> None:
     writers = [subprocess.Popen([sys.executable, WRITERS, name, url, "30"]) for name in "XYZ"]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
-    found = verify(url)
-    assert (found.count, found.runs, found.grades, found.last) == (0, 90, 9, 99)
+    report = verify(url)
+    assert (report.count, report.runs, report.grades, report.last) == (0, 90, 9, 99)
 
 
 def test_runs_move_between_databases_without_loss(url: str, tmp_path: Path) -> None:
@@ -159,8 +159,8 @@ def test_runs_move_between_databases_without_loss(url: str, tmp_path: Path) -> N
     assert everything(url) == everything(sqlite)
     assert prune(url, RunFilter(until="2023"), note="test").runs == 3
     assert vacuum(url).before is None
-    found = verify(url)
-    assert (found.count, found.runs, found.pruned) == (0, 2, 4)
+    report = verify(url)
+    assert (report.count, report.runs, report.pruned) == (0, 2, 4)
 
 
 def test_the_revisions_make_the_tables_of_a_new_database(url: str, postgres: Server) -> None:
@@ -185,6 +185,6 @@ def test_the_revisions_make_the_tables_of_a_new_database(url: str, postgres: Ser
 def rows(url: str, query: str) -> list[Any]:
     engine = create_engine(url)
     with engine.connect() as connection:
-        found = list(map(tuple, connection.execute(text(query))))
+        result = list(map(tuple, connection.execute(text(query))))
     engine.dispose()
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""The trace store: lossless, durable, honest about what goes wrong."""
+"""The trace store is lossless and durable, and reports what goes wrong."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TraceStore]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(values(Result))
-def test_a_result_comes_back_as_it_went_in(shared: TraceStore, drawn: Result) -> None:
+def test_a_result_survives_a_round_trip(shared: TraceStore, drawn: Result) -> None:
     drawn = drawn.model_copy(update={"run": new_run_id()})
     shared.write(drawn)
     assert shared.get(drawn.run) == drawn
@@ -102,7 +102,7 @@ def test_runs_keep_the_order_of_submission(path: Path) -> None:
         assert [row.run for row in store.runs(limit=1000)] == names[::-1]
 
 
-def test_a_beginning_of_a_run_id_finds_it_and_others_are_suggested(path: Path) -> None:
+def test_a_prefix_of_a_run_id_finds_it_and_others_are_suggested(path: Path) -> None:
     with TraceStore(str(path)) as store:
         for name in ("01ABCD", "01ABXY", "01ABX", "01%_"):
             store.write(result(name))
@@ -127,7 +127,7 @@ def test_a_run_id_can_be_used_once_and_others_of_its_group_are_stored(path: Path
         assert [row.run for row in store.runs()] == ["C", "B", "A"]
 
 
-def test_a_run_that_waited_is_replaced_by_what_became_of_it(path: Path) -> None:
+def test_a_waiting_run_is_replaced_by_its_outcome(path: Path) -> None:
     with TraceStore(str(path)) as store:
         store.write(result("A", status="waiting", rule=None, text=None))
         done = result("A", text="blocked_card")
@@ -137,7 +137,7 @@ def test_a_run_that_waited_is_replaced_by_what_became_of_it(path: Path) -> None:
             store.write(done)
 
 
-def test_metadata_that_is_no_json_is_refused_and_the_writer_lives_on(path: Path) -> None:
+def test_metadata_that_is_not_json_is_refused_and_the_writer_goes_on(path: Path) -> None:
     with TraceStore(str(path)) as store:
         with pytest.raises(TraceError, match=r"run 'A' cannot be stored: .*set.*JSON"):
             store.write(result("A", request=Request(text="x", metadata={"k": {1, 2}})))
@@ -165,7 +165,7 @@ def test_cancelling_the_wait_does_not_cancel_the_write(path: Path) -> None:
         assert store.get("A").run == "A"
 
 
-def test_close_stores_what_was_submitted_and_takes_no_more(path: Path) -> None:
+def test_close_stores_submitted_runs_and_accepts_no_more(path: Path) -> None:
     store = TraceStore(str(path))
     futures = [store.submit(result()) for _ in range(50)]
     store.close()

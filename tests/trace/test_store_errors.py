@@ -1,4 +1,4 @@
-"""What can go wrong under a trace store: each failure names the place, the cause and the fix."""
+"""Failures below the trace store: each message names the location, the cause and the fix."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def read_all(store: TraceStore) -> list[Result]:
         ("postgresql+nodriver://u:secret@h/db", "such as sqlite:///traces.db"),
     ],
 )
-def test_a_url_that_is_none_is_refused(url: str, message: str) -> None:
+def test_an_invalid_url_is_refused(url: str, message: str) -> None:
     with pytest.raises(TraceError, match=message):
         TraceStore(url)
 
@@ -85,7 +85,7 @@ def test_a_missing_folder_is_named_with_its_fix(path: Path) -> None:
         TraceStore(str(path.parent / "no" / "such" / "runs.db"))
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused_and_unchanged(path: Path) -> None:
     path.write_text("these are my notes\n" * 100)
     for create in (True, False):
         with pytest.raises(
@@ -95,7 +95,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> Non
     assert path.read_text() == "these are my notes\n" * 100
 
 
-def test_a_folder_is_no_database(path: Path) -> None:
+def test_a_folder_is_not_a_database(path: Path) -> None:
     path.mkdir()
     with pytest.raises(TraceError, match=r"runs\.db: it cannot be opened"):
         TraceStore(str(path))
@@ -121,7 +121,7 @@ def test_a_database_of_a_newer_cascade_is_refused(path: Path) -> None:
             TraceStore(str(path), create=create)
 
 
-def test_a_locked_database_is_said_to_be_locked_and_works_again_afterwards(path: Path) -> None:
+def test_a_locked_database_is_reported_and_works_again_afterwards(path: Path) -> None:
     with TraceStore(f"sqlite:///{path}?timeout=0.1") as store:
         store.write(result(run="A"))
         other = sqlite3.connect(path, isolation_level=None)
@@ -164,7 +164,7 @@ def test_a_database_that_may_not_grow_loses_nothing_stored(path: Path) -> None:
     with TraceStore(str(path)) as store:
         store.write(result(run="A"))
         with store._engine.connect() as connection:  # type: ignore[union-attr]
-            connection.exec_driver_sql("PRAGMA max_page_count = 1")  # the least it can be is what it is now
+            connection.exec_driver_sql("PRAGMA max_page_count = 1")  # SQLite raises it to the current size
         with pytest.raises(TraceError, match="the disk is full"):
             store.write(result(100_000))
         store.write(result(run="B"))  # the writer has a new connection, without that limit
@@ -204,7 +204,7 @@ def test_a_damaged_row_is_named(path: Path) -> None:
                 store.get(run)
 
 
-def test_a_damaged_file_is_said_to_be_damaged(path: Path) -> None:
+def test_a_damaged_file_is_reported(path: Path) -> None:
     with TraceStore(str(path)) as store:
         for _ in range(50):
             store.write(result(2000))

@@ -1,4 +1,4 @@
-"""Indexes change how fast runs are found, never which: SQLite's way against asking every run."""
+"""Indexes change how fast runs are found, never which: SQLite's plan against checking every run."""
 
 from __future__ import annotations
 
@@ -99,10 +99,10 @@ def test_the_same_runs_are_found(
         assert has_index(connection)
         patch.setattr(search, "_WINDOW", 16)
         patch.setattr(search, "_MAX_RARE", max_rare)  # texts are looked up, or read
-        found = search.newest_runs(connection, where, limit=limit, below=below)
-        every = select(runs.c.seq).where(*conditions(where)).order_by(runs.c.seq.desc())
-        wanted = [seq for seq in connection.execute(every).scalars() if below is None or seq < below]
-    assert found == wanted[:limit]
+        result = search.newest_runs(connection, where, limit=limit, below=below)
+        query = select(runs.c.seq).where(*conditions(where)).order_by(runs.c.seq.desc())
+        wanted = [seq for seq in connection.execute(query).scalars() if below is None or seq < below]
+    assert result == wanted[:limit]
 
 
 def test_texts_that_are_hashed_are_not_indexed(tmp_path: Path) -> None:

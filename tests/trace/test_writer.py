@@ -1,4 +1,4 @@
-"""The thread that writes: in order, together what waits, and nothing lost at the end."""
+"""The writing thread keeps the order, batches waiting items, and loses nothing at the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from cascade.trace._writing import BatchWriter
 
 
-def test_what_waits_is_written_together_and_in_order() -> None:
+def test_waiting_items_are_written_together_and_in_order() -> None:
     begun, go_on = threading.Event(), threading.Event()
     groups: list[list[int]] = []
 
@@ -27,7 +27,7 @@ def test_what_waits_is_written_together_and_in_order() -> None:
     assert groups == [[0], list(range(1, 257)), list(range(257, 300))]
 
 
-def test_a_closed_writer_takes_nothing_and_can_be_closed_again() -> None:
+def test_a_closed_writer_accepts_nothing_and_can_be_closed_again() -> None:
     written: list[int] = []
     writer = BatchWriter("a test", written.extend)
     assert writer.put(1)
@@ -40,7 +40,7 @@ def test_a_closed_writer_takes_nothing_and_can_be_closed_again() -> None:
     assert not unused.put(3)
 
 
-def test_what_was_handed_over_is_written_when_the_process_ends() -> None:
+def test_queued_items_are_written_when_the_process_ends() -> None:
     code = (
         "from cascade.trace._writing import BatchWriter\n"
         "writer = BatchWriter('a test', lambda group: print(*group, flush=True))\n"

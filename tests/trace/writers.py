@@ -1,4 +1,4 @@
-"""A process of its own that writes runs and grades: python writers.py NAME DATABASE RUNS."""
+"""A separate process that writes runs and grades: python writers.py NAME DATABASE RUNS."""
 
 import sys
 
