@@ -110,8 +110,8 @@ def test_an_edit_of_any_column_is_found(table: str, column: str, path: Path) -> 
         ("UPDATE grades SET run = 'C'", "a grade of run 'B' (entry 4) was removed"),
         ("INSERT INTO grades SELECT 9, 'A', 1, by, note, at FROM grades", "grades has run 'A' at 9"),
         ("INSERT INTO grades SELECT -1, 'A', 1, by, note, at FROM grades", "grades has run 'A' at -1"),
-        ("INSERT INTO steps SELECT 'X', step, stage, action, rule, NULL, NULL, NULL, 0, NULL, NULL, NULL, "
-         "NULL, NULL, NULL, NULL, 0, 0 FROM steps WHERE run = 'A'", "steps has rows of run 'X'"),
+        ("INSERT INTO steps (run, step, stage, action, rule, seconds) "
+         "SELECT 'X', step, stage, action, rule, 0 FROM steps WHERE run = 'A'", "steps has rows of run 'X'"),
         ("DELETE FROM ledger WHERE run = 'C'", "entry 4 of the ledger (grade 'B') does not follow"),
         ("DELETE FROM ledger WHERE seq = 5", "runs has run 'D' at 5, which no entry of the ledger knows"),
         ("UPDATE ledger SET body = x'00' WHERE seq = 2", "run 'B' (entry 2) was edited"),
