@@ -1,4 +1,4 @@
-"""Links between the pages lead somewhere, and the modules that the architecture names exist."""
+"""Links between the pages lead somewhere, and the rooms and modules that the architecture names exist."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ import pytest
 from test_architecture import ROOMS
 
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in Path(__file__).parents[1].glob("docs/*.md"))]
+# Words that the glossary must have, among others.
+WORDS = {
+    "abstain", "accept", "account", "admission", "audit", "baseline", "breaker", "budget",
+    "calibration", "call", "certificate", "confidence", "coverage", "decider", "deployment",
+    "draft", "drift", "early exit", "escalate", "expert", "gate", "grade", "hedge", "kind",
+    "marginal", "model", "outcome table", "policy", "replay", "reservation", "rule", "run", "score",
+    "selective risk", "signal", "stage", "step", "threshold", "tier", "trace",
+}  # fmt: skip
 
 
 def anchors(page: str) -> set[str]:
@@ -34,3 +42,16 @@ def test_the_table_of_the_architecture_names_every_room(root: Path) -> None:
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     named = [name for row in rows for name in re.findall(r"`([\w.]+)`", row)]
     assert sorted(named) == sorted(ROOMS)
+
+
+def test_the_glossary_has_each_word_once_in_order_and_names_modules_that_exist(root: Path) -> None:
+    page = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
+    glossary = page.split("\n## Glossary\n")[1].split("\n## ")[0]
+    rows = [line.split(" | ") for line in glossary.splitlines() if line.startswith("| ")][1:]
+    words = [row[0].removeprefix("| ") for row in rows]
+    assert words == sorted(set(words))
+    assert set(words) >= WORDS
+    for word, meaning, module, _ in rows:
+        path = root.joinpath("cascade", *module.strip("`").split("."))
+        assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), f"{word}: {module}"
+        assert len(meaning.split()) >= 4, word
