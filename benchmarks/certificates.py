@@ -27,11 +27,11 @@ from cascade.lab.tuning.design import chain_data, choose
 from cascade.lab.tuning.ensemble import ensemble_of
 from cascade.lab.tuning.promise import certify
 from cascade.lab.tuning.search import ChainData, lowest_threshold, route_rows
+from cascade.models.llamacpp import LlamaCppSettings
 from cascade.policy.apply import score_values
 from cascade.policy.artifact import Goal
 from cascade.policy.features import features_of
 from cascade.policy.table import ModelOutcomes, Outcomes, Rows
-from cascade.spec.schema import LlamaCppModel
 
 DELTA = 0.1
 MOST = 1000  # calibration rows of a draw
@@ -84,7 +84,7 @@ def main() -> None:
             expert, task = name.split()
             chain, alpha = (expert, "person"), EXPERTS[name]
             rows = thin(load(task, args.data).test, args.rows)
-            config = LlamaCppModel(kind="llamacpp", path=f"bundled:{expert}", task=task)
+            config = LlamaCppSettings(kind="llamacpp", path=f"bundled:{expert}", task=task)
             world = expert_world(expert, rows, asyncio.run(ask_all(config, name, rows)))
         results.append(measure(name, world, chain, alpha, draws))
     if args.json:

@@ -27,8 +27,8 @@ from cascade.lab.evaluation.metrics import auroc, bootstrap, brier, coverage_at_
 from cascade.lab.training.datasets import OOS, Row, Split, load
 from cascade.models import build_model
 from cascade.models.base import Prompt
+from cascade.models.llamacpp import LlamaCppSettings
 from cascade.policy.calibrate import Calibration, read_calibration
-from cascade.spec.schema import LlamaCppModel
 
 RISK = 0.02
 BASELINE = "TF-IDF + logistic regression"
@@ -63,7 +63,7 @@ def main() -> None:
 
 def measure_expert(name: str, task: str, rows: Sequence[Row]) -> list[Figures]:
     """Return the figures of one expert on one task."""
-    config = LlamaCppModel(kind="llamacpp", path=f"bundled:{name}", task=task)
+    config = LlamaCppSettings(kind="llamacpp", path=f"bundled:{name}", task=task)
     answers = asyncio.run(ask_all(config, f"{name} {task}", rows))
     seconds = sorted(answer.seconds for answer in answers)
     common = {
@@ -76,7 +76,7 @@ def measure_expert(name: str, task: str, rows: Sequence[Row]) -> list[Figures]:
     return [common | figures for figures in measure(rows, answers, find_calibration(config))]
 
 
-async def ask_all(config: LlamaCppModel, title: str, rows: Sequence[Row]) -> list[Answer]:
+async def ask_all(config: LlamaCppSettings, title: str, rows: Sequence[Row]) -> list[Answer]:
     """Ask a model about every row, one after the other.
 
     Raises:
@@ -97,7 +97,7 @@ async def ask_all(config: LlamaCppModel, title: str, rows: Sequence[Row]) -> lis
     return answers
 
 
-def find_calibration(config: LlamaCppModel) -> Calibration | None:
+def find_calibration(config: LlamaCppSettings) -> Calibration | None:
     """Return the calibration of this very model's top1 among those of the graphs, if there is one."""
     model = fingerprint(config, GRAPHS)
     for path in sorted((GRAPHS / "calibration").glob("*.json")):

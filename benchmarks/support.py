@@ -24,7 +24,8 @@ from common import GRAPHS, Figures, guarded, parser, print_json, progress, rate,
 from cascade import Cascade, Result
 from cascade.config.load import LoadedGraph, load_graph
 from cascade.lab.training.datasets import DESK, OOS, TASKS, load
-from cascade.spec.schema import Graph, Limits, Stage
+from cascade.spec.parts import Limits
+from cascade.spec.schema import Graph, Stage
 
 SETS = {"support": ("clinc150",), "banking": ("banking77",), "threats": ("tram",), "desk": TASKS}
 DRAWS = 1000  # of random escalation
@@ -177,7 +178,12 @@ def only(loaded: LoadedGraph, tier: str) -> LoadedGraph:
     asking = [graph.stage(reached(name)) for name in entries or [graph.stages[0].name]]
     update = {"stages": [changed(stage) for stage in [*branching, *asking]], "limits": Limits()}
     return LoadedGraph(
-        graph.model_copy(update=update), loaded.path, loaded.base, loaded.digest, loaded.calibrations
+        graph.model_copy(update=update),
+        loaded.path,
+        loaded.base,
+        loaded.digest,
+        loaded.calibrations,
+        facts=loaded.facts,
     )
 
 

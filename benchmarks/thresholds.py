@@ -23,7 +23,8 @@ from cascade.graph.stage import Plan, run_stage
 from cascade.lab.training.datasets import OOS, Row, load
 from cascade.models import build_model
 from cascade.records import Request
-from cascade.spec.schema import Limits, Stage
+from cascade.spec.parts import Limits
+from cascade.spec.schema import Stage
 
 SETS = {"support": "clinc150", "banking": "banking77", "threats": "tram"}
 GRID = np.round(np.arange(0.5, 0.9951, 0.005), 3)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from cascade.models import process
+from cascade.models.llamacpp import process
 
 PREFIX = "fault:"
 
@@ -34,7 +34,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plant() -> None:
     """Run in the worker: answer `fault:NAME` by committing it."""
-    from cascade.models.llamacpp import LlamaCpp
+    from cascade.models.llamacpp.model import LlamaCpp
 
     answer = LlamaCpp.ask
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from cascade.errors import ModelError
 from cascade.models.base import Prompt, Reply
-from cascade.models.llamacpp import LlamaCpp
-from cascade.spec.schema import LlamaCppModel
+from cascade.models.llamacpp import LlamaCppSettings
+from cascade.models.llamacpp.model import LlamaCpp
 from engine_sections.figures import Row
 from engine_sections.models import SPECS, Words, model_file
 from engine_sections.tools import Tools
@@ -50,7 +50,7 @@ def words(name: str) -> Words:
 def model(path: Path | str, threads: int, **config: Any) -> LlamaCpp:
     """Return a model of `path`; `config` are keys of the graph language."""
     settings: dict[str, Any] = {"kind": "llamacpp", "path": str(path), "n_threads": threads, "timeout": 600.0}
-    return LlamaCpp("benchmark", LlamaCppModel(**settings | config), Path())
+    return LlamaCpp("benchmark", LlamaCppSettings(**settings | config), Path())
 
 
 def fresh(source: Words, rng: random.Random, count: int, length: int) -> list[str]:

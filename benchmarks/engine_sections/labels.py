@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cascade.engine.labels import LabelTree
-from cascade.spec.schema import LlamaCppModel
+from cascade.models.llamacpp import LlamaCppSettings
 from engine_sections.asking import Settings, close, log, model, seed, timed, words
 from engine_sections.figures import Round, Row, at_least, at_most, judge, skipped, verdict_row
 from engine_sections.load import Watch
@@ -148,7 +148,7 @@ async def _single(settings: Settings, name: str, other: Reference) -> Row:
 async def _best(settings: Settings, name: str, other: Reference) -> Row:
     """Return what the best label alone costs beyond the prompt. Random weights leave least to prune."""
     what = "best label with pruning beyond the prompt, over the prompt's own time"
-    if "label_scoring" not in LlamaCppModel.model_fields:
+    if "label_scoring" not in LlamaCppSettings.model_fields:
         return skipped(SECTION, what, name, "the graph language has no key 'label_scoring'")
     source, rng = words(name), seed(SECTION, name, "best")
     listed = draw_labels(rng, len(source.words), LABELS)

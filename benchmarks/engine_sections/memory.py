@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cascade.engine.prefix import MAX_PREFIX_BYTES
 from cascade.models.base import Prompt
-from cascade.models.llamacpp import LlamaCpp
+from cascade.models.llamacpp.model import LlamaCpp
 from engine_sections.asking import Settings, ask_all, close, fresh, log, model, seed, words
 from engine_sections.figures import Row, at_most, slope
 from engine_sections.labels import draw_labels

@@ -13,7 +13,7 @@ import random
 from typing import NamedTuple
 
 from cascade.errors import ConfigError
-from cascade.models.llamacpp import LlamaCpp
+from cascade.models.llamacpp.model import LlamaCpp
 from engine_sections.asking import Settings, ask_all, close, fresh, log, model, seed, words
 from engine_sections.figures import Round, Row, Target, at_least, judge, skipped, verdict_row
 from engine_sections.load import Watch

@@ -106,11 +106,11 @@ async def litellm(url: str, stack: AsyncExitStack) -> tuple[Ask, list[str]]:
 
 async def cascadeflow(url: str, stack: AsyncExitStack) -> tuple[Ask, list[str]]:
     """A cascadeflow agent of two models, whose first answer is good enough."""
-    from cascadeflow import CascadeAgent, ModelConfig  # type: ignore[import-not-found]
+    from cascadeflow import CascadeAgent, ModelSettings  # type: ignore[import-not-found]
 
     os.environ["OPENAI_API_KEY"] = "none"
     models = [
-        ModelConfig(name=name, provider="openai", cost=cost) for name, cost in (("m", 1e-4), ("m2", 1e-3))
+        ModelSettings(name=name, provider="openai", cost=cost) for name, cost in (("m", 1e-4), ("m2", 1e-3))
     ]
     agent = CascadeAgent(models=models)
     for provider in [*agent.providers.values(), *getattr(agent, "model_providers", {}).values()]:

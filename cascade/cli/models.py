@@ -11,7 +11,6 @@ import typer
 
 from cascade.config.load import load_graph
 from cascade.errors import CascadeError, ConfigError
-from cascade.spec.schema import LlamaCppModel
 
 if TYPE_CHECKING:
     from cascade.config.load import LoadedGraph
@@ -26,9 +25,9 @@ _TEXT = "hello"
 def list_(graphs: Graphs) -> None:
     """List the local models of graph files: which file, and how large."""
     for graph in map(load_graph, graphs):
-        for name, config in _local(graph).items():
-            adapter = "" if config.lora is None else f", adapter {config.lora}"
-            typer.echo(f"{graph.graph.name}: {name}: {config.path}, {_size(config, graph.base)}{adapter}")
+        for name, model in graph.graph.models.items():
+            if (file := model.local_file(graph.base)) is not None:
+                typer.echo(f"{graph.graph.name}: {name}: {file}")
 
 
 @app.command()
@@ -43,18 +42,6 @@ def warm(graphs: Graphs) -> None:
         raise ConfigError(*problems)
 
 
-def _local(graph: LoadedGraph) -> dict[str, LlamaCppModel]:
-    return {name: m for name, m in graph.graph.models.items() if isinstance(m, LlamaCppModel)}
-
-
-def _size(config: LlamaCppModel, base: Path) -> str:
-    if config.path.startswith("hf:"):
-        return "on the hub, or in its cache"
-    from cascade.config.references import resolve_model_path
-
-    return f"{resolve_model_path(config.path, base).stat().st_size / 2**20:.1f} MiB"
-
-
 async def _warm(graphs: list[LoadedGraph]) -> list[str]:
     from cascade.models import build_model
     from cascade.models.base import Prompt
@@ -62,8 +49,10 @@ async def _warm(graphs: list[LoadedGraph]) -> list[str]:
     problems: list[str] = []
     built = []
     for graph in graphs:
-        for name, config in _local(graph).items():
-            model = build_model(name, config, graph.base)
+        for name, config in graph.graph.models.items():
+            if config.local_file(graph.base) is None:
+                continue
+            model = build_model(name, config, graph.base, graph.facts[name])
             built.append(model)  # kept until the end: models of one file share it
             seconds = []
             try:

@@ -32,11 +32,10 @@ def ui(
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:
     """Look at stored runs in a browser: why each was answered as it was, and what it cost."""
-    from cascade.config.change import tightened_graph
     from cascade.config.load import load_graph
     from cascade.trace import TraceStore
 
-    loaded = [tightened_graph(load_graph(path))[0] for path in graphs or []]
+    loaded = [load_graph(path) for path in graphs or []]
     try:
         from cascade.serve.app import create_app
     except ImportError as error:

@@ -9,21 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from cascade.confidence import labels, logprob, validity
-from cascade.confidence.agreement import vote
 from cascade.models.base import Reply
 from cascade.policy.calibrate import Calibration
 from cascade.records import Call, Estimate
-from cascade.spec.schema import AgreementConfidence, ConfidenceConfig, LabelsConfidence
-
-
-def signal_name(config: ConfidenceConfig) -> str:
-    """Return the name of the signal that is the score of `config`."""
-    return "agreement" if isinstance(config, AgreementConfidence) else config.signal
+from cascade.spec.kinds import ConfidenceSettings
 
 
 def estimate(
-    config: ConfidenceConfig,
+    config: ConfidenceSettings,
     calls: Sequence[Call],
     replies: Sequence[Reply | None],
     calibration: Calibration | None,
@@ -39,7 +32,7 @@ def estimate(
         calibration: the fitted map; without it confidence is the score, flagged as uncalibrated.
             One that was fitted for another method or signal gives no estimate.
     """
-    wanted = signal_name(config)
+    wanted = config.signal_name
     if calibration is not None and (calibration.by, calibration.signal) != (config.by, wanted):
         return None
     best: Estimate | None = None
@@ -62,7 +55,7 @@ def estimate(
 
 
 def _measured(
-    config: ConfidenceConfig, calls: Sequence[Call], replies: Sequence[Reply | None]
+    config: ConfidenceSettings, calls: Sequence[Call], replies: Sequence[Reply | None]
 ) -> list[tuple[int, Mapping[str, float]]]:
     """Index and signals of each draft that can be judged."""
     asked = [
@@ -70,12 +63,5 @@ def _measured(
         for index, (call, reply) in enumerate(zip(calls, replies, strict=False))
         if call.role == "answer"
     ]
-    if isinstance(config, AgreementConfidence):
-        found = vote([validity.canonical(reply) if reply else None for _, reply in asked])
-        return [(asked[found[0]][0], found[1])] if found else []
-    measure = labels.signals if isinstance(config, LabelsConfidence) else logprob.signals
-    return [
-        (index, measure(reply))
-        for index, reply in asked
-        if reply is not None and (reply.text.strip() or reply.tool_calls)
-    ]
+    measured = config.measure([reply for _, reply in asked])
+    return [(asked[position][0], signals) for position, signals in measured]

@@ -4,7 +4,28 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+from cascade.confidence import validity
+from cascade.spec.kinds import ConfidenceSettings, Draft
+
+
+class AgreementConfidence(ConfidenceSettings):
+    """Confidence from the share of drafts (samples, models) that give the same answer."""
+
+    min_drafts: ClassVar[int] = 2
+
+    by: Literal["agreement"]
+
+    def measure(self, drafts: Sequence[Draft | None]) -> list[tuple[int, Mapping[str, float]]]:
+        """Return the majority's first draft; none without two answers."""
+        voted = vote([validity.canonical(draft) if draft is not None else None for draft in drafts])
+        return [] if voted is None else [voted]
+
+    def lowest_score(self, label_counts: Sequence[int], drafts: int) -> float:
+        """Return the share of a single draft."""
+        return 1 / max(1, drafts)
 
 
 def normalise(text: str) -> str:

@@ -3,13 +3,60 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Literal
 
-from cascade.models.base import Reply
+from cascade.records import Estimate
+from cascade.spec.kinds import ConfidenceSettings, Draft, Evidence
 
 _TOLERANCE = 1e-3  # how far a distribution's sum may be from 1 (32-bit sums over many labels)
 
 
-def signals(reply: Reply) -> dict[str, float]:
+class LabelsConfidence(ConfidenceSettings):
+    """Confidence from the exact distribution over a closed label set."""
+
+    by: Literal["labels"]
+    signal: Literal["top1", "margin", "entropy"] = "top1"
+    """top1: probability of the best label; margin: best minus second; entropy: 1 − normalised entropy."""
+
+    @property
+    def signal_name(self) -> str:
+        """The chosen signal."""
+        return self.signal
+
+    @property
+    def summary(self) -> str:
+        """The method and its signal."""
+        return f"{self.by} {self.signal}"
+
+    @property
+    def evidence(self) -> Evidence:
+        """A lower bound is enough for top1, the others need the whole distribution."""
+        return "top_label" if self.signal == "top1" else "labels"
+
+    def signals(self, draft: Draft) -> dict[str, float]:
+        """Return what the label distribution says about the answer."""
+        return signals(draft)
+
+    def lowest_score(self, label_counts: Sequence[int], drafts: int) -> float:
+        """Return the probability that the best of equal labels has."""
+        if self.signal != "top1" or 0 in label_counts:
+            return 0.0
+        return min((1 / count for count in label_counts), default=0.0)
+
+    def noise_range(self, estimate: Estimate, nats: float) -> tuple[float, float] | None:
+        """Return the range of top1 or margin; entropy follows from no single probability."""
+        if self.signal == "top1":
+            return _probability_range(estimate.score, nats)
+        if self.signal != "margin":
+            return None
+        top = estimate.signals["top1"]
+        first = _probability_range(top, nats)
+        second = _probability_range(top - estimate.signals["margin"], nats)
+        return max(0.0, first[0] - second[1]), max(0.0, first[1] - second[0])
+
+
+def signals(reply: Draft) -> dict[str, float]:
     """Return what the label distribution says about the answered label; empty if it says nothing.
 
     top1: probability of the answer. margin: that minus the best other label's (negative if another label
@@ -32,3 +79,11 @@ def signals(reply: Reply) -> dict[str, float]:
     second = max(value for label, value in labels.items() if label != answer)
     entropy = -sum(value * math.log(value) for value in values if value > 0.0)
     return {"top1": top1, "margin": top1 - second, "entropy": max(0.0, 1.0 - entropy / math.log(len(values)))}
+
+
+def _probability_range(value: float, nats: float) -> tuple[float, float]:
+    """Return the range of a label's probability if its logit and all others move apart by `nats`."""
+    up = math.exp(2 * nats)
+    value = min(1.0, max(0.0, value))
+    rest = 1.0 - value
+    return value / (value + rest * up), value * up / (value * up + rest)

@@ -4,14 +4,55 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
-from cascade.models.base import Reply
+from cascade.policy.early_exit import BOUNDED
+from cascade.records import Estimate
+from cascade.spec.kinds import ConfidenceSettings, Draft, Evidence
 
 _QUANTILES = {"min": 0.0, "p10": 0.10, "p25": 0.25, "p50": 0.50}
 _ROUNDING = 1e-4  # a log-probability may exceed 0 by this much (32-bit softmax)
 
 
-def signals(reply: Reply) -> dict[str, float]:
+class LogprobConfidence(ConfidenceSettings):
+    """Confidence from the log-probabilities of the generated tokens."""
+
+    by: Literal["logprob"]
+    signal: Literal["mean", "min", "p10", "p25", "p50", "margin", "entropy"] = "p10"
+    """Which statistic of the tokens is the score; quantiles are less biased by length than the mean."""
+
+    @property
+    def signal_name(self) -> str:
+        """The chosen signal."""
+        return self.signal
+
+    @property
+    def summary(self) -> str:
+        """The method and its signal."""
+        return f"{self.by} {self.signal}"
+
+    @property
+    def evidence(self) -> Evidence:
+        """The tokens' log-probabilities, for entropy with their entropies."""
+        return "entropy" if self.signal == "entropy" else "tokens"
+
+    @property
+    def early_exit_signal(self) -> str | None:
+        """The signal, if the tokens so far bound it."""
+        return self.signal if self.signal in BOUNDED else None
+
+    def signals(self, draft: Draft) -> dict[str, float]:
+        """Return statistics of the answer's tokens."""
+        return signals(draft)
+
+    def noise_range(self, estimate: Estimate, nats: float) -> tuple[float, float] | None:
+        """Return the range of a signal that is exp of a log-probability."""
+        if self.signal in ("margin", "entropy"):
+            return None
+        return estimate.score * math.exp(-nats), min(1.0, estimate.score * math.exp(nats))
+
+
+def signals(reply: Draft) -> dict[str, float]:
     """Return statistics of the answer's tokens, each in [0, 1]; empty if a log-probability is not valid.
 
     mean: exp of the mean log-probability. min, p10, p25, p50: exp of that quantile of the log-probabilities,

@@ -11,7 +11,7 @@ from cascade.models.base import Reply
 from cascade.policy.calibrate import DECIMALS, Calibration
 from cascade.policy.decider import MeasuredAnswer
 from cascade.records import Call, Estimate, Step
-from cascade.spec.schema import ConfidenceConfig
+from cascade.spec.kinds import ConfidenceSettings
 
 MEASURED_KEY = "measured"  # in a call's meta: what a later stage, or a replay, cannot measure again
 
@@ -39,7 +39,7 @@ def measure(reply: Reply) -> dict[str, float]:
 
 
 def measured(
-    check: ConfidenceConfig | None,
+    check: ConfidenceSettings | None,
     calls: Sequence[Call],
     replies: Sequence[Reply | None],
     calibration: Calibration | None,

@@ -16,6 +16,7 @@ from cascade.formats.schemas import parse_json, value_problem
 from cascade.models.base import Reply
 from cascade.records import Request, ToolCall
 from cascade.requests import TOOL_CHOICES, parameters_of
+from cascade.spec.kinds import Draft
 
 MAX_ANSWER = 1_000_000  # characters of an answer or of arguments that are looked at
 MAX_FIELDS = 100  # of one answer that are reported
@@ -88,7 +89,7 @@ def fields(reply: Reply) -> list[dict[str, Any]]:
     return found
 
 
-def canonical(reply: Reply) -> str:
+def canonical(reply: Draft) -> str:
     """Return an answer as answers are compared: JSON and tool calls by their values, not their spelling."""
     if not reply.tool_calls:
         return _spelled(reply.text) if reply.text.lstrip()[:1] in ("{", "[") else reply.text

@@ -11,16 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cascade.config.checks import find_problems
-from cascade.config.load import LoadedGraph
+from cascade.config.checks import check_graph
+from cascade.config.load import LoadedGraph, tighten_graph
 from cascade.config.messages import problems_of, suggest
-from cascade.config.policies import read_graph_policy
-from cascade.config.source import Loc, Problem
 from cascade.errors import ConfigError
 from cascade.policy.artifact import read_policy
-from cascade.policy.tighten import read_state, state_path
-from cascade.records import RaisedThreshold
-from cascade.spec.schema import Graph, Limits
+from cascade.spec.kinds import Loc, Problem
+from cascade.spec.parts import Limits
+from cascade.spec.schema import Graph
 
 
 def change_graph(
@@ -37,8 +35,9 @@ def change_graph(
     Raises:
         ConfigError: a path or a value is wrong, or the changed graph would not pass `cascade check`.
     """
-    known = _places(loaded.graph)
-    data = loaded.graph.model_dump(exclude_unset=True)
+    known = _settable(loaded.graph)
+    written = loaded.written or loaded.graph
+    data = written.model_dump(exclude_unset=True)
     given: dict[Loc, str] = {}
     problems = []
     for setting in settings:
@@ -57,11 +56,20 @@ def change_graph(
         graph = Graph.model_validate(data, strict=True)
     except ValidationError as error:
         raise _error(loaded, given, problems_of(error, data)) from None
-    found, calibrations = find_problems(graph, loaded.base)
-    if found:
-        raise _error(loaded, given, found)
-    tuned, _ = read_graph_policy(graph, loaded.base)
-    return replace(loaded, graph=graph, calibrations=calibrations, policy=tuned)
+    checked = check_graph(graph, loaded.base)
+    if checked.problems:
+        raise _error(loaded, given, checked.problems)
+    changed = replace(
+        loaded,
+        graph=graph,
+        written=graph,
+        calibrations=checked.calibrations,
+        policy=checked.policy,
+        facts=checked.facts,
+        raised={},
+    )
+    chosen = {stage.name for stage in graph.stages if known.get(f"{stage.name}.accept") in given}
+    return tighten_graph(changed, fixed=chosen) if policy is None and loaded.raised else changed
 
 
 def _decide_by(data: dict[str, Any], policy: Path) -> None:
@@ -74,17 +82,17 @@ def _decide_by(data: dict[str, Any], policy: Path) -> None:
                 stage.pop("accept", None)
 
 
-def _places(graph: Graph) -> dict[str, Loc]:
+def _settable(graph: Graph) -> dict[str, Loc]:
     """Every path that can be set, and where it is in the graph."""
-    places: dict[str, Loc] = {}
+    paths: dict[str, Loc] = {}
     for index, stage in enumerate(graph.stages):
         if stage.confidence is not None and graph.policy is None:
-            places[f"{stage.name}.accept"] = ("stages", index, "accept")
-            places[f"{stage.name}.audit_rate"] = ("stages", index, "audit_rate")
+            paths[f"{stage.name}.accept"] = ("stages", index, "accept")
+            paths[f"{stage.name}.audit_rate"] = ("stages", index, "audit_rate")
         if stage.gate is not None:
-            places[f"{stage.name}.gate.accept"] = ("stages", index, "gate", "accept")
-    places |= {f"limits.{name}": ("limits", name) for name in Limits.model_fields}
-    return places | {"on_exhausted": ("on_exhausted",)}
+            paths[f"{stage.name}.gate.accept"] = ("stages", index, "gate", "accept")
+    paths |= {f"limits.{name}": ("limits", name) for name in Limits.model_fields}
+    return paths | {"on_exhausted": ("on_exhausted",)}
 
 
 def _value(text: str) -> Any:
@@ -111,38 +119,3 @@ def _error(loaded: LoadedGraph, given: Mapping[Loc, str], problems: Sequence[Pro
             for problem in problems
         )
     )
-
-
-def tightened_graph(loaded: LoadedGraph) -> tuple[LoadedGraph, dict[str, RaisedThreshold]]:
-    """Return `loaded` with the thresholds that drift has raised, and for each such stage why.
-
-    Thresholds only ever rise; a stage that no longer says `on_drift: tighten` keeps its own.
-
-    Raises:
-        ConfigError: the file of raised thresholds is broken.
-    """
-    willing = {stage.name for stage in loaded.graph.stages if stage.on_drift == "tighten"}
-    state = read_state(state_path(loaded.path)) if willing else {}
-    raised = {name: found for name, found in state.items() if name in willing}
-    if not raised:
-        return loaded, {}
-    at = {name: found.accept for name, found in raised.items()}
-    models = {stage.ask[0]: at[stage.name] for stage in loaded.graph.stages if stage.name in raised}
-    stages = [
-        stage.model_copy(update={"accept": max(stage.accept, at[stage.name])})
-        if stage.name in at and stage.accept is not None
-        else stage
-        for stage in loaded.graph.stages
-    ]
-    policy = loaded.policy
-    if policy is not None and policy.digest:  # the copy keeps the name that its file has
-        parts = [
-            each.model_copy(update={"accept": max(each.accept, models[each.model])})
-            if each.model in models and isinstance(each.accept, float)
-            else each
-            for each in policy.stages
-        ]
-        policy = policy.model_copy(update={"stages": tuple(parts)})
-    graph = loaded.graph.model_copy(update={"stages": stages})
-    facts = {name: found.fact for name, found in raised.items()}
-    return replace(loaded, graph=graph, policy=policy), facts

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from cascade.config import policies, resources, thresholds
+from cascade.config import limits, policies, thresholds
 from cascade.config.messages import suggest
-from cascade.config.source import Loc, Problem
+from cascade.policy.artifact import Policy
 from cascade.policy.calibrate import Calibration
 from cascade.policy.early_exit import BOUNDED
-from cascade.spec.gates import ClassifierGate
-from cascade.spec.schema import Graph, HumanModel, LogprobConfidence, Stage
+from cascade.spec.kinds import Loc, ModelFacts, Problem
+from cascade.spec.schema import Graph, Stage
 
 END = "end"
 
 
-def find_problems(
-    graph: Graph, base: Path, *, calibrated: bool = True, tuned: bool = True
-) -> tuple[list[Problem], dict[str, Calibration]]:
-    """Return everything that is wrong with `graph`, and its stages' calibrations.
+class Checked(NamedTuple):
+    """What the checks of a graph found.
+
+    Attributes:
+        problems: what is wrong, as far as it could be judged.
+        facts: model name → what its files say.
+        calibrations: stage name → its calibration.
+        policy: the graph's policy.
+    """
+
+    problems: list[Problem]
+    facts: dict[str, ModelFacts]
+    calibrations: dict[str, Calibration]
+    policy: Policy | None
+
+
+def check_graph(graph: Graph, base: Path, *, calibrated: bool = True, tuned: bool = True) -> Checked:
+    """Read every file that `graph` refers to, once, and find everything that is wrong.
 
     Args:
         graph: a graph that fits the schema.
@@ -34,16 +49,29 @@ def find_problems(
     if sound:
         problems = [*_flow(graph), *_haste(graph)]
     problems += unread
-    facts, found = resources.inspect(graph, base)
-    problems += found
+    facts, wrong = _inspect(graph, base)
+    problems += wrong
     problems += thresholds.gate_problems(graph, facts)
     problems += thresholds.confidence_problems(graph, facts)
-    problems += resources.limit_problems(graph, facts)
-    calibrations, found = thresholds.read_calibrations(graph, facts, base) if calibrated else ({}, [])
-    if policy is not None and sound and not found:
+    problems += limits.limit_problems(graph, facts)
+    calibrations, misfits = thresholds.read_calibrations(graph, facts, base) if calibrated else ({}, [])
+    if policy is not None and sound and not misfits:
         known = calibrations if calibrated else None
         problems += policies.policy_problems(graph, policy, base, facts, known)
-    return [*problems, *found, *thresholds.accept_problems(graph, facts, calibrations)], calibrations
+    problems += [*misfits, *thresholds.accept_problems(graph, facts, calibrations)]
+    return Checked(problems, facts, calibrations, policy)
+
+
+def _inspect(graph: Graph, base: Path) -> tuple[dict[str, ModelFacts], list[Problem]]:
+    """Look at every model; return what is known about them and what is wrong with them."""
+    facts, problems = {}, []
+    for name, model in graph.models.items():
+        facts[name], wrong = model.inspect(base)
+        problems += [Problem(("models", name, *problem.loc), problem.text) for problem in wrong]
+    for name, model in graph.models.items():
+        if (unpriced := model.price_problem()) is not None:
+            problems.append(Problem(("models", name, *unpriced.loc), unpriced.text))
+    return facts, problems
 
 
 def _names(graph: Graph) -> Iterator[Problem]:
@@ -78,10 +106,10 @@ def _references(graph: Graph) -> Iterator[Problem]:
 
 def _model_references(graph: Graph) -> Iterator[tuple[Loc, str]]:
     for index, stage in enumerate(graph.stages):
-        for place, name in enumerate(stage.ask):
-            yield ("stages", index, "ask", place), name
-        if isinstance(stage.gate, ClassifierGate):
-            yield ("stages", index, "gate", "model"), stage.gate.model
+        for position, name in enumerate(stage.ask):
+            yield ("stages", index, "ask", position), name
+        for key, name in stage.gate.models.items() if stage.gate is not None else ():
+            yield ("stages", index, "gate", key), name
     if graph.baseline is not None:
         yield ("baseline",), graph.baseline
 
@@ -100,8 +128,8 @@ def _shapes(graph: Graph, decided: Container[str]) -> Iterator[Problem]:
     `decided` are the stages whose answers a policy accepts, so that a check needs no threshold.
     """
     for index, stage in enumerate(graph.stages):
-        found = _branching(stage) if _branches(stage) else _asking(stage, stage.name in decided)
-        yield from (Problem(("stages", index, *problem.loc), problem.text) for problem in found)
+        problems = _branching(stage) if _branches(stage) else _asking(stage, stage.name in decided)
+        yield from (Problem(("stages", index, *problem.loc), problem.text) for problem in problems)
 
 
 def _branching(stage: Stage) -> Iterator[Problem]:
@@ -117,9 +145,9 @@ def _asking(stage: Stage, decided: bool) -> Iterator[Problem]:
         yield Problem(("gate", "to"), "no branches; give at least one candidate with its stage")
     elif not stage.ask:
         yield Problem((), f"stage {stage.name!r} asks nobody; give 'ask', or a gate with 'to'")
-    for place, name in enumerate(stage.ask):
-        if name in stage.ask[:place]:
-            yield Problem(("ask", place), f"model {name!r} is asked twice; use 'samples' for more drafts")
+    for position, name in enumerate(stage.ask):
+        if name in stage.ask[:position]:
+            yield Problem(("ask", position), f"model {name!r} is asked twice; use 'samples' for more drafts")
     if stage.on_drift == "tighten" and not stage.audit_rate:
         text = "'tighten' needs 'audit_rate' beside it: only audits tell which threshold still holds"
         yield Problem(("on_drift",), text)
@@ -136,8 +164,7 @@ def _asking(stage: Stage, decided: bool) -> Iterator[Problem]:
 def _haste(graph: Graph) -> Iterator[Problem]:
     """Early exit can judge the drafts that it stops, and a hedge has a stage to start."""
     for index, stage in enumerate(graph.stages):
-        check = stage.confidence
-        bounded = isinstance(check, LogprobConfidence) and check.signal in BOUNDED
+        bounded = stage.confidence is not None and stage.confidence.early_exit_signal is not None
         if stage.early_exit and not bounded:
             text = f"needs confidence by logprob with one of the signals {', '.join(BOUNDED)}; remove it"
             yield Problem(("stages", index, "early_exit"), text)
@@ -151,11 +178,7 @@ def _haste(graph: Graph) -> Iterator[Problem]:
             text = f"{stage.hedge:g}: no stage follows {stage.name!r} that could be started; remove it"
             yield Problem(("stages", index, "hedge"), text)
             continue
-        people = [
-            name
-            for name in (*stage.ask, *graph.stage(after).ask)
-            if isinstance(graph.models[name], HumanModel)
-        ]
+        people = [name for name in (*stage.ask, *graph.stage(after).ask) if graph.models[name].is_person]
         if people:
             text = f"{stage.hedge:g}: {people[0]!r} is a person, who cannot be asked beside another stage"
             yield Problem(("stages", index, "hedge"), f"{text}; remove it")

@@ -54,24 +54,16 @@ def _key(graph: Graph, name: str) -> str:
 def _box(graph: Graph, stage: Stage) -> Box:
     gate, check = stage.gate, stage.confidence
     if gate is not None and gate.to:
-        return Box(_key(graph, stage.name), "branches", (stage.name, f"gate: {_gate(stage)}"))
+        return Box(_key(graph, stage.name), "branches", (stage.name, f"gate: {gate.summary}"))
     lines = [stage.name, *(f"{name} ({graph.models[name].tier})" for name in stage.ask)]
     if gate is not None:
-        lines.append(f"gate: {_gate(stage)}, asks the best {gate.top}")
+        lines.append(f"gate: {gate.summary}, asks the best {gate.top}")
     if stage.samples > 1:
         lines.append(f"{stage.samples} samples each")
     if check is not None:
-        signal = "" if check.by == "agreement" else f" {check.signal}"
-        lines.append(f"checked by {check.by}{signal}" + (", calibrated" if check.calibration else ""))
+        lines.append(f"checked by {check.summary}" + (", calibrated" if check.calibration else ""))
     accepts = "unchecked" if stage.accept is None else f"≥ {stage.accept:g}"
     return Box(_key(graph, stage.name), "asks", tuple(lines), "by policy" if graph.policy else accepts)
-
-
-def _gate(stage: Stage) -> str:
-    gate = stage.gate
-    if gate is None:
-        return ""
-    return "keywords" if gate.by == "keywords" else f"classifier {gate.model}"
 
 
 def _arrows(graph: Graph, stage: Stage) -> list[Arrow]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from cascade.config.source import Loc, Problem
+from cascade.spec.kinds import Loc, Problem
+from cascade.spec.registry import Registry
 from cascade.spec.schema import Graph
 
 _EXPECTED = {
@@ -33,6 +34,12 @@ def suggest(value: object, known: Iterable[str]) -> str:
     text = f"known: {', '.join(names) or 'none'}"
     close = difflib.get_close_matches(str(value), names, n=1)
     return f"{text}; did you mean {close[0]!r}?" if close else text
+
+
+def quoted_names(names: Sequence[str]) -> str:
+    """Return names for people; of many, the first few."""
+    shown = ", ".join(repr(name) for name in names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown
 
 
 def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[Problem]:
@@ -126,8 +133,8 @@ def _branches(loc: Loc, data: Any) -> list[type[BaseModel]]:
 def _inside(annotation: Any, part: str | int) -> list[Any]:
     """Return the types that the schema allows for `part` of a value of type `annotation`."""
     if _is_model(annotation):
-        fields = annotation.model_fields
-        return _options(fields[part].annotation) if part in fields else []
+        field = annotation.model_fields.get(part)
+        return [] if field is None else _kinds(field.metadata) or _options(field.annotation)
     origin, parameters = get_origin(annotation), get_args(annotation)
     return _options(parameters[-1]) if origin in (list, dict) else []
 
@@ -136,10 +143,15 @@ def _options(annotation: Any) -> list[Any]:
     """Return the alternatives of a union, however nested; other types as they are."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _options(get_args(annotation)[0])
+        return _kinds(get_args(annotation)[1:]) or _options(get_args(annotation)[0])
     if origin in (Union, UnionType):
         return [option for part in get_args(annotation) for option in _options(part)]
     return [annotation]
+
+
+def _kinds(metadata: Iterable[Any]) -> list[Any]:
+    """Return the settings of the kinds that an annotation's registry has; empty if it has none."""
+    return [kind for each in metadata if isinstance(each, Registry) for kind in each.kinds().values()]
 
 
 def _is_model(annotation: Any) -> bool:

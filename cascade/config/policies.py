@@ -9,12 +9,11 @@ from pathlib import Path
 
 from cascade.config.messages import suggest
 from cascade.config.references import existing_file, fingerprint
-from cascade.config.resources import Facts
-from cascade.config.source import Problem
 from cascade.errors import ConfigError
 from cascade.policy.artifact import Policy, read_policy
 from cascade.policy.calibrate import Calibration
 from cascade.policy.tuned import before_last
+from cascade.spec.kinds import ModelFacts, Problem
 from cascade.spec.schema import Graph, Stage
 
 
@@ -34,7 +33,11 @@ def decided_stages(graph: Graph) -> set[str]:
 
 
 def policy_problems(
-    graph: Graph, policy: Policy, base: Path, facts: Facts, calibrations: Mapping[str, Calibration] | None
+    graph: Graph,
+    policy: Policy,
+    base: Path,
+    facts: Mapping[str, ModelFacts],
+    calibrations: Mapping[str, Calibration] | None,
 ) -> Iterator[Problem]:
     """Yield why `policy` does not fit `graph`.
 
@@ -45,9 +48,9 @@ def policy_problems(
         facts: what is known about its models.
         calibrations: of its stages; None leaves out whether models are still what they were.
     """
-    found = list(_order(graph, policy))
-    yield from found
-    if found:
+    misordered = list(_order(graph, policy))
+    yield from misordered
+    if misordered:
         return
     for index, stage in enumerate(graph.stages):
         if len(stage.ask) == 1 and stage.ask[0] in policy.chain:
@@ -59,9 +62,9 @@ def policy_problems(
     if calibrations is None:
         return
     for name, old in policy.setups.items():
-        if name in facts.unknown or name not in graph.models:
+        if name not in graph.models or facts[name].unknown:
             continue
-        now = setup_hash(graph, name, base, calibrations)
+        now = setup_hash(graph, name, base, calibrations, facts[name])
         if now != old:
             text = (
                 f"{graph.policy!r} is stale: tuned for model {name!r} as {old[:12]}…, it is {now[:12]}… now "
@@ -70,8 +73,16 @@ def policy_problems(
             yield Problem(("policy",), text)
 
 
-def setup_hash(graph: Graph, name: str, base: Path, calibrations: Mapping[str, Calibration]) -> str:
+def setup_hash(
+    graph: Graph,
+    name: str,
+    base: Path,
+    calibrations: Mapping[str, Calibration],
+    facts: ModelFacts | None = None,
+) -> str:
     """Return a SHA-256 (hex) over what a model is and how the stage that asks it alone asks and checks it.
+
+    `facts` are what is known about the model; they are resolved if they are missing.
 
     Raises:
         ConfigError: a file of the model is missing, broken, or not downloaded yet.
@@ -80,7 +91,7 @@ def setup_hash(graph: Graph, name: str, base: Path, calibrations: Mapping[str, C
     check = stage.confidence if stage is not None else None
     calibration = calibrations.get(stage.name) if stage is not None else None
     parts = [
-        fingerprint(graph.models[name], base),
+        fingerprint(graph.models[name], base, facts),
         1 if stage is None else stage.samples,
         None if check is None else check.model_dump(mode="json", exclude={"calibration"}),
         None if calibration is None else calibration.model_dump(mode="json"),
@@ -94,7 +105,7 @@ def _order(graph: Graph, policy: Policy) -> Iterator[Problem]:
     while name is not None and name not in line:
         line.append(name)
         name = graph.next_stage(name)
-    places = []
+    positions = []
     for model in policy.chain:
         here = [stage.name for stage in graph.stages if stage.ask == [model]]
         if model not in graph.models:
@@ -105,8 +116,8 @@ def _order(graph: Graph, policy: Policy) -> Iterator[Problem]:
             text = f"decides about model {model!r}, but {what} it alone on the way from the first stage"
             yield Problem(("policy",), f"{graph.policy!r} {text}; give it one stage of its own")
         else:
-            places.append(line.index(here[0]))
-    if len(places) == len(policy.chain) and places != sorted(places):
+            positions.append(line.index(here[0]))
+    if len(positions) == len(policy.chain) and positions != sorted(positions):
         order = ", ".join(policy.chain)
         text = f"{graph.policy!r} asks in the order {order}; the stages of this graph escalate in another"
         yield Problem(("policy",), f"{text}; order them so, or tune with --chain")

@@ -7,7 +7,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from cascade.spec.schema import Price
+from cascade.spec.parts import Price
 
 _PER_MILLION = {"input_mtok", "output_mtok"}
 # Fees by the request or message cannot be expressed per token; such a price has to be in the graph file.

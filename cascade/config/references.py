@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -17,8 +16,7 @@ from cascade.config.messages import suggest
 from cascade.errors import ConfigError, ModelError
 from cascade.files import replace_file
 from cascade.formats.gguf import read_tasks
-from cascade.spec.decoding import decoding_settings
-from cascade.spec.schema import HumanModel, LlamaCppModel, ModelConfig, OpenAIModel, ScriptedModel
+from cascade.spec.kinds import ModelFacts, ModelSettings, settings_sha256
 
 EXPERTS = Path(__file__).resolve().parents[1] / "experts"
 HASH_CACHE_BYTES = 64 << 20  # hashes of larger files are kept: reading gigabytes takes seconds
@@ -157,14 +155,13 @@ def _download(hub: HubFile) -> Path:
         raise ModelError(f"{place} cannot be downloaded: {error}") from error
 
 
-def model_tasks(model: LlamaCppModel, base: Path) -> dict[str, tuple[str, ...]] | None:
-    """Return the tasks of a GGUF expert with their labels; None for a hub file that is not downloaded yet.
+def gguf_tasks(path: Path) -> dict[str, tuple[str, ...]]:
+    """Return the tasks of a GGUF expert with their labels.
 
     Raises:
-        ConfigError: the file is missing or broken.
+        ConfigError: the file is broken.
     """
-    path = local_model_path(model.path, base)
-    return None if path is None else _tasks(path, path.stat().st_mtime_ns)
+    return _tasks(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
@@ -172,84 +169,28 @@ def _tasks(path: Path, _changed: int) -> dict[str, tuple[str, ...]]:
     return {name: tuple(task["labels"]) for name, task in read_tasks(path).items()}
 
 
-def resolve_labels(model: ModelConfig, base: Path) -> tuple[str, ...] | None:
-    """Return the closed set of answers of `model`, or None if it answers freely.
+def bundled_labels(reference: str) -> tuple[str, ...]:
+    """Return the labels that `bundled:NAME#TASK` names.
 
     Raises:
-        ConfigError: the labels are of an unknown bundled expert or task, or the model's file is broken.
+        ConfigError: it is malformed, or the expert or its task is unknown.
     """
-    if isinstance(model, HumanModel) or model.kind == "cascade":
-        return None
-    if isinstance(model.labels, str):
-        return _bundled_labels(model.labels)
-    if isinstance(model.labels, list):
-        groups = (_bundled_labels(item) if item.startswith("bundled:") else (item,) for item in model.labels)
-        return tuple(dict.fromkeys(label for group in groups for label in group))
-    if not isinstance(model, LlamaCppModel):
-        return None
-    if model.examples is not None:
-        return tuple(model.examples)
-    tasks = model_tasks(model, base) or {}
-    return tasks[pick_task(model, tasks)] if tasks else None
-
-
-def pick_task(model: LlamaCppModel, tasks: dict[str, tuple[str, ...]]) -> str:
-    """Return which of a GGUF's `tasks` the model is for.
-
-    Raises:
-        ConfigError: `model.task` is missing where there are several, or unknown.
-    """
-    if model.task is None and len(tasks) == 1:
-        return next(iter(tasks))
-    if model.task is None:
-        raise ConfigError(f"{model.path!r} has several tasks; give 'task', one of: {', '.join(tasks)}")
-    if model.task not in tasks:
-        raise ConfigError(f"unknown task {model.task!r} of {model.path!r}; {suggest(model.task, tasks)}")
-    return model.task
-
-
-def _bundled_labels(reference: str) -> tuple[str, ...]:
     name, mark, task = reference.removeprefix("bundled:").partition("#")
     if not reference.startswith("bundled:") or not mark:
         raise ConfigError(f"{reference!r} names no label set; give a list, or bundled:NAME#TASK")
-    path = bundled_path(name)
-    tasks = _tasks(path, path.stat().st_mtime_ns)
+    tasks = gguf_tasks(bundled_path(name))
     if task not in tasks:
         raise ConfigError(f"unknown task {task!r} of bundled expert {name!r}; {suggest(task, tasks)}")
     return tasks[task]
 
 
-def fingerprint(model: ModelConfig, base: Path) -> str:
-    """Return a SHA-256 (hex) over what decides a model's answers.
-
-    A GGUF model is its file's hash, task, prompt, system message, labels, temperature, and whatever else is
-    set of sampling, grammar and adapter; an OpenAI model its name and the same settings; other kinds are
-    their whole configuration.
+def fingerprint(model: ModelSettings, base: Path, facts: ModelFacts | None = None) -> str:
+    """Return a SHA-256 (hex) over what decides a model's answers; `facts` are resolved if they are missing.
 
     Raises:
         ConfigError: a file or a label set that the model needs is missing, broken, or not downloaded yet.
     """
-    if model.kind == "cascade":
-        return _sha256({"graph": file_sha256(existing_file(model.path, base, "graph"))})
-    if isinstance(model, HumanModel | ScriptedModel):
-        return _sha256(model.model_dump(mode="json"))
-    parts: dict[str, object] = {
-        "prompt": model.prompt,
-        "system": model.system,
-        "labels": resolve_labels(model, base),
-        "temperature": model.temperature,
-    }
-    parts |= decoding_settings(model, lambda file, what: file_sha256(existing_file(file, base, what)))
-    if isinstance(model, OpenAIModel):
-        return _sha256(parts | {"model": model.model})
-    path = local_model_path(model.path, base)
-    if path is None:
-        raise ConfigError(f"{model.path!r} is not downloaded yet, so its hash is unknown; run the graph once")
-    return _sha256(parts | {"file": file_sha256(path), "task": model.task})
-
-
-def _sha256(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return model.fingerprint(base, model.resolve(base) if facts is None else facts)
 
 
 def file_sha256(path: Path) -> str:
@@ -271,7 +212,7 @@ def _file_sha256(path: Path, size: int, changed: int) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     from platformdirs import user_cache_path
 
-    key = _sha256([str(path), size, changed])
+    key = settings_sha256([str(path), size, changed])
     note = user_cache_path("cascade") / "sha256" / key
     with contextlib.suppress(OSError, ValueError):
         known = note.read_text(encoding="ascii")

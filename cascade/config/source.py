@@ -10,21 +10,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cascade.errors import ConfigError
+from cascade.spec.kinds import Loc, Problem
 
 MAX_BYTES = 1_000_000
-Loc = tuple[str | int, ...]
 _CORE = "tag:yaml.org,2002:"
 _SCALARS = {"str", "int", "float", "bool", "null", "timestamp", "merge", "value"}
-
-
-class Problem(NamedTuple):
-    """What is wrong, and where: the keys and indices that lead there."""
-
-    loc: Loc
-    text: str
 
 
 @dataclass
@@ -48,8 +41,8 @@ class Marks:
     def say(self, problem: Problem) -> str:
         """Return `file:line: path: text`."""
         path = ".".join(map(str, problem.loc))
-        place = f"{self.file}:{self.line(problem.loc)}"
-        return f"{place}: {path}: {problem.text}" if path else f"{place}: {problem.text}"
+        where = f"{self.file}:{self.line(problem.loc)}"
+        return f"{where}: {path}: {problem.text}" if path else f"{where}: {problem.text}"
 
 
 def read_bytes(path: Path) -> bytes:

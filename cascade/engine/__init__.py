@@ -35,7 +35,7 @@ from cascade.engine.threads import available_cores, default_threads
 from cascade.engine.worker import MAX_WAITING, JobSteps, Ticket, decode_worker
 
 if TYPE_CHECKING:
-    from cascade.engine.session import EngineAnswer, EngineRequest, Session
+    from cascade.engine.session import EngineAnswer, EngineRequest, Session, SessionOptions
     from cascade.engine.stats import RunningStats, TokenStats
     from cascade.engine.weights import ModelCache, Weights
 
@@ -47,6 +47,7 @@ __all__ = [
     "ModelCache",
     "RunningStats",
     "Session",
+    "SessionOptions",
     "Ticket",
     "TokenStats",
     "Weights",
@@ -61,6 +62,7 @@ _MODULES = {
     "ModelCache": "weights",
     "RunningStats": "stats",
     "Session": "session",
+    "SessionOptions": "session",
     "TokenStats": "stats",
     "Weights": "weights",
 }

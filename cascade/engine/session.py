@@ -6,7 +6,8 @@ Used on the decode thread only. `Session.answer` is the job that the worker step
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,6 @@ from cascade.engine.worker import Ticket
 from cascade.errors import ModelError
 from cascade.formats.gguf import TASKS_KEY
 from cascade.records import Message, Token, Tool
-from cascade.spec.schema import LlamaCppModel
 
 IntArray = npt.NDArray[np.int32]
 ByteArray = npt.NDArray[np.uint8]
@@ -40,6 +40,33 @@ FloatArray = npt.NDArray[np.float32]
 MAX_SLOTS = 16  # sequences of one context
 MAX_SLOTS_BYTES = 2**30  # memory of their cells; a large `n_ctx` leaves fewer slots
 PACKED_SLOTS, MIN_PACKED_CELLS = 64, 512  # of the pool that prompts of experts share
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """How one model of a graph uses its file; the keys of `kind: llamacpp` that the engine knows.
+
+    `n_threads` None is the engine's own choice. `task` is one of an expert's; `examples` (label → texts) make
+    an embedding model a classifier. `reproducible` decodes each request by itself.
+    """
+
+    task: str | None = None
+    system: str | None = None
+    labels: Sequence[str] | str | None = None
+    label_scoring: str = "exact"
+    examples: Mapping[str, Sequence[str]] | None = None
+    example_temperature: float = 0.05
+    n_ctx: int = 4096
+    n_threads: int | None = None
+    max_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+    stop: Sequence[str] = ()
+    top_logprobs: int = 0
+    prompt_statistics: bool = False
+    reproducible: bool = False
 
 
 class EngineRequest(NamedTuple):
@@ -104,7 +131,7 @@ class Session:
     def __init__(
         self,
         weights: Weights,
-        config: LlamaCppModel,
+        config: SessionOptions,
         labels: Sequence[str] | None,
         grammar: str | None = None,
         adapter: Path | None = None,

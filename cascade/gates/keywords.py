@@ -1,11 +1,47 @@
-"""A gate that counts words and phrases."""
+"""Gate `keywords`: counts words and phrases."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Literal
+
+from cascade.config.messages import quoted_names, suggest
+from cascade.spec.kinds import Draft, GateSettings, ModelFacts, ModelSettings, Problem
+
+
+class KeywordsGate(GateSettings):
+    """Scores a candidate by the share of the text's matches that are its own; no match gives all the same."""
+
+    by: Literal["keywords"]
+    rules: dict[str, list[str]]
+    """Candidate → words or phrases, matched as whole words without regard to case."""
+
+    def check(
+        self,
+        candidates: Sequence[str],
+        models: Mapping[str, ModelSettings],
+        facts: Mapping[str, ModelFacts],
+    ) -> Iterator[Problem]:
+        """Each candidate has words, and none is blank."""
+        for name, words in self.rules.items():
+            if name not in candidates:
+                yield Problem(("rules", name), f"unknown candidate {name!r}; {suggest(name, candidates)}")
+            for index, word in enumerate(words):
+                if not word.strip():
+                    yield Problem(("rules", name, index), f"{word!r} is blank, so it never matches")
+        missing = [name for name in candidates if name not in self.rules]
+        if missing:
+            text = f"no words for {quoted_names(missing)}; each candidate needs an entry"
+            yield Problem(("rules",), text)
+
+    async def score(
+        self, candidates: Sequence[str], text: str, ask: Callable[[str], Awaitable[Draft | None]]
+    ) -> dict[str, float] | None:
+        """Return each candidate's share of the matches; asks no model."""
+        return score(self.rules, candidates, text)
 
 
 def score(

@@ -42,7 +42,7 @@ def compile_plan(plan: Plan, saver: BaseCheckpointSaver[Any] | None = None) -> C
     builder.add_edge(START, graph.stages[0].name)
     for stage in graph.stages:
         builder.add_node(stage.name, _Node(plan, stage), destinations=_targets(plan, stage))
-    waits = any(model.kind == "human" for model in graph.models.values())
+    waits = graph.has_person
     return builder.compile(checkpointer=(saver or InMemorySaver()) if waits else None, name=graph.name)
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from cascade.errors import ModelError
 from cascade.graph.breaker import Breaker, Pass
 from cascade.graph.slots import Slots
-from cascade.spec.schema import ModelConfig
+from cascade.spec.kinds import ModelSettings
 
 
 class EndpointGuard:
@@ -18,7 +18,7 @@ class EndpointGuard:
         config: its settings; None lets every call through.
     """
 
-    def __init__(self, name: str, config: ModelConfig | None = None) -> None:
+    def __init__(self, name: str, config: ModelSettings | None = None) -> None:
         self._name = name
         self._breaker = Breaker(config.breaker) if config is not None and config.breaker else None
         most = None if config is None else config.concurrency

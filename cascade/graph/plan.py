@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from cascade.config.resources import price_of
 from cascade.graph.guard import EndpointGuard
 from cascade.models.base import Model, deployments
 from cascade.policy.artifact import Policy
@@ -16,7 +15,8 @@ from cascade.policy.calibrate import Calibration
 from cascade.policy.decider import Decider
 from cascade.policy.tuned import decider_of
 from cascade.records import RaisedThreshold
-from cascade.spec.schema import Graph, Price
+from cascade.spec.parts import Price
+from cascade.spec.schema import Graph
 
 if TYPE_CHECKING:
     from cascade.trace import BudgetBook
@@ -45,7 +45,7 @@ class Plan:
     @cached_property
     def baseline(self) -> tuple[str, Price] | None:
         """The model that savings are measured against, and its price; None if no model costs anything."""
-        prices = {name: price_of(model) for name, model in self.graph.models.items()}
+        prices = {name: model.token_price() for name, model in self.graph.models.items()}
         name = baseline_model(self.graph, prices)
         price = prices[name] if name is not None else None
         return None if name is None or price is None else (name, price)

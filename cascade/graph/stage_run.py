@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cascade import confidence, gates
+from cascade import confidence
 from cascade.confidence import measurement, validity
 from cascade.confidence.noise import bounds
 from cascade.graph.ask import Attempt, ask, worst_cost
@@ -21,7 +21,7 @@ from cascade.policy.decide import over_budget, route
 from cascade.policy.decider import MeasuredDrafts
 from cascade.policy.early_exit import EarlyExit
 from cascade.records import Call, Decision, Estimate, Request, Step
-from cascade.spec.schema import LogprobConfidence, Stage
+from cascade.spec.schema import Stage
 
 _CLOSED = "model {!r} answers with its labels only; the request asks for JSON or offers tools"
 
@@ -90,7 +90,7 @@ class StageRun:
         gate = self.stage.gate
         if gate is not None:
             candidates = list(gate.to) if gate.to else usable
-            self.scores = await gates.score(gate, candidates, self.request.text, self._ask_gate)
+            self.scores = await gate.score(candidates, self.request.text, self._ask_gate)
             routed = route(self.plan.graph, self.stage, self.scores)
             if routed is not None:
                 return routed
@@ -177,10 +177,11 @@ class StageRun:
         if not self.stage.early_exit or max_tokens is None or getattr(config, "stop", None):
             return None
         check, accept = self.stage.confidence, self.plan.decider.required_confidence(self.stage)
-        if not isinstance(check, LogprobConfidence) or accept is None:
+        signal = None if check is None else check.early_exit_signal
+        if signal is None or accept is None:
             return None
         calibration = self.plan.calibrations.get(self.stage.name)
-        return EarlyExit(signal=check.signal, accept=accept, calibration=calibration, max_tokens=max_tokens)
+        return EarlyExit(signal=signal, accept=accept, calibration=calibration, max_tokens=max_tokens)
 
     def _record(self, attempts: Sequence[Attempt]) -> None:
         self.calls += [attempt.call for attempt in attempts]

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 from cascade.errors import ModelError
 from cascade.records import Message, Request, Role, Token, Tool, ToolCall
-from cascade.spec.schema import Price
+from cascade.spec.parts import Price
 
 OnText = Callable[[str], None]
 

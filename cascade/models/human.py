@@ -1,18 +1,54 @@
-"""A person as a model: the run pauses on LangGraph's interrupt until someone answers."""
+"""Models of kind `human`: a person, for whom the run pauses on LangGraph's interrupt."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from cascade.errors import ModelError
 from cascade.models.base import OnText, Prompt, Reply
-from cascade.spec.schema import HumanModel, Price
+from cascade.models.prompted import template_problems
+from cascade.spec.kinds import Evidence, ModelFacts, ModelSettings, Problem
+from cascade.spec.parts import Price
+
+
+class HumanSettings(ModelSettings):
+    """A person: the run waits until someone answers (`Cascade.resume`)."""
+
+    is_person: ClassVar[bool] = True
+
+    kind: Literal["human"]
+    question: str = "{text}"
+    """What the person is asked; {text} is the request."""
+    price: Price = Price(input=0.0, output=0.0)
+    """People cost something too, but not by the token."""
+    local: bool = True
+    """False if the question leaves this machine."""
+
+    def inspect(self, base: Path) -> tuple[ModelFacts, list[Problem]]:
+        """Check the template of the question."""
+        problems = list(template_problems("question", self.question, ("text",)))
+        return ModelFacts(unknown=bool(problems)), problems
+
+    def build(self, name: str, base: Path, facts: ModelFacts) -> Human:
+        """Return the model."""
+        return Human(name, self)
+
+    def token_price(self) -> Price | None:
+        """Return `price`."""
+        return self.price
+
+    def lacks(self, evidence: Evidence, name: str, facts: ModelFacts) -> str | None:
+        """A person gives an answer and nothing else."""
+        if evidence in ("tokens", "entropy"):
+            return f"model {name!r} is a person and reports no token log-probabilities"
+        return f"model {name!r} has no labels, so there is no distribution over them"
 
 
 class Human:
     """A person who is asked when the cascade gets there. Has the shape of `base.Model`."""
 
-    def __init__(self, name: str, config: HumanModel, base: Path) -> None:
+    def __init__(self, name: str, config: HumanSettings) -> None:
         self.name = name
         self.tier = config.tier
         self.local = config.local

@@ -9,8 +9,8 @@ from typing import Final
 
 from cascade.errors import ModelError
 from cascade.models.base import Prompt
+from cascade.models.prompted import Prompted
 from cascade.records import Message
-from cascade.spec.schema import Prompted
 
 _FORMS: Final = ("NFC", "NFD", "NFKC", "NFKD")
 MESSAGE_OVERHEAD = 256  # tokens that a template may put around a message, a tool or a call of one

@@ -1,4 +1,4 @@
-"""A model that answers from a table: for tests and dry runs, with no numbers but those it is given."""
+"""Models of kind `scripted`: they answer from a table, for tests and dry runs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,102 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from cascade.errors import ConfigError, ModelError
 from cascade.models.base import OnText, Prompt, Reply
+from cascade.models.prompted import attempt, label_problems, resolve_labels
 from cascade.models.prompts import last_message
 from cascade.records import Token, ToolCall
-from cascade.spec.schema import Price, ScriptedModel
-from cascade.spec.scripted import ScriptedReply
+from cascade.spec.kinds import Evidence, ModelFacts, ModelSettings, Problem
+from cascade.spec.parts import Config, Price, Probability
+
+
+class ScriptedCall(Config):
+    """A tool call of a scripted reply."""
+
+    name: str | None = None
+    """The tool's name; default: the one that `tool_choice` names, or else the first that is offered."""
+    arguments: dict[str, Any] | str = Field(default_factory=dict)
+    """The arguments, or the text that a broken model writes instead of their JSON."""
+
+
+class ScriptedReply(Config):
+    """An answer that calls tools where the request allows it."""
+
+    text: str = ""
+    """The answer's text; alone where the request offers no tools."""
+    calls: list[ScriptedCall] = Field(default_factory=list)
+    """Tools to call, where the request offers any."""
+
+
+class ScriptedSettings(ModelSettings):
+    """A model that answers from a table: for tests and dry runs."""
+
+    answers_best_label: ClassVar[bool] = False
+
+    kind: Literal["scripted"]
+    replies: dict[str, str | ScriptedReply | list[str | ScriptedReply]] = Field(default_factory=dict)
+    """Last message (the user's, or a tool's result) → answer; a list gives one answer per sample."""
+    default: str | ScriptedReply | None = None
+    """Answer for every other text; without it the call fails."""
+    confidence: Probability | None = None
+    """Reported as the probability of every answered token; without it there are no signals."""
+    labels: list[str] | None = None
+    """Report the answer as a label with `confidence`, the rest spread over the others."""
+    fail: str | None = None
+    """Fail each call with this message."""
+    delay: float = Field(0.0, ge=0.0)
+    """Seconds to wait before answering."""
+    price: Price = Price(input=0.0, output=0.0)
+    """Price per million tokens; a token is a whitespace-separated word here."""
+    max_tokens: int = Field(64, ge=1)
+    """Most words that one answer may have; the worst case that limits are priced with."""
+    local: bool = True
+    """False to play a remote model."""
+
+    def resolve(self, base: Path) -> ModelFacts:
+        """Return the labels.
+
+        Raises:
+            ConfigError: one is of an unknown bundled expert or task.
+        """
+        return ModelFacts(resolve_labels(self.labels))
+
+    def inspect(self, base: Path) -> tuple[ModelFacts, list[Problem]]:
+        """Check the labels."""
+        problems: list[Problem] = []
+        labels = attempt("labels", lambda: resolve_labels(self.labels), problems)
+        problems += label_problems(labels, self.labels)
+        return ModelFacts(labels, unknown=bool(problems)), problems
+
+    def build(self, name: str, base: Path, facts: ModelFacts) -> Scripted:
+        """Return the model.
+
+        Raises:
+            ConfigError: `confidence` is to be spread over fewer than two labels.
+        """
+        return Scripted(name, self)
+
+    def token_price(self) -> Price | None:
+        """Return `price`."""
+        return self.price
+
+    def answer_tokens(self, facts: ModelFacts) -> int:
+        """Return `max_tokens`."""
+        return self.max_tokens
+
+    def lacks(self, evidence: Evidence, name: str, facts: ModelFacts) -> str | None:
+        """Without `confidence` there is no number to report."""
+        distribution = evidence in ("labels", "top_label")
+        if distribution and facts.labels is None and not facts.unknown:
+            return f"model {name!r} has no labels, so there is no distribution over them"
+        if self.confidence is None:
+            what = "distribution" if distribution else "token log-probabilities"
+            return f"scripted model {name!r} has no 'confidence', so it reports no {what}"
+        return None
 
 
 class Scripted:
@@ -25,7 +114,7 @@ class Scripted:
         ConfigError: `confidence` is to be spread over fewer than two labels.
     """
 
-    def __init__(self, name: str, config: ScriptedModel, base: Path) -> None:
+    def __init__(self, name: str, config: ScriptedSettings) -> None:
         if config.labels is not None and config.confidence is not None and len(set(config.labels)) < 2:
             raise ConfigError(
                 f"models.{name}.labels: {config.labels!r} is too short; give at least two labels"

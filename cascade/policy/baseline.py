@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from cascade.records import Baseline, Step
-from cascade.spec.schema import Graph, Price
+from cascade.spec.parts import Price
+from cascade.spec.schema import Graph
 
 BYTES_PER_TOKEN = 4  # the usual figure for English; the assumption is recorded with each run
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cascade.records import LimitShortfall, Request, Step
-from cascade.spec.schema import Graph, Limits, Stage
+from cascade.spec.parts import Limits
+from cascade.spec.schema import Graph, Stage
 
 
 class Spend(NamedTuple):

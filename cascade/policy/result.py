@@ -72,4 +72,4 @@ def summarize(graph: Graph, trace: Sequence[Step], *, cancelled: bool = False) -
 def person_next(graph: Graph, trace: Sequence[Step]) -> bool:
     """Return whether a person is asked by the stage that a waiting run has come to."""
     at = trace[-1].decision.to if trace else graph.stages[0].name
-    return at is not None and any(graph.models[name].kind == "human" for name in graph.stage(at).ask)
+    return at is not None and any(graph.models[name].is_person for name in graph.stage(at).ask)

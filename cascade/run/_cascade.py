@@ -42,20 +42,18 @@ class Cascade:
     def __init__(
         self, loaded: LoadedGraph, stores: Stores | None = None, observers: Iterable[Observer] = ()
     ) -> None:
-        from cascade.config.change import tightened_graph
         from cascade.graph.compile import compile_plan
         from cascade.graph.stage import Plan
         from cascade.observers.telemetry import Telemetry
         from cascade.run._nested import build_models
 
-        self._loaded, tightened = tightened_graph(loaded)
-        loaded, observers = self._loaded, tuple(observers)
+        self._loaded, observers = loaded, tuple(observers)
         if loaded.policy is not None:
             require("numpy", f"{loaded.path}: policy {self.config.policy!r}", "tune")
         self._stores = stores or Stores()
         models = build_models(loaded, lambda inner: Cascade(inner, stores, observers))
         self._plan: Plan = Plan(
-            self.config, models, loaded.calibrations, loaded.policy, tightened, self._stores.book
+            self.config, models, loaded.calibrations, loaded.policy, loaded.tightened, self._stores.book
         )
         self._compiled: Compiled = compile_plan(self._plan, self._stores.checkpoints)
         self._store = self._stores.trace

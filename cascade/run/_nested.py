@@ -11,7 +11,9 @@ from cascade.models import build_model
 from cascade.models.base import Model, OnText, Prompt, Reply, cost
 from cascade.policy.budget import worst_case
 from cascade.records import Request, Result
-from cascade.spec.schema import CascadeModel, Graph, Price
+from cascade.spec.kinds import ModelSettings
+from cascade.spec.parts import Price
+from cascade.spec.schema import Graph
 
 if TYPE_CHECKING:
     from cascade.config.load import LoadedGraph
@@ -50,7 +52,7 @@ class GraphModel:
     limit, or at the worst case of all its stages if that is less.
     """
 
-    def __init__(self, name: str, config: CascadeModel, inner: SupportsAnswer) -> None:
+    def __init__(self, name: str, config: ModelSettings, inner: SupportsAnswer) -> None:
         self.name = name
         self.tier = config.tier
         self.timeout = config.timeout
@@ -132,10 +134,10 @@ def build_models(
     models: dict[str, Model] = {}
     for name in loaded.graph.models if names is None else names:
         config = loaded.graph.models[name]
-        if isinstance(config, CascadeModel):
+        if name in loaded.nested:
             models[name] = GraphModel(name, config, make(loaded.nested[name]))
         else:
-            models[name] = build_model(name, config, loaded.base)
+            models[name] = build_model(name, config, loaded.base, loaded.facts.get(name))
     return models
 
 

@@ -56,7 +56,7 @@ class Stores:
                 from cascade.trace import BudgetBook
 
                 book = BudgetBook(url, granted=granted)
-            if any(model.kind == "human" for model in loaded.graph.models.values()):
+            if loaded.graph.has_person:
                 from cascade.graph.checkpoints import open_checkpoints
 
                 checkpoints = open_checkpoints(url)

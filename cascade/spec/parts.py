@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -90,11 +90,3 @@ class Trace(Config):
     """Put prompts, answers and error messages into OpenTelemetry spans; without it they hold none."""
     langsmith: bool = False
     """Let LangSmith's environment variables trace runs; without it they are overruled."""
-
-
-class AgreementConfidence(Config):
-    """Confidence from the share of drafts (samples, models) that give the same answer."""
-
-    by: Literal["agreement"]
-    calibration: str | None = None
-    """Calibration file beside the graph (`cascade calibrate`); without it confidence is uncalibrated."""

@@ -6,16 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.confidence import estimate, signal_name
+from cascade.confidence import estimate
+from cascade.confidence.agreement import AgreementConfidence
+from cascade.confidence.labels import LabelsConfidence
+from cascade.confidence.logprob import LogprobConfidence
 from cascade.models.base import Reply
 from cascade.policy.calibrate import Calibration
 from cascade.records import Call, Estimate, Token
-from cascade.spec.schema import AgreementConfidence, ConfidenceConfig, LabelsConfidence, LogprobConfidence
+from cascade.spec.kinds import ConfidenceSettings
 
 LABELS = LabelsConfidence(by="labels")
 LOGPROB = LogprobConfidence(by="logprob")
 AGREEMENT = AgreementConfidence(by="agreement")
-CONFIGS: tuple[ConfidenceConfig, ...] = (
+CONFIGS: tuple[ConfidenceSettings, ...] = (
     *(LabelsConfidence(by="labels", signal=name) for name in ("top1", "margin", "entropy")),
     *(
         LogprobConfidence(by="logprob", signal=name)
@@ -40,7 +43,7 @@ def calls(count: int) -> list[Call]:
 
 
 def judge(
-    config: ConfidenceConfig, *replies: Reply | None, calibration: Calibration | None = None
+    config: ConfidenceSettings, *replies: Reply | None, calibration: Calibration | None = None
 ) -> Estimate:
     """The estimate over drafts that all have what it needs."""
     found = estimate(config, calls(len(replies)), replies, calibration)
@@ -68,10 +71,10 @@ def calibration(**changes: object) -> Calibration:
     return Calibration.model_validate(fields | changes)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.by}-{signal_name(config)}")
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.by}-{config.signal_name}")
 @given(replies=st.lists(REPLY, max_size=5))
 def test_no_reply_makes_an_estimator_raise_or_leave_the_unit_interval(
-    config: ConfidenceConfig, replies: list[Reply | None]
+    config: ConfidenceSettings, replies: list[Reply | None]
 ) -> None:
     """Whatever a model reports, there is a finite confidence in [0, 1] about a draft that exists, or None."""
     found = estimate(config, calls(len(replies)), replies, None)
@@ -81,7 +84,7 @@ def test_no_reply_makes_an_estimator_raise_or_leave_the_unit_interval(
     assert not found.calibrated
     assert replies[found.chosen] is not None
     assert all(math.isfinite(value) for value in found.signals.values())
-    assert found.score == min(1.0, max(0.0, found.signals[signal_name(config)]))
+    assert found.score == min(1.0, max(0.0, found.signals[config.signal_name]))
 
 
 @given(probability=st.floats(0.5, 1.0), larger=st.floats(0.5, 1.0))

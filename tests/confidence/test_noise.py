@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cascade.confidence.agreement import AgreementConfidence
+from cascade.confidence.labels import LabelsConfidence
+from cascade.confidence.logprob import LogprobConfidence
 from cascade.confidence.noise import bounds
 from cascade.policy.calibrate import Calibration
 from cascade.policy.decide import mark_marginal
 from cascade.records import Call, Decision, Estimate
-from cascade.spec.schema import AgreementConfidence, LabelsConfidence, LogprobConfidence
 
 
 def call(noise: float | None = 0.06) -> Call:

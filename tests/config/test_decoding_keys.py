@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from scripting import scripted, write
 
 from cascade.config.load import load_graph
-from cascade.config.output import resolve_grammar
-from cascade.config.references import fingerprint, resolve_labels
+from cascade.config.references import fingerprint
 from cascade.errors import ConfigError
-from cascade.spec.schema import LlamaCppModel, OpenAIModel
+from cascade.models.llamacpp import LlamaCppSettings
+from cascade.models.openai import OpenAISettings
 
 EXAMPLES = {"examples": {"a": ["x"], "b": ["y"]}}
 TASKS = {"pets": ["cat", "dog"]}
@@ -44,8 +44,8 @@ def base(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def local(path: str = "plain.gguf", **settings: Any) -> LlamaCppModel:
-    return LlamaCppModel.model_validate({"kind": "llamacpp", "path": path} | settings)
+def local(path: str = "plain.gguf", **settings: Any) -> LlamaCppSettings:
+    return LlamaCppSettings.model_validate({"kind": "llamacpp", "path": path} | settings)
 
 
 def problems(base: Path, model: dict[str, Any], confidence: dict[str, Any] | None = None) -> list[str]:
@@ -176,7 +176,7 @@ def test_a_fingerprint_holds_what_decides_and_is_unchanged_by_defaults(base: Pat
         local(min_p=0.5),
         local(stop=["."]),
         local(stop=[","]),
-        local(grammar=GRAMMAR + "x"),
+        local(grammar=GRAMMAR + " [0-9]"),
         local(grammar="good.gbnf"),
         local(output_schema={"type": "integer"}),
         local(output_schema="good.json"),
@@ -185,9 +185,9 @@ def test_a_fingerprint_holds_what_decides_and_is_unchanged_by_defaults(base: Pat
         local(labels=LABELS, label_scoring="top1"),
         local(examples={"a": ["x"], "b": ["y"]}),
         local(examples={"a": ["x"], "b": ["z"]}),
-        OpenAIModel(kind="openai", model="a"),
-        OpenAIModel(kind="openai", model="a", stop=["."]),
-        OpenAIModel(kind="openai", model="a", top_p=0.5),
+        OpenAISettings(kind="openai", model="a"),
+        OpenAISettings(kind="openai", model="a", stop=["."]),
+        OpenAISettings(kind="openai", model="a", top_p=0.5),
     ]
     before = [fingerprint(kind, base) for kind in kinds]
     assert len(set(before)) == len(kinds)
@@ -200,8 +200,8 @@ def test_a_fingerprint_holds_what_decides_and_is_unchanged_by_defaults(base: Pat
 
 
 def test_a_schema_is_a_grammar_and_examples_are_labels(base: Path) -> None:
-    assert resolve_grammar(local(), base) is None
-    assert resolve_grammar(local(grammar="good.gbnf"), base) == GRAMMAR
-    inline = resolve_grammar(local(output_schema=json.loads('{"type": "integer"}')), base)
-    assert inline == resolve_grammar(local(output_schema="good.json"), base)
-    assert resolve_labels(local(examples={"b": ["x"], "a": ["y"]}), base) == ("b", "a")
+    assert local().resolve(base).grammar is None
+    assert local(grammar="good.gbnf").resolve(base).grammar == GRAMMAR
+    inline = local(output_schema=json.loads('{"type": "integer"}')).resolve(base).grammar
+    assert inline == local(output_schema="good.json").resolve(base).grammar
+    assert local(examples={"b": ["x"], "a": ["y"]}).resolve(base).labels == ("b", "a")

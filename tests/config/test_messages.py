@@ -54,20 +54,20 @@ def problems(tmp_path: Path, old: str, new: str) -> list[str]:
         (
             "kind: scripted",
             "kind: scripter",
-            ":4: models.nano: unknown kind 'scripter'; known: llamacpp, openai, "
-            "human, cascade, scripted; did you mean 'scripted'?",
+            ":4: models.nano: unknown kind 'scripter'; known: cascade, human, "
+            "llamacpp, openai, scripted; did you mean 'scripted'?",
         ),
-        ("kind: scripted", "kind: 7", ":4: models.nano: unknown kind '7'; known: llamacpp"),
+        ("kind: scripted", "kind: 7", ":4: models.nano: unknown kind '7'; known: cascade"),
         (
             "kind: scripted, ",
             "",
-            ":4: models.nano: missing key 'kind'; known: llamacpp, openai, human, cascade, scripted",
+            ":4: models.nano: missing key 'kind'; known: cascade, human, llamacpp, openai, scripted",
         ),
         (
             "{by: logprob}",
             "{by: logprobs}",
-            ":7: stages.0.confidence: unknown by 'logprobs'; known: labels, logprob, "
-            "agreement; did you mean 'logprob'?",
+            ":7: stages.0.confidence: unknown by 'logprobs'; known: agreement, labels, "
+            "logprob; did you mean 'logprob'?",
         ),
         (
             "{by: logprob}",

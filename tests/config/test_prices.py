@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from cascade.config.prices import lookup
-from cascade.spec.schema import Price
+from cascade.spec.parts import Price
 
 
 def test_a_known_model_has_its_price_per_million_tokens() -> None:

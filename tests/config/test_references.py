@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from gguf_maker import make_gguf
@@ -21,21 +22,22 @@ from cascade.config.references import (
     file_sha256,
     fingerprint,
     local_model_path,
-    resolve_labels,
     resolve_model_path,
 )
 from cascade.errors import ConfigError
-from cascade.spec.schema import LlamaCppModel, ModelConfig
+from cascade.models.llamacpp import LlamaCppSettings
+from cascade.spec.kinds import ModelSettings
+from cascade.spec.registry import MODELS
 
-MODEL = TypeAdapter(ModelConfig)
+MODEL = TypeAdapter(Annotated[ModelSettings, MODELS])
 TASKS = {"pets": ["cat", "dog"], "sides": ["left", "right", "up"]}
 
 
-def model(**settings: object) -> ModelConfig:
+def model(**settings: object) -> ModelSettings:
     return MODEL.validate_python(settings)
 
 
-def expert(**settings: object) -> ModelConfig:
+def expert(**settings: object) -> ModelSettings:
     return model(kind="llamacpp", path="expert.gguf", **settings)
 
 
@@ -187,27 +189,26 @@ def test_a_hub_file_that_cannot_be_had_says_why(
 
 
 def test_labels_come_from_a_list_a_bundled_task_or_the_file_itself(base: Path) -> None:
-    names = resolve_labels(expert(labels=["yes", "no"]), base)
+    names = expert(labels=["yes", "no"]).resolve(base).labels
     assert names == ("yes", "no")
-    assert resolve_labels(expert(task="pets"), base) == ("cat", "dog")
-    intents = resolve_labels(model(kind="openai", model="m", labels="bundled:tiny#clinc150"), base)
+    assert expert(task="pets").resolve(base).labels == ("cat", "dog")
+    intents = model(kind="openai", model="m", labels="bundled:tiny#clinc150").resolve(base).labels
     assert intents is not None
     assert len(intents) == 151
     assert "oos" in intents
-    both = resolve_labels(
-        model(kind="openai", model="m", labels=["bundled:tiny#clinc150", "oos", "other"]), base
-    )
+    three = model(kind="openai", model="m", labels=["bundled:tiny#clinc150", "oos", "other"])
+    both = three.resolve(base).labels
     assert both == (*intents, "other")
-    assert resolve_labels(model(kind="openai", model="m"), base) is None
-    assert resolve_labels(model(kind="human"), base) is None
-    assert resolve_labels(model(kind="scripted", labels=["a", "b"]), base) == ("a", "b")
+    assert model(kind="openai", model="m").resolve(base).labels is None
+    assert model(kind="human").resolve(base).labels is None
+    assert model(kind="scripted", labels=["a", "b"]).resolve(base).labels == ("a", "b")
 
 
 def test_the_task_may_be_left_out_where_the_file_has_only_one(tmp_path: Path) -> None:
     make_gguf(tmp_path / "expert.gguf", tasks={"pets": ["cat", "dog"]})
-    assert resolve_labels(expert(), tmp_path) == ("cat", "dog")
+    assert expert().resolve(tmp_path).labels == ("cat", "dog")
     make_gguf(tmp_path / "expert.gguf")
-    assert resolve_labels(expert(), tmp_path) is None
+    assert expert().resolve(tmp_path).labels is None
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_a_wrong_label_set_is_told_what_there_is(
     base: Path, settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        resolve_labels(expert(**settings), base)
+        expert(**settings).resolve(base)
 
 
 def test_a_fingerprint_changes_with_everything_that_decides_an_answer(base: Path) -> None:
@@ -247,7 +248,7 @@ def test_a_fingerprint_changes_with_everything_that_decides_an_answer(base: Path
     assert all(len(value) == 64 for value in before)
     make_gguf(base / "expert.gguf", tasks=TASKS, seed=1)
     after = [fingerprint(kind, base) for kind in kinds]
-    changed = [isinstance(kind, LlamaCppModel) for kind in kinds]
+    changed = [isinstance(kind, LlamaCppSettings) for kind in kinds]
     assert [old != new for old, new in zip(before, after, strict=True)] == changed
 
 

@@ -17,8 +17,8 @@ from cascade.engine.generate import prefill
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 from cascade.models.base import Prompt
-from cascade.models.llamacpp import LlamaCpp
-from cascade.spec.schema import LlamaCppModel
+from cascade.models.llamacpp import LlamaCppSettings
+from cascade.models.llamacpp.model import LlamaCpp
 
 BASE = {"kind": "llamacpp", "path": "m.gguf", "max_tokens": 6}
 PROMPT = np.array([72, 101, 257, 111, 32, 99], np.int32)
@@ -66,7 +66,7 @@ async def test_two_models_of_one_file_have_their_own_adapters(tmp_path: Path) ->
     make_adapter(tmp_path / "a.gguf", scale=1.0)
 
     def model(**settings: Any) -> LlamaCpp:
-        config = LlamaCppModel.model_validate(
+        config = LlamaCppSettings.model_validate(
             {"kind": "llamacpp", "path": "m.gguf", "max_tokens": 6} | settings
         )
         return LlamaCpp("m", config, tmp_path)

@@ -17,8 +17,8 @@ from cascade.engine.render import ChatTemplate, Renderer
 from cascade.engine.session import EngineRequest, Session
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
+from cascade.models.llamacpp import LlamaCppSettings
 from cascade.records import Message, Tool, ToolCall
-from cascade.spec.schema import LlamaCppModel
 
 # Like today's tool-calling templates: tools as JSON in the system turn, calls inside tags.
 TOOLS = """
@@ -225,7 +225,7 @@ def test_a_hostile_template_fails_within_its_bounds(template: str, message: str)
 
 
 def test_a_sessions_system_message_comes_first_unless_the_conversation_has_one(chat: Path) -> None:
-    config = LlamaCppModel(kind="llamacpp", path="m.gguf", system="Be kind.", max_tokens=1)
+    config = LlamaCppSettings(kind="llamacpp", path="m.gguf", system="Be kind.", max_tokens=1)
 
     def prompts(weights: Weights) -> list[int]:
         session = Session(weights, config, None)

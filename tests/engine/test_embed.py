@@ -15,8 +15,8 @@ from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 from cascade.models import build_model
 from cascade.models.base import Prompt
-from cascade.models.llamacpp import LlamaCpp
-from cascade.spec.schema import LlamaCppModel
+from cascade.models.llamacpp import LlamaCppSettings
+from cascade.models.llamacpp.model import LlamaCpp
 
 TEXTS = ["hello card", "car", "the os said hello", "hello card", "x" * 200]
 
@@ -93,7 +93,7 @@ def test_texts_and_models_without_an_embedding_are_refused(
 
 
 def model(path: Path, **settings: Any) -> LlamaCpp:
-    config = LlamaCppModel.model_validate({"kind": "llamacpp", "path": path.name, "n_ctx": 256} | settings)
+    config = LlamaCppSettings.model_validate({"kind": "llamacpp", "path": path.name, "n_ctx": 256} | settings)
     return LlamaCpp("vectors", config, path.parent)
 
 

@@ -24,9 +24,9 @@ from cascade.errors import ModelError
 def run(code: str, path: Path) -> subprocess.CompletedProcess[str]:
     head = (
         "import asyncio, os, sys\nfrom pathlib import Path\n"
-        "from cascade.spec.schema import LlamaCppModel\nfrom cascade.models import build_model\n"
+        "from cascade.models.llamacpp import LlamaCppSettings\nfrom cascade.models import build_model\n"
         "from cascade.models.base import Prompt\n"
-        "config = LlamaCppModel(kind='llamacpp', path=sys.argv[1], max_tokens=3, n_threads=2)\n"
+        "config = LlamaCppSettings(kind='llamacpp', path=sys.argv[1], max_tokens=3, n_threads=2)\n"
         "model = build_model('nano', config, Path('.'))\n"
     )
     return subprocess.run(

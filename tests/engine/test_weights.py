@@ -136,7 +136,7 @@ import random, sys
 from pathlib import Path
 from cascade.engine.session import EngineRequest, Session
 from cascade.engine.weights import Weights
-from cascade.spec.schema import LlamaCppModel
+from cascade.models.llamacpp import LlamaCppSettings
 from cascade.errors import ModelError
 
 good, header = Path(sys.argv[1]).read_bytes(), 6000
@@ -152,7 +152,7 @@ for seed in range(150):
     path.write_bytes(data)
     try:
         weights = Weights(path)
-        config = LlamaCppModel(kind="llamacpp", path=str(path), max_tokens=4)
+        config = LlamaCppSettings(kind="llamacpp", path=str(path), max_tokens=4)
         session = Session(weights, config, ["hello", "card os"])
         for _ in session.answer(EngineRequest("hello", "hello")):
             pass

@@ -37,7 +37,8 @@ from cascade.records import (
     Step,
     UnavailableModel,
 )
-from cascade.spec.schema import Graph, Limits
+from cascade.spec.parts import Limits
+from cascade.spec.schema import Graph
 from cascade.trace import redact
 
 SCRIPTED: dict[str, Any] = {"kind": "scripted"}

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.gates import score
+from cascade.gates.classifier import ClassifierGate
+from cascade.gates.keywords import KeywordsGate
 from cascade.models.base import Reply
-from cascade.spec.gates import ClassifierGate, KeywordsGate
 
 WORD = st.text(max_size=8)
 NAME = st.sampled_from(["bank", "chat", "threat"])
@@ -32,7 +32,7 @@ async def classify(reply: Reply | None, *candidates: str) -> dict[str, float] | 
         asked.append(model)
         return reply
 
-    found = await score(ClassifierGate(by="classifier", model="router"), candidates, "text", ask)
+    found = await ClassifierGate(by="classifier", model="router").score(candidates, "text", ask)
     assert asked == ["router"]
     return found
 
@@ -40,7 +40,7 @@ async def classify(reply: Reply | None, *candidates: str) -> dict[str, float] | 
 @given(rules=st.dictionaries(NAME, st.lists(WORD, max_size=4)), text=st.text(max_size=200))
 async def test_keyword_scores_are_a_distribution_for_any_text(rules: dict[str, list[str]], text: str) -> None:
     """Any rules and any text give shares that sum to 1 over exactly the candidates."""
-    found = await score(keywords(**rules), ["bank", "chat"], text, never)
+    found = await keywords(**rules).score(["bank", "chat"], text, never)
     assert found is not None
     assert list(found) == ["bank", "chat"]
     assert all(0.0 <= value <= 1.0 for value in found.values())
@@ -63,22 +63,20 @@ async def test_keyword_scores_are_a_distribution_for_any_text(rules: dict[str, l
 async def test_keywords_match_whole_words_in_any_case(text: str, bank: float) -> None:
     """Parts of words do not count, case and white space do not matter, no match leaves all equal."""
     gate = keywords(bank=["card", "direct debit", "Überweisung", "Hauptstraße"], chat=["joke", "a joke"])
-    found = await score(gate, ["bank", "chat"], text, never)
+    found = await gate.score(["bank", "chat"], text, never)
     assert found is not None
     assert found["bank"] == pytest.approx(bank)
 
 
 async def test_an_overlapping_phrase_counts_once() -> None:
     """The longest phrase of a candidate wins at a place, so listing its words too is no double vote."""
-    found = await score(
-        keywords(a=["direct debit", "direct"], b=["debit"]), ["a", "b"], "direct debit", never
-    )
+    found = await keywords(a=["direct debit", "direct"], b=["debit"]).score(["a", "b"], "direct debit", never)
     assert found == {"a": 0.5, "b": 0.5}
 
 
 async def test_words_with_signs_are_matched_literally() -> None:
     """C++ is no pattern."""
-    assert await score(keywords(a=["c++"], b=["c."]), ["a", "b"], "I know C++, cx", never) == {
+    assert await keywords(a=["c++"], b=["c."]).score(["a", "b"], "I know C++, cx", never) == {
         "a": 1.0,
         "b": 0.0,
     }
@@ -86,7 +84,7 @@ async def test_words_with_signs_are_matched_literally() -> None:
 
 async def test_a_megabyte_of_text_is_scored_quickly() -> None:
     """Matching is linear in the text."""
-    found = await score(keywords(a=["a b"], b=["b"]), ["a", "b"], "a " * 500_000, never)
+    found = await keywords(a=["a b"], b=["b"]).score(["a", "b"], "a " * 500_000, never)
     assert found == {"a": 0.5, "b": 0.5}
 
 
@@ -115,5 +113,5 @@ async def test_a_classifier_without_an_answer_gives_no_scores(reply: Reply | Non
 
 async def test_no_candidates_give_no_scores() -> None:
     """There is nothing to choose from."""
-    assert await score(keywords(a=["b"]), [], "b", never) is None
+    assert await keywords(a=["b"]).score([], "b", never) is None
     assert await classify(Reply(text="x", labels={"x": 1.0})) is None

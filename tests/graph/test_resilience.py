@@ -19,8 +19,8 @@ from cascade.graph.ask import ask
 from cascade.graph.breaker import Breaker
 from cascade.graph.guard import EndpointGuard
 from cascade.models import build_model
+from cascade.models.scripted import ScriptedSettings
 from cascade.records import Request
-from cascade.spec.schema import ScriptedModel
 from cascade.trace import BudgetBook, TraceStore, default_url
 
 PRICE = {"input": 1.0, "output": 2.0}
@@ -224,7 +224,7 @@ async def test_slots_are_shared_by_event_loops_and_given_back_by_cancelled_calls
 
 
 async def test_a_call_that_waits_too_long_for_a_slot_is_busy_and_free() -> None:
-    config = ScriptedModel(kind="scripted", default="yes", concurrency=1, **REMOTE)
+    config = ScriptedSettings(kind="scripted", default="yes", concurrency=1, **REMOTE)
     model, guard = build_model("m", config, Path()), EndpointGuard("m", config)
     async with guard.slot():
         call, reply = await ask(model, Request(text="hello"), guard=guard, seconds=0.02)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.models import frames
 from cascade.models.base import Prompt, Reply
-from cascade.models.frames import dump_prompt, dump_reply, load_prompt, load_reply, pack, read_frame
+from cascade.models.llamacpp import frames
+from cascade.models.llamacpp.frames import dump_prompt, dump_reply, load_prompt, load_reply, pack, read_frame
 from cascade.policy.calibrate import Curve
 from cascade.policy.early_exit import EarlyExit
 from cascade.records import Message, Token, Tool, ToolCall

@@ -13,7 +13,7 @@ from langgraph.types import Command
 from cascade.errors import ModelError
 from cascade.models import build_model
 from cascade.models.base import Prompt, charge
-from cascade.spec.schema import HumanModel
+from cascade.models.human import HumanSettings
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 
@@ -45,7 +45,7 @@ def graph_of(model: Any) -> Any:
 
 
 async def test_the_run_waits_with_the_question_and_goes_on_with_the_answer() -> None:
-    model = build_model("clerk", HumanModel(kind="human", question="Please: {text}"), Path())
+    model = build_model("clerk", HumanSettings(kind="human", question="Please: {text}"), Path())
     assert model.unavailable() is None
     assert model.worst_case(Prompt("anything")) == (0, 0)
     graph = graph_of(model)
@@ -60,13 +60,13 @@ async def test_the_run_waits_with_the_question_and_goes_on_with_the_answer() -> 
 
 @pytest.mark.parametrize("answer", [5, {"text": "x"}, "", "  \n", ["a"], False])
 async def test_an_answer_that_is_no_text_is_a_failure(answer: Any) -> None:
-    graph = graph_of(build_model("clerk", HumanModel(kind="human"), Path()))
+    graph = graph_of(build_model("clerk", HumanSettings(kind="human"), Path()))
     await graph.ainvoke({"text": "hello"}, THREAD)
     done = await graph.ainvoke(Command(resume=answer), THREAD, version="v2")
     assert "resume with a text that is not empty" in done.value["error"]
 
 
 async def test_outside_a_run_a_person_cannot_be_asked() -> None:
-    model = build_model("clerk", HumanModel(kind="human"), Path())
+    model = build_model("clerk", HumanSettings(kind="human"), Path())
     with pytest.raises(ModelError, match="can only be asked inside a run"):
         await model.ask(Prompt("hello"))

@@ -16,10 +16,10 @@ from gguf_maker import make_gguf
 from scripting import checked, load, scripted
 
 from cascade.errors import ModelError
-from cascade.models import build_model, children, process, supervisor
+from cascade.models import build_model
 from cascade.models.base import Prompt, Reply
-from cascade.models.isolated import Isolated
-from cascade.spec.schema import LlamaCppModel
+from cascade.models.llamacpp import LlamaCppSettings, children, process, supervisor
+from cascade.models.llamacpp.isolated import Isolated
 
 TASKS = {"colours": ["red", "green", "blue"], "sizes": ["small", "large"]}
 Build = Callable[..., Isolated]
@@ -43,7 +43,7 @@ async def build() -> AsyncIterator[Build]:
 
     def isolated(path: Path, **settings: Any) -> Isolated:
         fields = {"kind": "llamacpp", "path": path.name, "isolate": "process"} | settings
-        model = build_model("nano", LlamaCppModel.model_validate(fields), path.parent)
+        model = build_model("nano", LlamaCppSettings.model_validate(fields), path.parent)
         assert isinstance(model, Isolated)
         made.append(model)
         return model
@@ -96,7 +96,7 @@ async def test_it_answers_like_the_same_model_in_this_process(
     for path, settings in ((expert, {"task": "colours"}), (endless, {"max_tokens": 6})):
         here = build_model(
             "nano",
-            LlamaCppModel.model_validate({"kind": "llamacpp", "path": str(path)} | settings),
+            LlamaCppSettings.model_validate({"kind": "llamacpp", "path": str(path)} | settings),
             path.parent,
         )
         there = build(path, **settings)

@@ -11,7 +11,7 @@ from gguf_maker import make_gguf
 from cascade.errors import ModelError
 from cascade.models import build_model
 from cascade.models.base import Prompt
-from cascade.spec.schema import LlamaCppModel
+from cascade.models.llamacpp import LlamaCppSettings
 
 DEATHS = {
     "batch longer than n_batch": r"SIGABRT \(llama-context.cpp:\d+: GGML_ASSERT\(n_tokens_all <=",
@@ -34,7 +34,7 @@ async def test_llama_cpp_kills_its_process_and_nothing_else(
     # Freed memory is overwritten, so that a use of it shows every time.
     monkeypatch.setenv("MALLOC_PERTURB_", "165")
     path = make_gguf(tmp_path / "m.gguf", tasks={"colours": ["red", "green"]})
-    config = LlamaCppModel(kind="llamacpp", path=path.name, isolate="process")
+    config = LlamaCppSettings(kind="llamacpp", path=path.name, isolate="process")
     nano = build_model("nano", config, tmp_path)
     try:
         with pytest.raises(

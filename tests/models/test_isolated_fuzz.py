@@ -12,8 +12,8 @@ from gguf_maker import make_gguf
 from cascade.errors import ModelError
 from cascade.models import build_model
 from cascade.models.base import Model, Prompt
-from cascade.models.supervisor import supervisor
-from cascade.spec.schema import LlamaCppModel
+from cascade.models.llamacpp import LlamaCppSettings
+from cascade.models.llamacpp.supervisor import supervisor
 
 HEADER = 6000
 SHAPE = (
@@ -49,7 +49,7 @@ def wrong_numbers(good: bytes) -> dict[str, bytes]:
 
 
 def isolated(path: Path) -> Model:
-    config = LlamaCppModel(
+    config = LlamaCppSettings(
         kind="llamacpp", path=path.name, isolate="process", labels=["hello", "card os"],
         n_ctx=512, memory_mb=4096, timeout=60,
     )  # fmt: skip

@@ -15,13 +15,13 @@ from gguf_maker import make_gguf
 HEAD = """
 import asyncio, os, sys, time
 from pathlib import Path
-from cascade.spec.schema import LlamaCppModel
+from cascade.models.llamacpp import LlamaCppSettings
 from cascade.models import build_model
 from cascade.models.base import Prompt
-from cascade.models.supervisor import supervisor
+from cascade.models.llamacpp.supervisor import supervisor
 path = Path(sys.argv[1])
-config = LlamaCppModel(kind="llamacpp", path=path.name, isolate="process", n_ctx=8192, max_tokens=8000)
-short = LlamaCppModel(kind="llamacpp", path=path.name, isolate="process", max_tokens=3)
+config = LlamaCppSettings(kind="llamacpp", path=path.name, isolate="process", n_ctx=8192, max_tokens=8000)
+short = LlamaCppSettings(kind="llamacpp", path=path.name, isolate="process", max_tokens=3)
 nano, brief = build_model("nano", config, path.parent), build_model("brief", short, path.parent)
 
 async def talk():

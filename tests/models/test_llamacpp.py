@@ -22,15 +22,15 @@ from cascade.engine import EngineAnswer, EngineRequest, RunningStats, Session, W
 from cascade.errors import ConfigError, ModelError
 from cascade.models import build_model
 from cascade.models.base import Prompt, Reply
-from cascade.models.llamacpp import LlamaCpp
+from cascade.models.llamacpp import LlamaCppSettings
+from cascade.models.llamacpp.model import LlamaCpp
 from cascade.records import Message
-from cascade.spec.schema import LlamaCppModel
 
 TASKS = {"colours": ["red", "green", "blue"], "sizes": ["small", "large"]}
 
 
 def model(path: Path, **settings: Any) -> LlamaCpp:
-    config = LlamaCppModel.model_validate({"kind": "llamacpp", "path": path.name} | settings)
+    config = LlamaCppSettings.model_validate({"kind": "llamacpp", "path": path.name} | settings)
     built = build_model("nano", config, path.parent)
     assert isinstance(built, LlamaCpp)
     return built
@@ -304,7 +304,7 @@ async def test_label_trees_keep_the_beginning_that_prompts_share(tmp_path: Path,
 @pytest.mark.parametrize("scoring", ["exact", "top1"])
 def test_a_label_tree_that_was_left_half_way_leaves_nothing_behind(endless: Path, scoring: str) -> None:
     labels = ["card lost", "card stolen", "pin"]
-    config = LlamaCppModel.model_validate({
+    config = LlamaCppSettings.model_validate({
         "kind": "llamacpp", "path": str(endless), "labels": labels, "label_scoring": scoring,
     })  # fmt: skip
     text = "hello card " * 120
@@ -541,9 +541,9 @@ def test_the_worst_case_is_bounded_by_the_context_and_needs_no_llama_cpp(writer:
     assert model(expert, task="colours").worst_case(Prompt("hi"))[1] == 1
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from cascade.spec.schema import LlamaCppModel\nfrom cascade.models.base import Prompt\n"
-        "from cascade.models.llamacpp import LlamaCpp\n"
-        f"config = LlamaCppModel(kind='llamacpp', path={str(expert)!r}, task='sizes')\n"
+        "from cascade.models.llamacpp import LlamaCppSettings\nfrom cascade.models.base import Prompt\n"
+        "from cascade.models.llamacpp.model import LlamaCpp\n"
+        f"config = LlamaCppSettings(kind='llamacpp', path={str(expert)!r}, task='sizes')\n"
         "LlamaCpp('nano', config, Path('.')).worst_case(Prompt('hello'))\n"
         "assert not {'llama_cpp', 'numpy', 'langgraph'} & set(sys.modules)\n"
     )

@@ -18,10 +18,13 @@ from loopback import Answer, Gate, Loopback, Seen, chat, status, stream
 from cascade.errors import ModelError
 from cascade.models import build_model
 from cascade.models.base import Prompt, Reply, charge
-from cascade.models.openai import OpenAI
+from cascade.models.openai import OpenAISettings
+from cascade.models.openai.model import OpenAI
 from cascade.records import Message, Tool, ToolCall
-from cascade.spec.schema import OpenAIModel, Price
+from cascade.spec.kinds import ModelFacts
+from cascade.spec.parts import Price
 
+FREE = ModelFacts()  # a model without labels
 KEY = "sk-test-0123456789"
 Make = Callable[..., OpenAI]
 
@@ -45,7 +48,7 @@ def make(server: Loopback, monkeypatch: pytest.MonkeyPatch) -> Make:
             "max_retries": 0,
             "timeout": 5,
         }
-        model = build_model("strong", OpenAIModel(**{**defaults, **settings}), Path())
+        model = build_model("strong", OpenAISettings(**{**defaults, **settings}), Path())
         assert isinstance(model, OpenAI)
         return model
 
@@ -403,7 +406,7 @@ async def test_one_client_serves_many_calls_at_once(server: Loopback, make: Make
 
 
 def test_a_missing_key_is_a_reason_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = OpenAI("strong", OpenAIModel(kind="openai", model="gpt-4o"), Path())
+    model = OpenAI("strong", OpenAISettings(kind="openai", model="gpt-4o"), FREE)
     assert model.unavailable() == (
         "model 'strong' needs OPENAI_API_KEY; "
         "set it, or OPENAI_BASE_URL and key_env: null for a server without keys"
@@ -417,14 +420,14 @@ def test_a_missing_key_is_a_reason_not_an_error(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("url", ["localhost:8080/v1", "ftp://127.0.0.1", "http://", "http://127.0.0.1:port"])
 async def test_a_wrong_url_is_a_reason(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", url)
-    model = OpenAI("strong", OpenAIModel(kind="openai", model="m", key_env=None), Path())
+    model = OpenAI("strong", OpenAISettings(kind="openai", model="m", key_env=None), FREE)
     assert "OPENAI_BASE_URL is no http(s) URL" in (model.unavailable() or "")
     with pytest.raises(ModelError, match="no http"):
         await model.ask(Prompt("hello"))
 
 
 def test_a_local_model_never_falls_back_to_the_remote_default() -> None:
-    model = OpenAI("near", OpenAIModel(kind="openai", model="m", local=True, key_env=None), Path())
+    model = OpenAI("near", OpenAISettings(kind="openai", model="m", local=True, key_env=None), FREE)
     assert "no URL on this machine" in (model.unavailable() or "")
 
 
@@ -443,7 +446,9 @@ async def test_the_environment_names_the_server_and_null_means_no_key(
 ) -> None:
     server.answers = [chat("ok")]
     monkeypatch.setenv("MY_SERVER", server.url + "/")
-    model = OpenAI("m", OpenAIModel(kind="openai", model="m", url_env="MY_SERVER", key_env=None), Path())
+    model = OpenAI(
+        "m", OpenAISettings(kind="openai", model="m", url_env="MY_SERVER", key_env=None), ModelFacts()
+    )
     assert (await model.ask(Prompt("hello"))).text == "ok"
     await model.aclose()
     assert server.requests[0].headers["authorization"] == "Bearer none"
@@ -452,10 +457,10 @@ async def test_the_environment_names_the_server_and_null_means_no_key(
 def test_the_price_comes_from_the_file_then_from_the_table_and_local_is_free() -> None:
     own = Price(input=9.0, output=9.0)
     settings: dict[str, Any] = {"kind": "openai", "model": "gpt-4o"}
-    assert OpenAI("m", OpenAIModel(**settings, price=own), Path()).price == own
-    assert OpenAI("m", OpenAIModel(**settings), Path()).price == Price(input=2.5, output=10.0)
-    assert OpenAI("m", OpenAIModel(**settings, local=True), Path()).price == Price(input=0.0, output=0.0)
-    assert OpenAI("m", OpenAIModel(kind="openai", model="my-own"), Path()).price is None
+    assert OpenAI("m", OpenAISettings(**settings, price=own), FREE).price == own
+    assert OpenAI("m", OpenAISettings(**settings), FREE).price == Price(input=2.5, output=10.0)
+    assert OpenAI("m", OpenAISettings(**settings, local=True), FREE).price == Price(input=0.0, output=0.0)
+    assert OpenAI("m", OpenAISettings(kind="openai", model="my-own"), FREE).price is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +14,10 @@ from loopback import Answer, Loopback
 
 from cascade.errors import ModelError
 from cascade.models.base import Prompt
-from cascade.models.openai import OpenAI
+from cascade.models.openai import OpenAISettings
+from cascade.models.openai.model import OpenAI
 from cascade.records import Call
-from cascade.spec.schema import OpenAIModel
+from cascade.spec.kinds import ModelFacts
 
 # JSON that looks like completions in places: the field names occur anywhere, with values of any type.
 NAMES = "choices message delta content refusal finish_reason logprobs token logprob top_logprobs usage error"
@@ -77,8 +77,8 @@ def server() -> Iterator[Loopback]:
 @pytest.fixture(scope="module")
 def ask(server: Loopback) -> Iterator[Ask]:
     """Ask once in a loop that all examples share; whatever escapes besides ModelError fails the test."""
-    config = OpenAIModel(kind="openai", model="m", url=server.url, key_env=None, max_retries=0, timeout=5)
-    model = OpenAI("strong", config, Path())
+    config = OpenAISettings(kind="openai", model="m", url=server.url, key_env=None, max_retries=0, timeout=5)
+    model = OpenAI("strong", config, ModelFacts())
 
     async def once(streamed: bool) -> None:
         pieces: list[str] = []

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade.errors import ModelError
+from cascade.models.prompted import Prompted
 from cascade.models.prompts import chosen_label, match_label, most_tokens, render
-from cascade.spec.schema import Prompted
 
 
 def test_the_request_is_never_expanded() -> None:
-    config = Prompted(prompt="{labels} <- {text} and {other}")
+    config = Prompted(kind="any", prompt="{labels} <- {text} and {other}")
     assert render(config, "{labels} {text}", ["a", "b"]) == "a\nb <- {labels} {text} and {other}"
     assert render(Prompted(), "{labels}", ["a"]) == "{labels}"
-    assert render(Prompted(prompt="x {labels}"), "t", None) == "x "
+    assert render(Prompted(kind="any", prompt="x {labels}"), "t", None) == "x "
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from cascade.errors import ConfigError, ModelError
 from cascade.models import build_model
 from cascade.models.base import Model, Prompt
+from cascade.models.scripted import ScriptedSettings
 from cascade.records import Message, Tool
-from cascade.spec.schema import ScriptedModel
 
 
 def make(**settings: Any) -> Model:
-    return build_model("toy", ScriptedModel(kind="scripted", **settings), Path())
+    return build_model("toy", ScriptedSettings(kind="scripted", **settings), Path())
 
 
 async def test_it_answers_from_the_table_else_the_default() -> None:

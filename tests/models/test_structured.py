@@ -12,16 +12,16 @@ from gguf_maker import CHATML, make_gguf
 from cascade.confidence.validity import measured, problem
 from cascade.formats.gbnf import check_grammar
 from cascade.models.base import Prompt
-from cascade.models.llamacpp import LlamaCpp
-from cascade.models.structured import INSTRUCTION_BYTES, calls_grammar, form_of, read_calls
+from cascade.models.llamacpp import LlamaCppSettings
+from cascade.models.llamacpp.model import LlamaCpp
+from cascade.models.llamacpp.structured import INSTRUCTION_BYTES, calls_grammar, form_of, read_calls
 from cascade.records import Message, Request, Tool, ToolCall
-from cascade.spec.schema import LlamaCppModel
 
 ADD = Tool(name="add", parameters={"properties": {"a": {"type": "integer"}}, "required": ["a"]})
 NOW = Tool(name="now", description="the time")
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WITH_TOOLS = "{% if tools %}{{ tools | tojson }}{% endif %}" + CHATML
-CONFIG = LlamaCppModel(kind="llamacpp", path="x.gguf", system="Be kind.")
+CONFIG = LlamaCppSettings(kind="llamacpp", path="x.gguf", system="Be kind.")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_template_without_tools_gets_calls_and_results_as_text() -> None:
 def local(folder: Path, template: str | None = CHATML, **settings: Any) -> LlamaCpp:
     made = {key: settings.pop(key) for key in ("says", "seed", "n_ctx", "ends") if key in settings}
     make_gguf(folder / "m.gguf", chat_template=template, **{"n_ctx": 4096, **made})
-    return LlamaCpp("m", LlamaCppModel(kind="llamacpp", path="m.gguf", **settings), folder)
+    return LlamaCpp("m", LlamaCppSettings(kind="llamacpp", path="m.gguf", **settings), folder)
 
 
 @pytest.mark.parametrize("seed", range(3))

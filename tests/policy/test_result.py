@@ -9,7 +9,8 @@ import pytest
 from cascade.policy.baseline import baseline_model, price_baseline
 from cascade.policy.result import best_draft, summarize
 from cascade.records import Call, Decision, Estimate, Step
-from cascade.spec.schema import Graph, Price
+from cascade.spec.parts import Price
+from cascade.spec.schema import Graph
 
 
 def graph(on_exhausted: str = "abstain") -> Graph:

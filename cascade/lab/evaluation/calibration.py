@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cascade.confidence import signal_name
 from cascade.confidence.agreement import normalise
 from cascade.config.load import LoadedGraph, load_graph
-from cascade.config.references import fingerprint
 from cascade.errors import ConfigError, RequestError
 from cascade.explain import describe
 from cascade.extras import require
@@ -24,7 +22,9 @@ from cascade.lab.tables.collect import OnProgress, open_models, run_to_end
 from cascade.lab.tables.rows import LabelledRow, labelled_rows
 from cascade.policy.calibrate import Calibration, Method, cross_fit, fit, thin, write_calibration
 from cascade.records import Request
-from cascade.spec.schema import ConfidenceConfig, HumanModel, Limits, Stage
+from cascade.spec.kinds import ConfidenceSettings
+from cascade.spec.parts import Limits
+from cascade.spec.schema import Stage
 
 # With 30 rows, each of five folds holds 6 rows and is judged by a map fitted on 24. With 5 wrong answers,
 # each of these maps has seen about 4. Fewer say nothing reliable.
@@ -48,7 +48,7 @@ class Graded:
 class Source:
     """What a calibration belongs to: the confidence method, the data and the model."""
 
-    check: ConfidenceConfig
+    check: ConfidenceSettings
     data_sha256: str
     model_fingerprint: str
 
@@ -95,13 +95,13 @@ def calibrate(
     target = _target(loaded, check, out)
     rows = [(row.text, row.label) for row in labelled_rows(data)]
     graded = run_to_end(_ask_stage(loaded, chosen, rows, concurrency, on_progress))
-    model = fingerprint(loaded.graph.models[chosen.ask[0]], loaded.base)
+    model = loaded.fingerprint(chosen.ask[0])
     fitted = fit_calibration(graded, Source(check, rows_sha256(rows), model), method=method, seed=seed)
     write_calibration(fitted, target)
     return CalibrationRun(fitted, graded, target)
 
 
-def _checked_stage(loaded: LoadedGraph, name: str) -> tuple[Stage, ConfidenceConfig]:
+def _checked_stage(loaded: LoadedGraph, name: str) -> tuple[Stage, ConfidenceSettings]:
     """Return the stage called `name` and its confidence, if it can be calibrated."""
     names = [stage.name for stage in loaded.graph.stages]
     if name not in names:
@@ -114,12 +114,12 @@ def _checked_stage(loaded: LoadedGraph, name: str) -> tuple[Stage, ConfidenceCon
     if len(stage.ask) != 1:
         asked = ", ".join(stage.ask) or "nobody"
         raise ConfigError(f"{loaded.path}: stage {name!r} asks {asked}; a calibration belongs to one model")
-    if isinstance(loaded.graph.models[stage.ask[0]], HumanModel):
+    if loaded.graph.models[stage.ask[0]].is_person:
         raise ConfigError(f"{loaded.path}: stage {name!r} asks a person, whose answers have no score")
     return stage, stage.confidence
 
 
-def _target(loaded: LoadedGraph, check: ConfidenceConfig, out: str | Path | None) -> Path:
+def _target(loaded: LoadedGraph, check: ConfidenceSettings, out: str | Path | None) -> Path:
     if out is not None:
         return Path(out)
     if check.calibration is None:
@@ -197,7 +197,7 @@ def fit_calibration(
     return Calibration(
         **curve.model_dump(),
         by=source.check.by,
-        signal=signal_name(source.check),
+        signal=source.check.signal_name,
         rows=len(graded.scores),
         accuracy=round(accuracy(graded.correct), 6),
         auroc=round(auroc(held_out, graded.correct), 6),

@@ -11,7 +11,7 @@ from cascade.explain.formatting import parse_since
 from cascade.lab.monitoring.tightening import Audited
 from cascade.policy.decide import audited
 from cascade.records import Result, Step
-from cascade.spec.schema import AgreementConfidence, Stage
+from cascade.spec.schema import Stage
 
 if TYPE_CHECKING:
     from cascade.lab.monitoring.drift import Reference
@@ -53,7 +53,7 @@ class WatchedStage:
         check = self.stage.confidence
         if check is None:
             raise ValueError(f"stage {self.stage.name!r} has no confidence")
-        return check.by, "agreement" if isinstance(check, AgreementConfidence) else check.signal
+        return check.by, check.signal_name
 
     def add(self, result: Result, step: Step) -> None:
         """Count one step of this stage."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from cascade.confidence import measurement, signal_name
+from cascade.confidence import measurement
 from cascade.confidence.noise import bounds
 from cascade.explain import SKIPPED
 from cascade.policy.admission import admission
@@ -25,7 +25,7 @@ from cascade.policy.decider import Decider, MeasuredDrafts
 from cascade.policy.result import summarize
 from cascade.policy.tuned import decider_of
 from cascade.records import Decision, Estimate, Request, Result, Step, UnavailableModel
-from cascade.spec.schema import Graph, HumanModel, Stage
+from cascade.spec.schema import Graph, Stage
 
 Price = Callable[[str, Request], float | None]
 
@@ -262,7 +262,7 @@ class _RecordedEvidence:
             if self._old.decision.rule == "unchecked":
                 raise _NotRecordedError
             return None
-        score = old.signals.get(signal_name(check)) if old.by == check.by else None
+        score = old.signals.get(check.signal_name) if old.by == check.by else None
         if score is None:
             raise _NotRecordedError
         score = min(1.0, max(0.0, score))
@@ -366,7 +366,7 @@ class _Reach:
             self.ends.append(Outcome("accepted", stage.name, model.tier))
             if stage.confidence is not None and graph.on_exhausted == "best":
                 self.ends.append(Outcome("best_effort", stage.name, model.tier))
-            if isinstance(model, HumanModel):
+            if model.is_person:
                 self.ends.append(Outcome("waiting"))
         costs = {name: settings.price(name, request) for name in [*stage.gate_models, *usable]}
         after = [*((stage.gate and stage.gate.to) or {}).values(), graph.next_stage(stage.name)]

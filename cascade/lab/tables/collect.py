@@ -25,7 +25,7 @@ from cascade.policy.calibrate import Calibration
 from cascade.policy.table import Outcomes
 from cascade.records import Request
 from cascade.run import BackgroundLoop, Cascade, build_models
-from cascade.spec.schema import Graph, HumanModel, Stage
+from cascade.spec.schema import Graph, Stage
 
 T = TypeVar("T")
 OnProgress = Callable[[int, int], object]  # (rows done, rows in all)
@@ -209,7 +209,7 @@ def answering_models(graph: Graph) -> list[str]:
     Gate models give no answers, and people are not asked about a whole table.
     """
     asked = dict.fromkeys(name for stage in graph.stages for name in stage.ask)
-    return [name for name in asked if not isinstance(graph.models[name], HumanModel)]
+    return [name for name in asked if not graph.models[name].is_person]
 
 
 def how_asked(

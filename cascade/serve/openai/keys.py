@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from cascade.errors import ConfigError
 from cascade.files import read_record, write_whole
 from cascade.records import Record
-from cascade.spec.schema import NAME
+from cascade.spec.parts import NAME
 
 _PREFIX = "csk_"
 _MOST_NAME = 64  # characters of an account's name

@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 from cascade.errors import ConfigError
 from cascade.formats.json_grammar import schema_grammar
 from cascade.models.base import Prompt
+from cascade.models.prompted import Prompted
 from cascade.models.prompts import conversation
 from cascade.records import Message, Tool, ToolCall
 from cascade.requests import parameters_of
-from cascade.spec.schema import Prompted
 
 INSTRUCTION_BYTES = 512  # of what is said around schemas and tools; a test holds them to it
 _SHAPE = '{"name": "...", "arguments": {...}}'

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from cascade.errors import ModelError
 from cascade.models.base import Prompt, Reply
-from cascade.models.children import Child, ChildError, Refused, Settings
+from cascade.models.llamacpp.children import Child, ChildError, Refused, Settings
 
 T = TypeVar("T")
 

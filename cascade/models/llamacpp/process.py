@@ -16,7 +16,7 @@ from collections import deque
 # argv: paths to import from after "--", as in this process, whatever it has put there.
 BOOT = (
     "import sys; at = sys.argv.index('--'); sys.path[:] = sys.argv[at + 1:]; "
-    "from cascade.models.child import main; main(sys.argv[1:at])"
+    "from cascade.models.llamacpp.child import main; main(sys.argv[1:at])"
 )
 _LINES_KEPT = 20
 _LINE_BYTES = 500
@@ -30,7 +30,7 @@ _log = logging.getLogger("cascade.isolated")
 
 
 class Process:
-    """A process that runs `cascade.models.child`. Its stdout and stderr are its log, never an answer.
+    """A process that runs `child`. Its stdout and stderr are its log, never an answer.
 
     Attributes:
         pid: its id.

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from cascade.engine import MAX_WAITING
 from cascade.models.base import Prompt, Reply
-from cascade.models.frames import Frame, dump_prompt, load_reply, pack, read_frame
-from cascade.models.process import Process
+from cascade.models.llamacpp.frames import Frame, dump_prompt, load_reply, pack, read_frame
+from cascade.models.llamacpp.process import Process
 
 START_SECONDS = 60.0
 DOUBT_SECONDS = 1.0
@@ -43,12 +43,16 @@ class Refused(Exception):  # noqa: N818 - the answer of a live worker, not a fau
 
 
 class Settings(NamedTuple):
-    """What a worker needs to make a model; `number` names it in this process."""
+    """What a worker needs to make a model; `number` names it in this process.
+
+    `facts` are the labels and the grammar that loading the graph resolved.
+    """
 
     number: int
     name: str
     config: Frame
     base: str
+    facts: Frame
 
 
 class _Call(NamedTuple):
@@ -127,7 +131,12 @@ class Child:
         data, callbacks = dump_prompt(prompt)
         frame = {"op": "ask", "model": model.number, "prompt": data, "stream": on_piece is not None}
         if model.number not in self._known:
-            frame["settings"] = {"name": model.name, "config": model.config, "base": model.base}
+            frame["settings"] = {
+                "name": model.name,
+                "config": model.config,
+                "base": model.base,
+                "facts": model.facts,
+            }
         reply = await self._request(frame, on_piece, deadline)
         if reply is None:
             raise ChildError("its process answered without a reply; report this", sent=True)

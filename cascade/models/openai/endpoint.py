@@ -14,8 +14,8 @@ import openai
 from pydantic import ValidationError
 
 from cascade.errors import ModelError
-from cascade.models.wire import Completion
-from cascade.spec.schema import OpenAIModel
+from cascade.models.openai import OpenAISettings
+from cascade.models.openai.wire import Completion
 
 DEFAULT_URL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 5.0
@@ -43,7 +43,7 @@ class Endpoint:
     asked through a proxy.
     """
 
-    def __init__(self, name: str, config: OpenAIModel) -> None:
+    def __init__(self, name: str, config: OpenAISettings) -> None:
         self._name = name
         self._config = config
         self._clients: dict[_Loop, tuple[openai.AsyncOpenAI, AsyncGenerator[None]]] = {}

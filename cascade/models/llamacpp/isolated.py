@@ -13,11 +13,12 @@ from pathlib import Path
 from cascade.config.references import resolve_model_path
 from cascade.errors import ConfigError, ModelError, RequestError
 from cascade.models.base import OnText, Prompt, Reply
-from cascade.models.children import ChildError, Refused, Settings
-from cascade.models.llamacpp import LlamaCpp
-from cascade.models.supervisor import Place, supervisor
+from cascade.models.llamacpp import LlamaCppSettings
+from cascade.models.llamacpp.children import ChildError, Refused, Settings
+from cascade.models.llamacpp.model import LlamaCpp
+from cascade.models.llamacpp.supervisor import Place, supervisor
 from cascade.records import check_text
-from cascade.spec.schema import LlamaCppModel
+from cascade.spec.kinds import ModelFacts
 
 GRACE = 0.05  # seconds for the process to report a time-out itself: it knows whether the answer had begun
 _numbers = itertools.count()
@@ -30,13 +31,15 @@ class Isolated(LlamaCpp):
     it again. This process never imports llama.cpp for it.
     """
 
-    def __init__(self, name: str, config: LlamaCppModel, base: Path) -> None:
+    def __init__(
+        self, name: str, config: LlamaCppSettings, base: Path, facts: ModelFacts | None = None
+    ) -> None:
         """Make the model; the process starts with the first call.
 
         Raises:
             ConfigError: as for `LlamaCpp`.
         """
-        super().__init__(name, config, base)
+        super().__init__(name, config, base, facts)
         self._number = next(_numbers)
 
     async def ask(self, prompt: Prompt, on_text: OnText | None = None) -> Reply:
@@ -87,7 +90,8 @@ class Isolated(LlamaCpp):
     def _settings(self, path: Path) -> Settings:
         changes = {"path": str(path.absolute()), "isolate": "none", "memory_mb": None}
         config = self._config.model_copy(update=changes).model_dump(mode="json")
-        return Settings(self._number, self.name, config, str(self._base.absolute()))
+        facts = {"labels": self._labels, "grammar": self._grammar}
+        return Settings(self._number, self.name, config, str(self._base.absolute()), facts)
 
     def _place(self, path: Path) -> Place:
         return Place(path.resolve(), self._config.memory_mb)

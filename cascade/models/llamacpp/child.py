@@ -1,7 +1,7 @@
 """The worker process of isolated models: it runs the models of one file and answers over a socket.
 
-Started by `cascade.models.children` as a fresh interpreter, never by fork: a forked copy of a process
-that has decoded hangs. It lives exactly as long as its parent's end of the socket.
+Started by `children` as a fresh interpreter, never by fork: a forked copy of a process that has decoded
+hangs. It lives exactly as long as its parent's end of the socket.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pathlib import Path
 
 from cascade.engine import decode_worker
 from cascade.errors import CascadeError, ModelError
-from cascade.models.frames import Frame, dump_reply, load_prompt, pack, read_frame
-from cascade.models.llamacpp import LlamaCpp
-from cascade.spec.schema import LlamaCppModel
+from cascade.models.llamacpp import LlamaCppSettings
+from cascade.models.llamacpp.frames import Frame, dump_reply, load_prompt, pack, read_frame
+from cascade.models.llamacpp.model import LlamaCpp
+from cascade.spec.kinds import ModelFacts
 
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = "500"  # out of memory, the kernel is to kill this process before its parent
@@ -114,8 +115,10 @@ class _Server:
     def _model(self, number: int) -> LlamaCpp:
         if number not in self._models:
             settings = self._settings[number]
-            config = LlamaCppModel.model_validate(settings["config"])
-            self._models[number] = LlamaCpp(settings["name"], config, Path(settings["base"]))
+            config = LlamaCppSettings.model_validate(settings["config"])
+            labels, grammar = settings["facts"]["labels"], settings["facts"]["grammar"]
+            facts = ModelFacts(None if labels is None else tuple(labels), grammar=grammar)
+            self._models[number] = LlamaCpp(settings["name"], config, Path(settings["base"]), facts)
         return self._models[number]
 
     async def _cancel(self, call: int, _frame: Frame) -> None:

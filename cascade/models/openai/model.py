@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cascade.config.references import resolve_labels
-from cascade.config.resources import price_of
 from cascade.errors import ModelError
 from cascade.models.base import OnText, Prompt, Reply
-from cascade.models.endpoint import Endpoint
+from cascade.models.openai import OpenAISettings
+from cascade.models.openai.endpoint import Endpoint
+from cascade.models.openai.wire import Answer, wire_message, wire_tools
 from cascade.models.prompts import chosen_label, conversation, most_prompt_tokens, render
-from cascade.models.wire import Answer, wire_message, wire_tools
-from cascade.spec.schema import Deployment, OpenAIModel, Price
+from cascade.spec.kinds import ModelFacts
+from cascade.spec.parts import Deployment, Price
 
 # Role markers and the default system message that a server's chat template may add to a request: OpenAI
 # documents 3 tokens a message, the templates of open models stay below 100.
@@ -32,17 +31,17 @@ class OpenAI:
         deployments: this endpoint and the equal ones that stand in for it, in the order of asking.
     """
 
-    def __init__(self, name: str, config: OpenAIModel, base: Path) -> None:
+    def __init__(self, name: str, config: OpenAISettings, facts: ModelFacts) -> None:
         self.name = name
         self.tier = config.tier
         self.local = config.local
         self.timeout = config.timeout
-        self.price: Price | None = price_of(config)
-        self._labels = resolve_labels(config, base)
+        self.price: Price | None = config.token_price()
+        self._labels = facts.labels
         self.closed = self._labels is not None
         self._config = config
         self._endpoint = Endpoint(name, config)
-        others = [OpenAI(name, _deployed(config, other), base) for other in config.deployments]
+        others = [OpenAI(name, _deployed(config, other), facts) for other in config.deployments]
         self.deployments: tuple[OpenAI, ...] = (self, *others)
         for other in others:
             other.deployments = self.deployments
@@ -175,10 +174,10 @@ class OpenAI:
         return meta
 
 
-def _deployed(config: OpenAIModel, other: Deployment) -> OpenAIModel:
+def _deployed(config: OpenAISettings, other: Deployment) -> OpenAISettings:
     """Return the settings of the same model at another endpoint, whose price is the same."""
     place = {"url": other.url, "url_env": other.url_env, "key_env": other.key_env}
-    same: dict[str, Any] = {"model": other.model or config.model, "price": price_of(config)}
+    same: dict[str, Any] = {"model": other.model or config.model, "price": config.token_price()}
     return config.model_copy(update={**place, **same, "deployments": []})
 
 

@@ -6,20 +6,22 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Generator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cascade.config.output import resolve_grammar
-from cascade.config.references import existing_file, resolve_labels, resolve_model_path
+from cascade.config.references import existing_file, resolve_model_path
 from cascade.engine import decode_worker, default_threads
 from cascade.errors import ConfigError, ModelError, RequestError
 from cascade.formats.gguf import TEMPLATE_KEY, read_metadata
 from cascade.models.base import OnText, Prompt, Reply
-from cascade.models.bridge import Mail
+from cascade.models.llamacpp import LlamaCppSettings
+from cascade.models.llamacpp.bridge import Mail
+from cascade.models.llamacpp.structured import INSTRUCTION_BYTES, Form, form_of, read_calls
 from cascade.models.prompts import most_prompt_tokens, render
-from cascade.models.structured import INSTRUCTION_BYTES, Form, form_of, read_calls
 from cascade.records import check_text
-from cascade.spec.schema import LlamaCppModel, Price
+from cascade.spec.kinds import ModelFacts
+from cascade.spec.parts import Price
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 # What a chat template or an expert's contract may add to a prompt, in tokens; `engine.render` enforces it.
 PROMPT_OVERHEAD = 4096
 # Calls of one file that have their prompt ready; the others wait in the queue.
-MOST_AT_WORK = 64
+MAX_AT_WORK = 64
 TOOL_FACTOR = 4
 
 
@@ -41,8 +43,16 @@ class LlamaCpp:
     same file share its weights.
     """
 
-    def __init__(self, name: str, config: LlamaCppModel, base: Path) -> None:
+    def __init__(
+        self, name: str, config: LlamaCppSettings, base: Path, facts: ModelFacts | None = None
+    ) -> None:
         """Make the model; the file is loaded by the first call.
+
+        Args:
+            name: its name in the graph.
+            config: its settings.
+            base: the graph's folder.
+            facts: its labels and grammar; None resolves them here.
 
         Raises:
             ConfigError: a file or the label set does not exist or is broken, the grammar or the schema cannot
@@ -59,9 +69,10 @@ class LlamaCpp:
         self.timeout = config.timeout
         self._config = config
         self._base = base
-        self._labels = resolve_labels(config, base)
+        facts = config.resolve(base) if facts is None else facts
+        self._labels = facts.labels
         self.closed = self._labels is not None
-        self._grammar = resolve_grammar(config, base)
+        self._grammar = facts.grammar
         self._adapter = None if config.lora is None else existing_file(config.lora, base, "adapter")
         self._native: bool | None = None  # whether the chat template has a place for tools
         self._path: Path | None = None
@@ -173,7 +184,7 @@ class LlamaCpp:
                 library.release(weights)
             yield
 
-        await asyncio.wrap_future(decode_worker().submit(self._path, release, max_active=MOST_AT_WORK))
+        await asyncio.wrap_future(decode_worker().submit(self._path, release, max_active=MAX_AT_WORK))
 
     async def _decode(
         self, path: Path, prompt: Prompt, on_text: OnText | None, started: list[float]
@@ -211,7 +222,7 @@ class LlamaCpp:
             )
             return (yield from session.answer(question))
 
-        future = mail.future(decode_worker().submit(path, steps, max_active=MOST_AT_WORK))
+        future = mail.future(decode_worker().submit(path, steps, max_active=MAX_AT_WORK))
         return await future
 
     def _form(self, path: Path, prompt: Prompt) -> Form:
@@ -228,15 +239,16 @@ class LlamaCpp:
             library.release(self._session.weights)
             self._session = None
         if self._session is None:
-            from cascade.engine import Session
+            from cascade.engine import Session, SessionOptions
 
             weights = library.acquire(path)
             try:
+                options = {field.name: getattr(self._config, field.name) for field in fields(SessionOptions)}
                 labels = self._labels if self._config.labels else None
                 folder = self._config.prefix_dir
                 self._session = Session(
                     weights,
-                    self._config,
+                    SessionOptions(**options),
                     labels,
                     self._grammar,
                     self._adapter,

@@ -1,0 +1,87 @@
+"""Models of kind `openai`: endpoints that speak OpenAI's chat completions."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from cascade.config.prices import lookup
+from cascade.models.prompted import Prompted, attempt, label_problems
+from cascade.spec.kinds import Evidence, ModelFacts, Problem, settings_sha256
+from cascade.spec.parts import BreakerConfig, Deployment, Price
+
+if TYPE_CHECKING:
+    from cascade.models.base import Model
+
+
+class OpenAISettings(Prompted):
+    """A model behind an OpenAI-compatible endpoint."""
+
+    kind: Literal["openai"]
+    model: str
+    """The model's name at the endpoint."""
+    url: str | None = None
+    """Base URL; wins over `url_env`."""
+    url_env: str = "OPENAI_BASE_URL"
+    """Environment variable that holds the base URL."""
+    key_env: str | None = "OPENAI_API_KEY"
+    """Environment variable that holds the key; null for an endpoint that needs none."""
+    price: Price | None = None
+    """Price; default: looked up by name in genai-prices."""
+    logprobs: bool = True
+    """Ask the endpoint for token log-probabilities (some refuse)."""
+    max_retries: int = Field(1, ge=0, le=5)
+    """Retries of the openai client on 408, 409, 429, 5xx and connection errors."""
+    breaker: BreakerConfig | None = BreakerConfig()
+    """When the model is left alone because it keeps failing; null: never."""
+    deployments: list[Deployment] = Field(default_factory=list)
+    """Equal endpoints to ask in turn where this one fails; each has a breaker of its own."""
+    local: bool = False
+    """True only for an endpoint on your own machine: local-only requests may go there."""
+
+    def inspect(self, base: Path) -> tuple[ModelFacts, list[Problem]]:
+        """Check the labels, the prompt and the URL; nothing is asked."""
+        problems: list[Problem] = []
+        labels = attempt("labels", partial(self.resolve_labels, base), problems)
+        problems += label_problems(labels, self.labels)
+        problems += self.check_prompt(ModelFacts(labels, unknown=bool(problems) and labels is None))
+        if self.url is not None and not re.match(r"https?://[^/\s]+", self.url):
+            problems.append(Problem(("url",), f"{self.url!r} is not a URL; expected http://… or https://…"))
+        return ModelFacts(labels, unknown=bool(problems)), problems
+
+    def fingerprint(self, base: Path, facts: ModelFacts) -> str:
+        """Hash the model's name, the prompt, the labels, and what is set of sampling."""
+        return settings_sha256(self.answer_settings(facts) | {"model": self.model})
+
+    def build(self, name: str, base: Path, facts: ModelFacts) -> Model:
+        """Return the model; nothing connects before the first call."""
+        from cascade.models.openai.model import OpenAI
+
+        return OpenAI(name, self, facts)
+
+    def token_price(self) -> Price | None:
+        """Return `price`, nothing for an endpoint of one's own, or the price that genai-prices knows."""
+        if self.price is not None:
+            return self.price
+        return Price(input=0.0, output=0.0) if self.local else lookup(self.model)
+
+    def price_problem(self) -> Problem | None:
+        """An unknown price would make limits meaningless."""
+        if self.token_price() is not None:
+            return None
+        text = f"no price for {self.model!r} is known; give one in USD per million tokens"
+        return Problem(("model",), f"{text}: price: {{input: …, output: …}}")
+
+    def lacks(self, evidence: Evidence, name: str, facts: ModelFacts) -> str | None:
+        """An endpoint reports a few tokens of each distribution, if it reports any."""
+        if evidence in ("labels", "top_label"):
+            return f"model {name!r} is an endpoint, which reports no distribution over all labels"
+        if not self.logprobs:
+            return f"model {name!r} has 'logprobs: false', so it reports no token log-probabilities"
+        if evidence == "entropy":
+            return f"model {name!r} is an endpoint, which reports a few tokens only: no entropy; use 'p10'"
+        return None
