@@ -45,7 +45,7 @@ def monitor(
     from cascade import lab
 
     if forget:
-        load_graph(graph)
+        load_graph(graph, tightened=False)
         known = lab.reset_thresholds(graph)
         typer.echo("the graph's own thresholds hold again" if known else "no threshold had been raised")
         return

@@ -105,7 +105,7 @@ def monitor(
         RequestError: `since` is not a time, or the reference cannot be written.
         TraceError: the trace store cannot be read.
     """
-    loaded = load_graph(graph)
+    loaded = load_graph(graph, tightened=False)
     given = read_references(reference) if reference else None
     version = f"{loaded.graph.name}@{loaded.digest}"
     where = RunFilter(graph=version, since=parse_since(since))
