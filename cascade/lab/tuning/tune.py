@@ -88,7 +88,8 @@ def _setups(graph: str | Path) -> dict[str, str]:
     """Return a hash of what each model of a graph is now."""
     loaded = load_graph(graph, tuned=False)
     return {
-        name: setup_hash(loaded.graph, name, loaded.base, loaded.calibrations) for name in loaded.graph.models
+        name: setup_hash(loaded.graph, name, loaded.base, loaded.calibrations, loaded.facts[name])
+        for name in loaded.graph.models
     }
 
 
