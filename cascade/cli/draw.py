@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from cascade.config.draw import mermaid
+from cascade.config.drawing import svg
 from cascade.config.load import load_graph
-from cascade.config.svg import svg
 from cascade.errors import ConfigError
 
 

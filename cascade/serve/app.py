@@ -21,6 +21,7 @@ from cascade.serve.guard import HostGuardMiddleware
 from cascade.serve.inputs import Viewer, page, read_body, root, viewer_of
 from cascade.serve.pages import HERE
 from cascade.serve.run_page import heat_levels, view
+from cascade.svg import variables
 from cascade.trace import OVERVIEW_WINDOW, TraceStore
 
 _PAGE = 50  # runs on a page of the list
@@ -138,10 +139,13 @@ def _run_page(request: Request, run: str, *, problem: str | None = None) -> Resp
 
 @router.get("/{name}")
 def static_file(name: str) -> Response:
-    """Serve the style sheet, the icon and the script."""
+    """Serve the style sheet, with the colours before it, the icon and the script."""
     if name not in _FILES:
         raise HTTPException(404, f"/{name} is no page of the viewer")
-    return Response((HERE / "static" / name).read_bytes(), media_type=_FILES[name])
+    content = (HERE / "static" / name).read_text()
+    if name == "style.css":
+        content = f"{variables(printed=True)}\n{content}"
+    return Response(content, media_type=_FILES[name])
 
 
 def _choices(query: Query, store: TraceStore) -> dict[str, object]:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from cascade.explain.formatting import clean, format_number, format_usd
 from cascade.serve import charts
 from cascade.serve.pages import percent, tier_class
+from cascade.svg import Plot, fluid
 from cascade.trace import Figures, Opinion, Overview
 
 _COLUMNS = 24  # of a chart over time
@@ -208,38 +209,40 @@ def _volume(
     names: Sequence[str], columns: Sequence[Sequence[Figures]], tiers: Sequence[str | None]
 ) -> Markup:
     """Runs over time, stacked by the tier that answered."""
-    plot = charts.Plot("Runs over time by the tier that answered; the table below has the totals", 130)
-    most = max((len(group) for group in columns), default=1)
+    title = "Runs over time by the tier that answered; the table below has the totals"
+    plot = Plot(title, frame=fluid(130.0))
+    maximum = max((len(group) for group in columns), default=1)
     plot.rule(0.0)
-    plot.rule(1.0, f"{most} runs")
+    plot.rule(1.0, f"{maximum} runs")
     for index, group in enumerate(columns):
         counts = Counter(_answered_by(row) for row in group)
         base = 0.0
         for tier in (tier for tier in tiers if counts[tier]):
-            size = (0.78 / _COLUMNS, counts[tier] / most)
+            corner, size = ((index + 0.11) / _COLUMNS, base), (0.78 / _COLUMNS, counts[tier] / maximum)
             hint = f"{names[index]}: {counts[tier]} × {clean(tier or 'no answer', 40)}"
-            plot.block((index + 0.11) / _COLUMNS, base, size, tier_class(tier) if tier else "nobody", hint)
-            base += counts[tier] / most
+            plot.block(corner, size, tier_class(tier) if tier else "nobody", hint)
+            base += counts[tier] / maximum
     plot.below(_ends(names))
-    return plot.svg()
+    return charts.markup(plot.svg())
 
 
 def _spend(periods: Sequence[Period]) -> Markup:
     """Money spent up to each time, beside what the baseline alone would have cost."""
     spent = list(accumulate(period.cost_usd for period in periods))
     alone = list(accumulate(period.baseline_usd for period in periods))
-    most = max(spent[-1], alone[-1]) or 1.0
-    plot = charts.Plot(
-        f"Spent {format_usd(spent[-1])}; the baseline alone would have cost {format_usd(alone[-1])}"
+    maximum = max(spent[-1], alone[-1]) or 1.0
+    plot = Plot(
+        f"Spent {format_usd(spent[-1])}; the baseline alone would have cost {format_usd(alone[-1])}",
+        frame=fluid(),
     )
     plot.rule(0.0, "$0")
-    plot.rule(0.5, format_usd(most / 2))
-    plot.rule(1.0, format_usd(most))
+    plot.rule(0.5, format_usd(maximum / 2))
+    plot.rule(1.0, format_usd(maximum))
     for values, style in ((alone, "baseline"), (spent, "spent")):
-        for points in charts.steps(values, most):
+        for points in charts.curves(values, maximum):
             plot.line(points, f"{style}-line")
     plot.below(_ends([period.begin for period in periods]))
-    return plot.svg()
+    return charts.markup(plot.svg())
 
 
 def _drift(periods: Sequence[Period]) -> Markup | None:
@@ -248,19 +251,20 @@ def _drift(periods: Sequence[Period]) -> Markup | None:
     if not known:
         return None
     first, last = periods[known[0]].middle or 0.0, periods[known[-1]].middle or 0.0
-    plot = charts.Plot(
-        f"Median confidence over time: {format_number(first)} at first, {format_number(last)} at last"
+    plot = Plot(
+        f"Median confidence over time: {format_number(first)} at first, {format_number(last)} at last",
+        frame=fluid(),
     )
     for y in (0.0, 0.5, 1.0):
         plot.rule(y, f"{y:g}")
-    low = charts.steps([period.low for period in periods], 1.0)
-    high = charts.steps([period.high for period in periods], 1.0)
+    low = charts.curves([period.low for period in periods], 1.0)
+    high = charts.curves([period.high for period in periods], 1.0)
     for below, above in zip(low, high, strict=True):
         plot.area([*below, *reversed(above)], "band")
-    for points in charts.steps([period.middle for period in periods], 1.0):
+    for points in charts.curves([period.middle for period in periods], 1.0):
         plot.line(points, "middle-line")
     plot.below(_ends([period.begin for period in periods]))
-    return plot.svg()
+    return charts.markup(plot.svg())
 
 
 def _disagreements(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from markupsafe import Markup, escape
 
 from cascade.config.draw import GIVE_UP, START, Arrow, Box, Kind, outline
-from cascade.config.svg import Lit, drawing
+from cascade.config.drawing import Lit, drawing
 from cascade.explain import compare
 from cascade.explain.formatting import clean, format_number, format_pair
 from cascade.records import Result, Step

@@ -10,8 +10,8 @@ import pytest
 from scripting import checked, scripted, write
 
 from cascade.config.draw import mermaid
+from cascade.config.drawing import svg
 from cascade.config.load import load_graph
-from cascade.config.svg import svg
 from cascade.spec.schema import Graph
 
 SVG = "{http://www.w3.org/2000/svg}"

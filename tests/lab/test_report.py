@@ -10,10 +10,10 @@ import pytest
 from policies import certificate, policy, row, stage
 
 from cascade.lab.evaluation.evaluation import Evaluation, evaluate
-from cascade.lab.evaluation.plots import Axis, Plot, axis_around
 from cascade.lab.evaluation.report import HEADLINES, report_page
 from cascade.lab.evaluation.words import duration, money, per_thousand, percent
 from cascade.lab.tables.outcomes import from_rows
+from cascade.svg import Axis, Plot, axis_around
 
 EVIL = '<script>alert("x")</script>'
 
@@ -100,7 +100,7 @@ def test_a_table_with_one_row_or_no_confidence_still_makes_a_page(tuned: Any) ->
 
 
 def test_labels_never_cover_each_other_or_leave_the_picture() -> None:
-    plot = Plot(Axis("x", 0, 1, percent), Axis("y", 0, 1, percent), "many")
+    plot = Plot("many", Axis("x", 0, 1, percent), Axis("y", 0, 1, percent))
     for number in range(30):
         plot.dot((0.5 + number / 500, 0.5), 0, "tip")
         plot.label((0.5 + number / 500, 0.5), f"a rather long name {number}")

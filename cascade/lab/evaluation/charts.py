@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 from cascade.lab.evaluation.confidences import Checked
 from cascade.lab.evaluation.evaluation import Evaluation
 from cascade.lab.evaluation.intervals import Figure
-from cascade.lab.evaluation.plots import SERIES, Axis, Plot, Point, axis_around, key
 from cascade.lab.evaluation.words import per_thousand, percent
+from cascade.svg import SERIES, Axis, Plot, Point, axis_around, element, marker
 
 BINS = 10  # of a reliability diagram, of equal mass
 _FINEST = 200  # points of a drawn curve
@@ -24,7 +25,8 @@ def cost_quality(found: Evaluation) -> str:
     known = [place for place in alone.values() if place is not None]
     across, up = (_interval(figure) for figure in here)
     reach = [*known, *found.curve, point, *((point[0], each) for each in up or ())]
-    plot = Plot(
+    plot = _plot(
+        "Cost and accuracy",
         axis_around(
             "US dollars per 1,000 requests",
             [x for x, _ in reach],
@@ -32,9 +34,8 @@ def cost_quality(found: Evaluation) -> str:
             room_at_zero=1e-3,
         ),
         axis_around("accuracy", [y for _, y in reach], percent, room_at_zero=1.0),
-        "Cost and accuracy",
     )
-    plot.line(found.curve, 0)
+    plot.line(found.curve, _series_line(0))
     for x, y in found.curve:
         plot.dot((x, y), 0, f"thresholds moved: {per_thousand(x)}, {percent(y)} right", 2.5)
     plot.whiskers(point, across, up, 1)
@@ -55,13 +56,11 @@ def reliability(found: Evaluation) -> str | None:
     series = _series(found, probability=True)
     if not series:
         return None
-    plot = Plot(Axis("confidence", 0, 1, percent), Axis("accuracy", 0, 1, percent), "Reliability")
-    plot.parts.append('<g class="ideal">')
-    plot.line([(0, 0), (1, 1)], 0, "dashed")
-    plot.parts.append("</g>")
+    plot = _plot("Reliability", Axis("confidence", show=percent), Axis("accuracy", show=percent))
+    plot.line([(0, 0), (1, 1)], "line ideal dashed")
     for number, (name, each) in enumerate(series):
         points = _bins(each)
-        plot.line(points, number)
+        plot.line(points, _series_line(number))
         for x, y in points:
             plot.dot((x, y), number, f"{name}: confidence {percent(x)}, {percent(y)} right", 4)
     return plot.svg() + _legend([(number, name) for number, (name, _) in enumerate(series)])
@@ -75,15 +74,15 @@ def risk_coverage(found: Evaluation) -> str | None:
     curves = [_risks(each) for _, each in series]
     alphas = {each["alpha"] for each in found.certificates if each["kind"] == "max_risk"}
     top = max([*alphas, *(y for curve in curves for _, y in curve), 0.01])
-    plot = Plot(
-        Axis("share of answers accepted", 0, 1, percent),
-        Axis("error among them", 0, top * 1.1, percent),
+    plot = _plot(
         "Risk and coverage",
+        Axis("share of answers accepted", show=percent),
+        Axis("error among them", 0, top * 1.1, percent),
     )
     for alpha in sorted(alphas):
-        plot.rule(alpha, f"promised {percent(alpha)}")
+        plot.rule(alpha, f"promised {percent(alpha)}", "rule")
     for number, curve in enumerate(curves):
-        plot.line(curve, number)
+        plot.line(curve, _series_line(number))
         plot.dot(curve[-1], number, f"{series[number][0]}: all accepted, {percent(curve[-1][1])} wrong")
     return plot.svg() + _legend([(number, name) for number, (name, _) in enumerate(series)])
 
@@ -123,6 +122,35 @@ def _risks(checked: Checked) -> list[Point]:
     ends = np.flatnonzero(np.diff(checked.confidence[order], append=-np.inf))
     kept = ends[np.unique(np.linspace(0, len(ends) - 1, _FINEST).astype(int))]
     return [(float(count[row] / len(order)), float(wrong[row] / count[row])) for row in kept]
+
+
+def _plot(title: str, x: Axis, y: Axis) -> Plot:
+    plot = Plot(title, x, y)
+    plot.axes()
+    return plot
+
+
+def _series_line(series: int) -> str:
+    return f"line s{series % SERIES}"
+
+
+def forest(value: float, interval: Sequence[float], axis: Axis) -> str:
+    """Return one row of a forest plot: a value with its (low, high)."""
+    width, middle = 120, 8
+    low, at, high = (4 + (width - 8) * axis.share(number) for number in (interval[0], value, interval[1]))
+    return element(
+        "svg",
+        element("line", class_="grid", x1=4, y1=middle, x2=width - 4, y2=middle),
+        element("line", class_="line s0", x1=low, y1=middle, x2=high, y2=middle),
+        element("g", marker(at, middle, 4, 0), class_="dot s0"),
+        class_="forest", viewBox=f"0 0 {width} {2 * middle}", aria_hidden="true",
+    )  # fmt: skip
+
+
+def key(series: int) -> str:
+    """Return a small picture of a series' marker, for legends."""
+    shape = element("g", marker(7, 7, 4.5, series), class_=f"dot s{series % SERIES}")
+    return element("svg", shape, class_="key", viewBox="0 0 14 14", aria_hidden="true")
 
 
 def _legend(items: list[tuple[int, str]]) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from cascade.lab.evaluation.charts import cost_quality, reliability, risk_coverage
+from cascade.lab.evaluation.charts import cost_quality, forest, reliability, risk_coverage
 from cascade.lab.evaluation.evaluation import CHECKS, Evaluation
-from cascade.lab.evaluation.plots import Axis, forest
 from cascade.lab.evaluation.style import STYLE
 from cascade.lab.evaluation.words import duration, per_thousand, percent, plain
+from cascade.svg import Axis
 
 HEADLINES: dict[str, tuple[str, Callable[[float], str], str]] = {
     "accuracy": ("accuracy", percent, "of all rows answered right"),

@@ -1,7 +1,7 @@
 """A graph as one self-contained SVG picture: layers from top to bottom, light and dark, no scripts.
 
-The layout is Sugiyama's: a layer per longest path, dummies where an arrow crosses layers, order by the mean
-of the neighbours' places (Sugiyama, Tagawa and Toda 1981).
+The layout is Sugiyama's: layers by longest path, dummy nodes where an arrow crosses a layer, order by the
+mean position of the neighbours (Sugiyama, Tagawa and Toda 1981).
 """
 
 from __future__ import annotations
@@ -10,30 +10,27 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from itertools import pairwise
 
 from cascade.config.draw import GIVE_UP, START, Arrow, Box, outline
 from cascade.spec.schema import Graph
+from cascade.svg import element, style_sheet, text
 
 _LINE, _PAD, _GAP, _LAYER_GAP, _MARGIN = 19, 12, 36, 58, 20
 _CHAR = 7.4  # pixels of an average letter at 13 px, a little more than most fonts need
 _TAIL = 34  # the arrow to a box's answer
 _SWEEPS = 8
 
-_STYLE = """
-  text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;fill:#1c2430}
-  .page,.plate{fill:#fff}
-  .name{font-weight:600} .quiet{fill:#55606e} .box{fill:#f4f6f9;stroke:#8793a3}
-  .branches{fill:#fff4dc;stroke:#b7862b} .start,.end{fill:#e9ecf1;stroke:#8793a3}
-  .answer{fill:#dff3e4;stroke:#3d8b57} .way{fill:none;stroke:#6b7686;stroke-width:1.5}
-  .yes{stroke:#3d8b57} .head{fill:#6b7686} .yeshead{fill:#3d8b57}
-  @media (prefers-color-scheme:dark){
-    .page,.plate{fill:#12161c} text{fill:#e6eaf0} .quiet{fill:#a9b4c2} .box{fill:#1e2530;stroke:#66748a}
-    .branches{fill:#3a2f16;stroke:#c99b45} .start,.end{fill:#2a323e;stroke:#66748a}
-    .answer{fill:#173524;stroke:#58b077} .way{stroke:#93a0b2} .yes{stroke:#58b077}
-    .head{fill:#93a0b2} .yeshead{fill:#58b077}
-  }"""
+_FONT = (
+    "text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif} "
+    ".name{font-weight:600}"
+)
+_COLOURS = (
+    "text{fill:${ink}} .page,.plate{fill:${panel}} .quiet{fill:${soft}} .box{fill:${sunk};stroke:${edge}} "
+    ".branches{fill:${warn_bg};stroke:${warn}} .start,.end{fill:${line};stroke:${edge}} "
+    ".answer{fill:${good_bg};stroke:${good}} .way{fill:none;stroke:${edge};stroke-width:1.5} "
+    ".yes{stroke:${good}} .head{fill:${edge}} .yeshead{fill:${good}}"
+)
 
 
 @dataclass
@@ -90,11 +87,11 @@ class Drawing:
 
 def svg(graph: Graph) -> str:
     """Return `graph` as an SVG document."""
-    made = drawing(*outline(graph))
-    return (
-        made.tag('role="img"') + f"\n<title>{escape(graph.name)}</title>\n<style>{_STYLE}\n</style>\n"
-        f'<rect class="page" x="{made.left:.0f}" y="0" width="100%" height="100%"/>\n{made.body}\n</svg>\n'
-    )
+    picture = drawing(*outline(graph))
+    page = element("rect", class_="page", x=f"{picture.left:.0f}", y="0", width="100%", height="100%")
+    style = element("style", f"\n{_FONT}\n{style_sheet(_COLOURS)}\n")
+    parts = (text(graph.name, "title"), style, page, picture.body)
+    return picture.tag('role="img"') + "\n" + "\n".join(parts) + "\n</svg>\n"
 
 
 def drawing(boxes: Sequence[Box], arrows: Sequence[Arrow], lit: Lit | None = None) -> Drawing:
@@ -114,22 +111,24 @@ def drawing(boxes: Sequence[Box], arrows: Sequence[Arrow], lit: Lit | None = Non
         parts.append((lit is None or node.key == lit.answered, _draw_answer(node)))
     if lit is not None:
         parts = [
-            (on, f'<g class="{"lit" if on else "dim"}">{part}</g>' if part else "") for on, part in parts
+            (on, element("g", part, class_="lit" if on else "dim") if part else "") for on, part in parts
         ]
         parts.sort(key=lambda item: item[0])  # what is lit lies above the rest
     return Drawing("\n".join([_HEADS, *(part for _, part in parts if part)]), left, width, height)
 
 
-_HEADS = "<defs>" + "".join(
-    f'<marker id="{name}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" markerHeight="8" '
-    f'orient="auto-start-reverse"><path class="{name}" d="M0 1L10 5L0 9z"/></marker>'
+_HEADS = element("defs", *(
+    element(
+        "marker", element("path", class_=name, d="M0 1L10 5L0 9z"), id=name, viewBox="0 0 10 10", refX="9",
+        refY="5", markerWidth="8", markerHeight="8", orient="auto-start-reverse",
+    )
     for name in ("head", "yeshead")
-) + "</defs>"  # fmt: skip
+))  # fmt: skip
 
 
-def _text_width(text: str) -> float:
-    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return (len(text) + wide) * _CHAR
+def _text_width(line: str) -> float:
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in line)
+    return (len(line) + wide) * _CHAR
 
 
 def _answer(box: Box) -> str:
@@ -160,24 +159,24 @@ def _layered(boxes: Sequence[Box], arrows: Sequence[Arrow]) -> tuple[dict[str, _
 
 def _ordered(nodes: Mapping[str, _Node]) -> list[list[_Node]]:
     """Order each layer so that few arrows cross."""
-    found: dict[int, list[_Node]] = defaultdict(list)
+    by_layer: dict[int, list[_Node]] = defaultdict(list)
     for node in nodes.values():
-        found[node.layer].append(node)
-    layers = [found[index] for index in sorted(found)]
+        by_layer[node.layer].append(node)
+    layers = [by_layer[index] for index in sorted(by_layer)]
     for sweep in range(_SWEEPS):
         down = sweep % 2 == 0
         for layer in layers if down else layers[::-1]:
-            place = {node.key: index for group in layers for index, node in enumerate(group)}
+            position = {node.key: index for group in layers for index, node in enumerate(group)}
             means = {}
             for index, node in enumerate(layer):
                 near = node.above if down else node.below
-                means[node.key] = sum(place[key] for key in near) / len(near) if near else index
+                means[node.key] = sum(position[key] for key in near) / len(near) if near else index
             layer.sort(key=lambda node: means[node.key])
     return layers
 
 
 def _place(nodes: Mapping[str, _Node], layers: Sequence[Sequence[_Node]]) -> None:
-    """Give every node its place: near the mean of its neighbours, without overlap."""
+    """Position every node: near the mean of its neighbours, without overlap."""
     top = float(_MARGIN)
     for layer in layers:
         for node in layer:
@@ -209,8 +208,8 @@ def _spread(layer: Sequence[_Node], wishes: Sequence[float]) -> None:
     for index in range(len(layer) - 2, -1, -1):
         space = layer[index].right + _GAP + layer[index + 1].width / 2
         pulled[index] = min(wishes[index], pulled[index + 1] - space)
-    for node, most, least in zip(layer, pushed, pulled, strict=True):
-        node.x = (most + least) / 2
+    for node, far, near in zip(layer, pushed, pulled, strict=True):
+        node.x = (far + near) / 2
 
 
 def _ends(way: Sequence[_Node]) -> list[tuple[float, float]]:
@@ -233,7 +232,7 @@ def _draw_arrow(arrow: Arrow, way: Sequence[_Node]) -> str:
     for (x1, y1), (x2, y2) in pairwise(points):
         middle = (y1 + y2) / 2
         path.append(f"C{x1:.1f} {middle:.1f} {x2:.1f} {middle:.1f} {x2:.1f} {y2:.1f}")
-    return f'<path class="way" d="{"".join(path)}" marker-end="url(#head)"/>'
+    return element("path", class_="way", d="".join(path), marker_end="url(#head)")
 
 
 def _draw_label(arrow: Arrow, way: Sequence[_Node]) -> str:
@@ -248,12 +247,11 @@ def _draw_label(arrow: Arrow, way: Sequence[_Node]) -> str:
 
 def _rect(style: str, box: tuple[float, float, float, float], radius: float) -> str:
     x, y, width, height = box
-    place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="{radius:.0f}"'
-    return f'<rect class="{style}" {place}/>'
+    return element("rect", class_=style, x=x, y=y, width=width, height=height, rx=f"{radius:.0f}")
 
 
-def _text(style: str, x: float, y: float, text: str) -> str:
-    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{escape(text)}</text>'
+def _text(style: str, x: float, y: float, content: str) -> str:
+    return text(content, class_=style, x=x, y=y, text_anchor="middle")
 
 
 def _draw_box(node: _Node) -> str:
@@ -273,10 +271,11 @@ def _draw_answer(node: _Node) -> str:
     """The pill to the right of a stage that says when it answers."""
     if node.box is None or node.box.accepts is None:
         return ""
-    text = _answer(node.box)
-    width, height = _text_width(text) + 2 * _PAD, 28
+    answer = _answer(node.box)
+    width, height = _text_width(answer) + 2 * _PAD, 28
     start, middle = node.x + node.width / 2, node.y + node.height / 2
     x = start + _TAIL
-    way = f'<path class="way yes" d="M{start:.1f} {middle:.1f}H{x:.1f}" marker-end="url(#yeshead)"/>'
+    path = f"M{start:.1f} {middle:.1f}H{x:.1f}"
+    way = element("path", class_="way yes", d=path, marker_end="url(#yeshead)")
     pill = _rect("answer", (x, middle - height / 2, width, height), height / 2)
-    return "\n".join((way, pill, _text("say", x + width / 2, middle + 4, text)))
+    return "\n".join((way, pill, _text("say", x + width / 2, middle + 4, answer)))
