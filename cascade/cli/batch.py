@@ -1,9 +1,9 @@
-"""The output file of a batch: a batch that was stopped, however hard, goes on where it was.
+"""The output file of a batch. A batch that was stopped, however abruptly, continues where it stopped.
 
-Rows are written in the order of the input, one line each, so what is done is a beginning of the input. A note
-beside the file (`OUT.progress`) says which batch it belongs to; it goes when the batch is complete. A line is
-handed to the system at once, so it outlives the process; it is forced to the disk at least once a second, so
-a power cut loses a second of lines, whose rows are then asked again. A torn last line is cut off.
+Rows are written in the order of the input, one line each, so the finished rows are a prefix of the input. A
+note beside the file (`OUT.progress`) says which batch the file belongs to; it is removed when the batch is
+complete. Each line is flushed at once and so outlives the process. It is synced to disk at least once a
+second: a power cut loses the lines of a second, and their rows are asked again. A torn last line is cut off.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SYNC_SECONDS = 1.0
 
 
 class Output:
-    """Lines of a batch, and the rows that an earlier process has written already."""
+    """The open output file of a batch, and the rows that an earlier process has already written to it."""
 
     def __init__(self, file: BinaryIO, note: Path | None, done: list[dict[str, Any]]) -> None:
         self.done = done
@@ -35,8 +35,8 @@ class Output:
         self._synced = time.monotonic()
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one row; it outlives this process from here on."""
-        # A lone surrogate, which a model may answer, stays JSON as an escape.
+        """Append one row. It survives the end of this process."""
+        # A model may answer a lone surrogate, which UTF-8 cannot encode; it becomes a JSON escape.
         text = json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace")
         self._file.write(text + b"\n")
         self._file.flush()
@@ -44,7 +44,7 @@ class Output:
             self._sync()
 
     def finish(self) -> None:
-        """Force every line to the disk; the batch is complete."""
+        """Sync every line to disk and mark the batch as complete."""
         if self._note is not None:
             self._sync()
             self._note.unlink(missing_ok=True)
@@ -56,45 +56,46 @@ class Output:
 
 @contextlib.contextmanager
 def open_output(path: Path, rows: Sequence[Row], batch: str, *, restart: bool) -> Iterator[Output]:
-    """Open `path` for the rows of a batch, after those that are in it already.
+    """Open `path` to append the rows of a batch to those that are already in it.
 
     Args:
-        path: a file, or a device or pipe, which cannot be continued.
+        path: a file; or a device or pipe, which cannot be continued.
         rows: the input.
-        batch: what was asked of which graph; only the same batch is continued.
-        restart: begin anew, whatever is there.
+        batch: the graph's version and options; only the same batch is continued.
+        restart: start over, whatever the file holds.
 
     Raises:
-        RequestError: the file cannot be written, another process writes it, or it is another batch's.
+        RequestError: the file cannot be written, another process is writing it, or it holds another batch.
     """
     if path.exists() and not path.is_file():
-        with _opened(path, "wb") as file:
+        with _open(path, "wb") as file:
             yield Output(file, None, [])
         return
     note, key = path.with_name(f"{path.name}.progress"), _key(rows, batch)
-    known = None if restart else _read(note)
-    if known is not None and known != key:
+    earlier = None if restart else _read_note(note)
+    if earlier is not None and earlier != key:
         raise RequestError(
-            f"{path} holds the beginning of another batch ({known.get('batch')}, {known.get('rows')} rows; "
+            f"{path} holds the beginning of another batch "
+            f"({earlier.get('batch')}, {earlier.get('rows')} rows; "
             f"this one: {key['batch']}, {key['rows']} rows); run that one again to complete it, give another "
             "--output, or --restart to begin anew"
         )
-    with _opened(path, "ab") as file:
+    with _open(path, "ab") as file:
         _lock(file, path)
-        done = [] if known is None else _repair(path, rows)
-        if known is None:
+        done = [] if earlier is None else _repair(path, rows)
+        if earlier is None:
             file.truncate(0)
             write_whole(json.dumps(key) + "\n", note, "progress")
         yield Output(file, note, done)
 
 
-def written(row: Row, values: Mapping[str, Any]) -> Result:
-    """Return what is known of a result from its output row."""
-    known = {name: values[name] for name in values if name not in ("id", "tool_calls")}
-    return Result(graph="", request=Request(text=row.text), **known)
+def restored_result(row: Row, values: Mapping[str, Any]) -> Result:
+    """Return a result as far as its output row tells it."""
+    fields = {name: values[name] for name in values if name not in ("id", "tool_calls")}
+    return Result(graph="", request=Request(text=row.text), **fields)
 
 
-def _opened(path: Path, mode: str) -> BinaryIO:
+def _open(path: Path, mode: str) -> BinaryIO:
     try:
         return path.open(mode)  # type: ignore[return-value]  # both modes are binary
     except OSError as error:
@@ -119,16 +120,16 @@ def _key(rows: Sequence[Row], batch: str) -> dict[str, Any]:
     return {"batch": batch, "rows": len(rows), "sha256": digest.hexdigest()}
 
 
-def _read(note: Path) -> dict[str, Any] | None:
+def _read_note(note: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(note.read_bytes())
+        key = json.loads(note.read_bytes())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return key if isinstance(key, dict) else None
 
 
 def _repair(path: Path, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return the rows that are in the file, and cut off what follows the last whole one."""
+    """Return the rows that are in the file, and cut off whatever follows the last complete one."""
     done: list[dict[str, Any]] = []
     end = 0
     with path.open("rb") as file:

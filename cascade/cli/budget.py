@@ -1,4 +1,4 @@
-"""`cascade budget`: what was spent on a day, and forgetting it."""
+"""`cascade budget`: show and reset what was spent on a day."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def show(
     json_: Json = False,
     trace_db: TraceDb = None,
 ) -> None:
-    """Show what every scope has spent and reserved; `abandoned` is what processes that died have reserved."""
+    """Show what every scope has spent and reserved. Dead processes left the abandoned amounts."""
     from cascade.trace import BudgetBook
 
     book = BudgetBook(trace_url(trace_db))
     try:
-        found = book.balances(_checked(day))
+        balances = book.balances(_checked_day(day))
     finally:
         book.close()
     if json_:
-        print(json.dumps([balance._asdict() for balance in found], ensure_ascii=False))
+        print(json.dumps([balance._asdict() for balance in balances], ensure_ascii=False))
         return
-    width = max([len(balance.scope) for balance in found], default=5)
+    width = max([len(balance.scope) for balance in balances], default=5)
     print(f"{'scope':<{width}}  {'spent $':>12}  {'reserved $':>12}  {'abandoned $':>12}")
-    for balance in found:
+    for balance in balances:
         figures = "  ".join(f"{usd:>12.6f}" for usd in (balance.spent, balance.held, balance.abandoned))
         print(f"{balance.scope:<{width}}  {figures}")
 
@@ -47,20 +47,20 @@ def reset(
     day: Annotated[str | None, _DAY] = None,
     trace_db: TraceDb = None,
 ) -> None:
-    """Forget what SCOPE has spent on a day, and what processes that died have reserved."""
+    """Forget what SCOPE has spent on a day, and what was reserved by processes that died."""
     from cascade.trace import BudgetBook
 
     if not _SCOPE.fullmatch(scope):
-        raise RequestError(f"scope {scope!r} is none; expected graph:NAME or account:NAME")
+        raise RequestError(f"scope {scope!r} is unknown; expected graph:NAME or account:NAME")
     book = BudgetBook(trace_url(trace_db))
     try:
-        book.reset(scope, _checked(day)).result()
+        book.reset(scope, _checked_day(day)).result()
     finally:
         book.close()
 
 
-def _checked(day: str | None) -> str | None:
+def _checked_day(day: str | None) -> str | None:
     try:
         return None if day is None else date.fromisoformat(day).isoformat()
     except ValueError:
-        raise RequestError(f"day {day!r} is no date; expected one like 2026-11-21") from None
+        raise RequestError(f"day {day!r} is not a date; expected one like 2026-11-21") from None

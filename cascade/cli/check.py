@@ -1,4 +1,4 @@
-"""`cascade check`: every problem of a graph file, without calling or downloading anything."""
+"""`cascade check`: report every problem of graph files, without calling or downloading anything."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from cascade.config.load import load_graph
 from cascade.errors import ConfigError
 
 
@@ -33,6 +32,8 @@ def check(
 
 
 def _report(path: Path) -> dict[str, Any]:
+    from cascade.config.load import load_graph
+
     try:
         graph = load_graph(path).graph
     except ConfigError as error:
@@ -53,5 +54,5 @@ def _count(number: int, noun: str) -> str:
 
 
 def _limits(limits: dict[str, float]) -> str:
-    words = {"cost_usd": "at most ${:g}", "seconds": "{:g} s", "calls": "{:g} calls"}
-    return ", ".join(words[key].format(value) for key, value in limits.items()) or "no limits"
+    formats = {"cost_usd": "at most ${:g}", "seconds": "{:g} s", "calls": "{:g} calls"}
+    return ", ".join(formats[key].format(value) for key, value in limits.items()) or "no limits"

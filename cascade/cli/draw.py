@@ -8,9 +8,6 @@ from typing import Annotated
 
 import typer
 
-from cascade.config.draw import mermaid
-from cascade.config.drawing import svg
-from cascade.config.load import load_graph
 from cascade.errors import ConfigError
 
 
@@ -27,6 +24,10 @@ def draw(
     output: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
 ) -> None:
     """Draw GRAPH: its stages, models, thresholds, and where a request goes next."""
+    from cascade.config.draw import mermaid
+    from cascade.config.drawing import svg
+    from cascade.config.load import load_graph
+
     loaded = load_graph(graph).graph
     text = mermaid(loaded) if format is Format.mermaid else svg(loaded)
     if output is None:

@@ -1,4 +1,4 @@
-"""`cascade init`: start from a graph that comes with the package."""
+"""`cascade init`: copy a graph that comes with the package."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cascade.config.shipped import copy_shipped_graph, shipped_graphs
 
 
 def init(
-    name: Annotated[str | None, typer.Argument(help="Graph to copy; without it, list them.")] = None,
-    into: Annotated[Path, typer.Option(help="Folder to copy into; made where it is missing.")] = Path(),
+    name: Annotated[str | None, typer.Argument(help="Graph to copy; without it, list the graphs.")] = None,
+    into: Annotated[Path, typer.Option(help="Folder to copy into; created if it is missing.")] = Path(),
 ) -> None:
-    """Copy the graph NAME, with the files that it refers to, so that it can be run and changed."""
+    """Copy the graph NAME and the files that it refers to, so that you can run and change it."""
     graphs = shipped_graphs()
     if name is None:
-        for known, graph in graphs.items():
-            typer.echo(f"{known:10} {graph.description}")
+        for shipped, graph in graphs.items():
+            typer.echo(f"{shipped:10} {graph.description}")
         typer.echo("Copy one: cascade init NAME")
         return
     path, *others = copy_shipped_graph(name, into)

@@ -1,4 +1,4 @@
-"""`cascade keys`: who may ask a server."""
+"""`cascade keys`: add, list and remove the API keys of a server."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ File = Annotated[Path, typer.Option("--file", help="Key file, as `cascade serve 
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="The account's name; it is in traces and budgets.")],
+    name: Annotated[str, typer.Argument(help="The account's name, which traces and budgets show.")],
     file: File,
-    graph: Annotated[list[str] | None, typer.Option(help="May ask this graph; repeat; default: all.")] = None,
-    per_minute: Annotated[int | None, typer.Option(min=1, help="Most requests a minute.")] = None,
-    day_usd: Annotated[float | None, typer.Option(min=0, help="Most US dollars a UTC day.")] = None,
+    graph: Annotated[
+        list[str] | None, typer.Option(help="Graph it may ask; repeatable; default: all.")
+    ] = None,
+    per_minute: Annotated[int | None, typer.Option(min=1, help="Maximum requests per minute.")] = None,
+    day_usd: Annotated[float | None, typer.Option(min=0, help="Maximum US dollars per UTC day.")] = None,
     admin: Annotated[bool, typer.Option("--admin", help="May read and grade runs, and see metrics.")] = False,
 ) -> None:
-    """Make a key and show it once; only its hash is kept."""
+    """Create a key and print it once. Only its hash is stored."""
     from cascade.serve.openai.keys import add_key
 
     allowed = None if graph is None else tuple(graph)
@@ -30,7 +32,7 @@ def add(
 
 @app.command()
 def remove(name: Annotated[str, typer.Argument(help="The account's name.")], file: File) -> None:
-    """Remove a key; a running server refuses it from then on."""
+    """Remove a key. A running server refuses it from then on."""
     from cascade.serve.openai.keys import remove_key
 
     remove_key(file, name)

@@ -1,4 +1,4 @@
-"""`cascade trace verify`, `head` and `upgrade`: whether what is stored is what was stored."""
+"""`cascade trace verify`, `head` and `upgrade`: check that stored runs are unchanged."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ KeyFile = Annotated[
 
 def verify(
     anchor: Annotated[
-        str | None, typer.Option(help="What `cascade trace head` printed earlier; it must still be there.")
+        str | None, typer.Option(help="Earlier output of `cascade trace head`, which must still be there.")
     ] = None,
     key_file: KeyFile = None,
     json_: Json = False,
     trace_db: TraceDb = None,
 ) -> None:
-    """Check that no stored run or grade was edited, removed or reordered; exit status 1 if one was."""
+    """Check that no stored run or grade was edited, removed or reordered. Exit status 1 if one was."""
     from cascade.trace import read_key
     from cascade.trace import verify as check
 
     key = read_key(key_file)
-    found = check(trace_url(trace_db), anchor=anchor, key=key)
+    checked = check(trace_url(trace_db), anchor=anchor, key=key)
     if json_:
-        print_json(found.model_dump(mode="json"))
+        print_json(checked.model_dump(mode="json"))
     else:
-        for problem in found.problems:
+        for problem in checked.problems:
             print(problem)
-        if found.count > len(found.problems):
-            print(f"… and {found.count - len(found.problems)} more problems")
-        print(_summary(found.model_dump(), signed=key is not None, anchored=anchor is not None))
-    if found.count:
+        if checked.count > len(checked.problems):
+            print(f"… and {checked.count - len(checked.problems)} more problems")
+        print(_summary(checked.model_dump(), signed=key is not None, anchored=anchor is not None))
+    if checked.count:
         raise typer.Exit(1)
 
 
-def _summary(found: dict[str, int], *, signed: bool, anchored: bool) -> str:
+def _summary(checked: dict[str, int], *, signed: bool, anchored: bool) -> str:
     lines = [
-        f"{found['runs']} runs and {found['grades']} grades checked against {found['entries']} entries of "
-        f"the ledger ({found['pruned']} pruned, {found['replaced']} replaced by their outcome): "
-        + (f"{found['count']} problems" if found["count"] else "all as they were stored"),
-        f"head: {found['head']} (entry {found['last']})",
+        f"{checked['runs']} runs and {checked['grades']} grades checked against {checked['entries']} entries "
+        f"of the ledger ({checked['pruned']} pruned, {checked['replaced']} replaced by their outcome): "
+        + (f"{checked['count']} problems" if checked["count"] else "all as they were stored"),
+        f"head: {checked['head']} (entry {checked['last']})",
     ]
     if signed:
-        lines.append(f"{found['signed']} entries signed with this key")
+        lines.append(f"{checked['signed']} entries signed with this key")
     else:
-        lines.append("signatures not checked (no key): who made every entry anew would not be found out")
+        lines.append("signatures not checked (no key): a ledger rewritten as a whole would go unnoticed")
     if not anchored:
-        lines.append("no anchor given: an end that was cut off would not be found out")
+        lines.append("no anchor given: a ledger cut off at its end would go unnoticed")
     return "\n".join(lines)
 
 
 def head(json_: Json = False, trace_db: TraceDb = None) -> None:
-    """Print the last link of the ledger: kept elsewhere, it is an anchor for `verify`."""
+    """Print the last entry of the ledger. Kept elsewhere, it is an anchor for `verify`."""
     from cascade.trace import read_head
 
     last = read_head(trace_url(trace_db))

@@ -1,4 +1,4 @@
-"""`cascade`: the command line. Commands load what they need when they run, so that help stays instant."""
+"""`cascade`: the command line. Commands import what they need when they run, so that help is instant."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; an error that cascade raises on purpose is a message and exit status 1."""
+    """Run the command line. An error that cascade raises on purpose is a message and exit status 1."""
     _ready_streams()
     try:
         try:
             app()
         finally:
-            sys.stdout.flush()  # here and not at the interpreter's exit, where a failure is a traceback
+            sys.stdout.flush()  # not at the interpreter's exit, where a failure prints a traceback
     except CascadeError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -97,29 +97,29 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output went away (`cascade … | head`)
+    except BrokenPipeError:  # the reader of the output has gone (`cascade … | head`)
         _drop_output()
         sys.exit(1)
     except OSError as error:
         _drop_output()
-        place, reason = error.filename or "the output", error.strerror or error
+        location, reason = error.filename or "the output", error.strerror or error
         fix = "make room or write elsewhere; runs that ended are in the trace store"
-        print(f"error: {place}: {reason}; {fix}", file=sys.stderr)
+        print(f"error: {location}: {reason}; {fix}", file=sys.stderr)
         sys.exit(1)
 
 
 def _ready_streams() -> None:
-    """Give closed standard streams (`>&-`) a place, and escape what a stream's encoding cannot hold."""
+    """Open closed standard streams (`>&-`) on the null device, and escape what their encoding lacks."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # left closed, the next file to be opened would take its number
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - for good
+        if getattr(sys, name) is None:  # the next file to be opened would get its descriptor
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - never closed
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _drop_output() -> None:
-    """Send what is still buffered nowhere, so that the interpreter's exit does not fail on it again."""
+    """Discard buffered output, so that flushing it at the interpreter's exit cannot fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

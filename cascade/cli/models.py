@@ -1,4 +1,4 @@
-"""`cascade models`: the local models of graphs, listed or loaded once."""
+"""`cascade models`: list the local models of graphs, or load them once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cascade.config.load import load_graph
 from cascade.errors import CascadeError, ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +22,9 @@ _TEXT = "hello"
 
 @app.command(name="list")
 def list_(graphs: Graphs) -> None:
-    """List the local models of graph files: which file, and how large."""
+    """List the local models of graph files, with path and size."""
+    from cascade.config.load import load_graph
+
     for graph in map(load_graph, graphs):
         for name, model in graph.graph.models.items():
             if (file := model.local_file(graph.base)) is not None:
@@ -32,11 +33,13 @@ def list_(graphs: Graphs) -> None:
 
 @app.command()
 def warm(graphs: Graphs) -> None:
-    """Load every local model of graph files and ask it once: files are there, whole, and in the page cache.
+    """Load and ask every local model of graph files, which checks the files and fills the page cache.
 
-    Prints the seconds of the first call (loading included) and of the next one, of one forward pass, and the
+    Prints the seconds of the first call (loading included) and of the next one (one forward pass), and the
     memory of this process after both.
     """
+    from cascade.config.load import load_graph
+
     problems = asyncio.run(_warm([load_graph(path) for path in graphs]))
     if problems:
         raise ConfigError(*problems)
@@ -47,13 +50,13 @@ async def _warm(graphs: list[LoadedGraph]) -> list[str]:
     from cascade.models.base import Prompt
 
     problems: list[str] = []
-    built = []
+    loaded = []
     for graph in graphs:
         for name, config in graph.graph.models.items():
             if config.local_file(graph.base) is None:
                 continue
             model = build_model(name, config, graph.base, graph.facts[name])
-            built.append(model)  # kept until the end: models of one file share it
+            loaded.append(model)  # kept until the end, because models share files
             seconds = []
             try:
                 for _ in range(2):
@@ -67,7 +70,7 @@ async def _warm(graphs: list[LoadedGraph]) -> list[str]:
                 f"{graph.graph.name}: {name}: first call {seconds[0]:.2f} s, next {1e3 * seconds[1]:.1f} ms, "
                 f"memory of the process {_resident()}"
             )
-    for model in built:
+    for model in loaded:
         await model.aclose()
     return problems
 
@@ -75,7 +78,7 @@ async def _warm(graphs: list[LoadedGraph]) -> list[str]:
 def _resident() -> str:
     try:
         lines = _STATUS.read_text(encoding="ascii").splitlines()
-    except OSError:  # not Linux
+    except OSError:  # not on Linux
         return "unknown"
     kib = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
     return f"{kib / 1024:.0f} MiB"

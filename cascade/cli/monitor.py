@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cascade.cli.options import TraceDb, trace_url
-from cascade.config.load import load_graph
 from cascade.explain import describe_fact
 
 if TYPE_CHECKING:
     from cascade.lab import MonitorReport, StageReport
 
-DRIFTED = 3  # exit status: 1 is an error, 2 a wrong option
+DRIFTED = 3  # exit status; 1 is an error, 2 a wrong option
 
 
 def monitor(
@@ -30,10 +29,10 @@ def monitor(
     ] = None,
     write_reference: Annotated[
         Path | None,
-        typer.Option(help="Write the scores of these runs to this file, to compare later ones with."),
+        typer.Option(help="Write the scores of these runs to this file, for later comparisons."),
     ] = None,
     delta: Annotated[
-        float, typer.Option(min=1e-9, max=0.5, help="Chance of a false alarm, ever, for each stage.")
+        float, typer.Option(min=1e-9, max=0.5, help="Probability of a false alarm, ever, per stage.")
     ] = 0.01,
     forget: Annotated[
         bool, typer.Option("--reset", help="Go back to the graph's own thresholds, and compare nothing.")
@@ -41,13 +40,15 @@ def monitor(
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     trace_db: TraceDb = None,
 ) -> None:
-    """Compare the stored runs of GRAPH with each stage's calibration data; exit status 3 if one drifted."""
+    """Compare the stored runs of GRAPH with each stage's calibration data. Exit status 3 if one drifted."""
     from cascade import lab
 
     if forget:
+        from cascade.config.load import load_graph
+
         load_graph(graph, tightened=False)
-        known = lab.reset_thresholds(graph)
-        typer.echo("the graph's own thresholds hold again" if known else "no threshold had been raised")
+        raised = lab.reset_thresholds(graph)
+        typer.echo("the graph's own thresholds hold again" if raised else "no threshold had been raised")
         return
     url = trace_url(trace_db)
     report = lab.monitor(

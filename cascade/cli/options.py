@@ -23,11 +23,11 @@ TraceDb = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
-def trace_url(given: str | None) -> str:
+def trace_url(trace_db: str | None) -> str:
     """Return the trace store's URL: what --trace-db says, else the default."""
     from cascade.trace import default_url
 
-    return default_url() if given is None else given
+    return default_url() if trace_db is None else trace_db
 
 
 def new_progress(**settings: Any) -> Progress:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cascade.lab.replays.compare import Change, Comparison
     from cascade.lab.replays.replay import Outcome
 
-_SHOWN = 20  # changed runs that the table lists; --json lists all
+_MAX_LISTED = 20  # changed runs in the table; --json lists all
 
 
 def replay(
@@ -38,7 +38,7 @@ def replay(
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     trace_db: TraceDb = None,
 ) -> None:
-    """Decide stored runs of GRAPH anew, by other thresholds, limits or a policy; no model is called."""
+    """Decide stored runs of GRAPH again by other thresholds, limits or a policy. No model is called."""
     from cascade import lab
 
     url = trace_url(trace_db)
@@ -54,62 +54,67 @@ def replay(
         _print(report.comparison, report.left_out, source=f"{report.runs_of} in {url}")
 
 
-def _print(found: Comparison, left_out: Counter[str], source: str) -> None:
+def _print(comparison: Comparison, left_out: Counter[str], source: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     for reason, count in left_out.most_common():
         console.print(f"left out: {count}: {reason}")
-    if not found.runs:
+    if not comparison.runs:
         console.print(f"no run of {source} to replay")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (f"{found.runs} runs", "as recorded", "replayed"):
+    for name in (f"{comparison.runs} runs", "as recorded", "replayed"):
         table.add_column(name, justify="left" if name.endswith("runs") else "right")
-    for row in _rows(found):
+    for row in _rows(comparison):
         table.add_row(*row)
     console.print(table)
-    for stage, count in found.unknown.most_common():
+    for stage, count in comparison.unknown.most_common():
         console.print(f"not known: {count} runs would have asked {stage}, which they never did")
-    known = [change for change in found.changes if change.unknown is None]
-    _list(console, "changed", known)
-    _list(console, "may change", [change for change in found.changes if change.unknown is not None])
-    if not found.changes:
+    certain = [change for change in comparison.changes if change.unknown is None]
+    uncertain = [change for change in comparison.changes if change.unknown is not None]
+    _print_changes(console, "changed", certain)
+    _print_changes(console, "may change", uncertain)
+    if not comparison.changes:
         console.print("no run would have ended otherwise")
 
 
-def _rows(found: Comparison) -> Iterator[tuple[str, str, str]]:
+def _rows(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
     from cascade.explain.formatting import format_usd
 
     def row(label: str, key: tuple[str, str]) -> tuple[str, str, str]:
-        return label, str(found.old[key]), _range(str(found.certain[key]), str(found.possible[key]))
+        return (
+            label,
+            str(comparison.old[key]),
+            _range(str(comparison.certain[key]), str(comparison.possible[key])),
+        )
 
     yield row("answered", ("status", "answered"))
-    for tier in found.tiers():
+    for tier in comparison.tiers():
         yield row(f"  by {tier}", ("tier", tier))
     for name, label in (("best_effort", "  best effort"), ("abstained", "abstained"), ("waiting", "waiting")):
-        if found.old["status", name] or found.possible["status", name] or name == "abstained":
+        if comparison.old["status", name] or comparison.possible["status", name] or name == "abstained":
             yield row(label, ("status", name))
-    highest = "no bound" if found.highest is None else format_usd(found.highest)
-    yield "cost", format_usd(found.old_cost), _range(format_usd(found.lowest), highest)
-    yield "not known", "", str(found.unknown.total())
+    highest = "no bound" if comparison.highest is None else format_usd(comparison.highest)
+    yield "cost", format_usd(comparison.old_cost), _range(format_usd(comparison.lowest), highest)
+    yield "not known", "", str(comparison.unknown.total())
 
 
 def _range(low: str, high: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _list(console: Any, title: str, changes: list[Change]) -> None:
+def _print_changes(console: Any, title: str, changes: list[Change]) -> None:
     from cascade.explain.formatting import clean
 
     if changes:
         console.print(f"\n{title}: {len(changes)}")
-    for change in changes[:_SHOWN]:
+    for change in changes[:_MAX_LISTED]:
         new = " or ".join(map(_outcome, change.new))
         console.print(f"  {clean(change.run, 80)}  {_outcome(change.old)} → {new}")
-    if len(changes) > _SHOWN:
-        console.print(f"  … and {len(changes) - _SHOWN} more; --json lists all")
+    if len(changes) > _MAX_LISTED:
+        console.print(f"  … and {len(changes) - _MAX_LISTED} more; --json lists all")
 
 
 def _outcome(outcome: Outcome) -> str:

@@ -1,4 +1,4 @@
-"""`cascade resume`: give a person's answer to a run that waits for it."""
+"""`cascade resume`: give a waiting run the person's answer."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def resume(
     run: Annotated[str, typer.Argument(help="The waiting run's id.", metavar="RUN")],
     answer: Annotated[
         str | None,
-        typer.Argument(help="The person's answer; none if it is not waited for.", metavar="ANSWER"),
+        typer.Argument(help="The person's answer; none if the run waits for none.", metavar="ANSWER"),
     ] = None,
     graph: Annotated[
-        Path | None, typer.Option(help="Graph file; default: the one that the run was begun with.")
+        Path | None, typer.Option(help="Graph file; default: the one that the run started with.")
     ] = None,
     json_: Json = False,
     trace_db: TraceDb = None,
 ) -> None:
-    """Finish the waiting run RUN, which another process may have begun, with a person's ANSWER.
+    """Finish the waiting run RUN, which another process may have started, with a person's ANSWER.
 
-    A run that a server stopped between two stages needs no answer, but its graph file: --graph.
+    A run that a server stopped between two stages needs its graph file (--graph) and no answer.
     """
     from cascade.run import Cascade
 
@@ -47,10 +47,10 @@ def _graph_of(run: str, trace_db: str | None) -> Path:
 
     waiting = open_checkpoints(trace_url(trace_db))
     try:
-        found = waiting.get_tuple({"configurable": {"thread_id": run}})
+        checkpoint = waiting.get_tuple({"configurable": {"thread_id": run}})
     finally:
         waiting.close()
-    path = None if found is None else found.metadata.get("graph_file")
+    path = None if checkpoint is None else checkpoint.metadata.get("graph_file")
     if not isinstance(path, str):
         raise RequestError(
             f"run {run!r} is not waiting for an answer; `cascade trace list` shows runs; "

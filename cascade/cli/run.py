@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cascade.cli.batch import Output, open_output, written
+from cascade.cli.batch import Output, open_output, restored_result
 from cascade.cli.options import Json, TraceDb, new_progress, print_why
 from cascade.cli.summary import heading, line, print_summary, result_row, summarise
 from cascade.errors import RequestError
@@ -35,14 +35,14 @@ def run(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Write result rows to this .jsonl file; goes on with a stopped batch."),
+        typer.Option(help="Write result rows to this .jsonl file; continues a stopped batch."),
     ] = None,
-    restart: Annotated[bool, typer.Option(help="Begin a stopped batch anew.")] = False,
+    restart: Annotated[bool, typer.Option(help="Start a stopped batch over.")] = False,
     json_: Json = False,
     local_only: Annotated[bool, typer.Option(help="Call no model that is not local.")] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight at once.")] = 8,
     trace_db: TraceDb = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Draw the graph at work, on stderr.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Draw the running graph on stderr.")] = False,
     otel: Annotated[bool, typer.Option(help="Send spans to the collector of OTEL_EXPORTER_OTLP_*.")] = False,
 ) -> None:
     """Run one TEXT, or the rows of --input, through GRAPH."""
@@ -56,7 +56,7 @@ def run(
     with ExitStack() as stack:
         observers = _observers(loaded, stack, watch=watch, otel=otel)
         cascade = stack.enter_context(Cascade.load(loaded, trace_db=trace_db, observers=observers))
-        # Opened last: a wrong graph or trace store must not empty the file of an earlier run.
+        # Opened last, so that a wrong graph or trace store does not empty the file of an earlier run.
         batch = cascade.version + (" local only" if local_only else "")
         sink = stack.enter_context(open_output(output, rows, batch, restart=restart)) if output else None
         quiet = json_ or watch or input is None
@@ -71,7 +71,7 @@ def run(
 
 
 def _observers(loaded: LoadedGraph, stack: ExitStack, *, watch: bool, otel: bool) -> list[Observer]:
-    """Return who watches the runs; `stack` ends what they begin."""
+    """Return the observers of the runs; `stack` closes them."""
     if otel:
         from cascade.observers.telemetry import export
 
@@ -93,7 +93,7 @@ async def _all(
     *,
     hidden: bool,
 ) -> list[Result]:
-    """Answer all rows, printing and writing each in input order as soon as those before it are done."""
+    """Answer all rows. Print and write each in input order, as soon as all rows before it are done."""
     slots = asyncio.Semaphore(concurrency)
 
     async def answer(row: Row) -> Result:
@@ -101,42 +101,44 @@ async def _all(
             return await cascade.ainvoke(row.text, local_only=local_only, metadata={"id": row.id})
 
     done = sink.done if sink is not None else []
-    results = [written(row, values) for row, values in zip(rows, done, strict=False)]
+    results = [restored_result(row, values) for row, values in zip(rows, done, strict=False)]
     if done:
         print(f"{len(done)} of {len(rows)} rows are done already; going on after them", file=sys.stderr)
     if not quiet:
         print(heading())
     # The bar stays below the lines on a terminal, and must not touch lines that go to a file.
     with new_progress(disable=hidden, redirect_stdout=sys.stdout.isatty()) as bar:
-        shown = bar.add_task(cascade.name, total=len(rows), completed=len(done))
+        task = bar.add_task(cascade.name, total=len(rows), completed=len(done))
         async for row, result in _in_order(rows[len(done) :], answer, 4 * concurrency):
             results.append(result)
             if sink is not None:
                 sink.write(result_row(row, result))
             if not quiet:
                 print(line(row, result))
-            bar.advance(shown)
+            bar.advance(task)
     return results
 
 
 async def _in_order(
     rows: list[Row], answer: Callable[[Row], Coroutine[Any, Any, Result]], ahead: int
 ) -> AsyncIterator[tuple[Row, Result]]:
-    """Yield each row with its answer, in order, at most `ahead` rows begun; the first error stops all."""
-    begun: deque[tuple[Row, asyncio.Task[Result]]] = deque()
+    """Yield each row with its answer, in order, with at most `ahead` rows started. An error stops all."""
+    started: deque[tuple[Row, asyncio.Task[Result]]] = deque()
     todo = iter(rows)
     try:
         while True:
-            begun.extend((row, asyncio.create_task(answer(row))) for row in islice(todo, ahead - len(begun)))
-            if not begun:
+            started.extend(
+                (row, asyncio.create_task(answer(row))) for row in islice(todo, ahead - len(started))
+            )
+            if not started:
                 return
-            row, task = begun[0]
+            row, task = started[0]
             yield row, await task
-            begun.popleft()
+            started.popleft()
     finally:
-        for _, task in begun:
+        for _, task in started:
             task.cancel()
-        await asyncio.gather(*(task for _, task in begun), return_exceptions=True)
+        await asyncio.gather(*(task for _, task in started), return_exceptions=True)
 
 
 def _report(rows: list[Row], results: list[Result], cascade: Cascade, *, single: bool, as_json: bool) -> None:

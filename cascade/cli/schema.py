@@ -1,4 +1,4 @@
-"""`cascade schema`: the graph language as JSON Schema, so that editors complete and check graph files."""
+"""`cascade schema`: print the graph language as JSON Schema, for completion and checks in editors."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 from typing import Any
 
 import typer
-from pydantic.json_schema import GenerateJsonSchema
-
-from cascade.spec.schema import Graph
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a graph file."""
+    from pydantic.json_schema import GenerateJsonSchema
+
+    from cascade.spec.schema import Graph
+
     return {"$schema": GenerateJsonSchema.schema_dialect, **Graph.model_json_schema()}
 
 

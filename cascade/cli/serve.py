@@ -36,15 +36,15 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     keys: Annotated[Path | None, typer.Option(help="Key file (`cascade keys add`).")] = None,
     insecure: Annotated[bool, typer.Option(help="Listen beyond this machine without keys.")] = False,
-    in_flight: Annotated[int, typer.Option(min=1, help="Most requests at work.")] = 64,
-    queue: Annotated[int, typer.Option(min=0, help="Most requests that wait; one more gets a 429.")] = 256,
-    drain: Annotated[float, typer.Option(min=0, help="Seconds that requests may go on after SIGTERM.")] = 30,
+    in_flight: Annotated[int, typer.Option(min=1, help="Maximum requests at work.")] = 64,
+    queue: Annotated[int, typer.Option(min=0, help="Maximum requests that wait; any more get a 429.")] = 256,
+    drain: Annotated[float, typer.Option(min=0, help="Seconds for running requests after SIGTERM.")] = 30,
     otel: Annotated[bool, typer.Option(help="Send spans to the collector of OTEL_EXPORTER_OTLP_*.")] = False,
 ) -> None:
     """Serve graphs as OpenAI-compatible models, with their runs, metrics and the viewer."""
     if keys is None and host not in _LOOPBACK and not insecure:
         raise ConfigError(
-            f"--host {host} is reached by others and there are no keys; give --keys FILE, or --insecure"
+            f"--host {host} can be reached by others and there are no keys; give --keys FILE, or --insecure"
         )
     try:
         from cascade.observers.metrics import Metrics
@@ -79,14 +79,14 @@ def serve(
             served, store, keys=ring, board=board, metrics=metrics, hosts=(host, socket.gethostname()),
             in_flight=in_flight, queue=queue, on_start=on_start,
         )  # fmt: skip
-        shown = f"[{host}]" if ":" in host else host
-        address = f"http://{shown}:{listener.getsockname()[1]}"
+        url_host = f"[{host}]" if ":" in host else host
+        address = f"http://{url_host}:{listener.getsockname()[1]}"
         print(f"serving {', '.join(served)} at {address}/v1  (viewer {address}/, Ctrl-C ends)", flush=True)
         _run(app, listener, drain)
 
 
 def _drain_on_sigterm(seconds: float, service: Service) -> None:
-    """From SIGTERM on take no more requests; uvicorn's own handler then waits for those at work."""
+    """Take no more requests after SIGTERM. Uvicorn's own handler then waits for those at work."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         before = signal.getsignal(number)
@@ -107,6 +107,6 @@ def _run(app: FastAPI, listener: socket.socket, drain: float) -> None:
         timeout_graceful_shutdown=max(1, round(drain)),
     )  # fmt: skip
     gc.freeze()  # as in `cascade ui`
-    # After it has drained, uvicorn raises SIGTERM again: leave through the stores still to be closed.
+    # Uvicorn raises SIGTERM again after draining: exit normally, so that the stores are closed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[listener])

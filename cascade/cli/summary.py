@@ -10,14 +10,14 @@ from typing import Any
 from cascade.lab.tables.rows import Row
 from cascade.records import Result
 
-LEAST_TEXT = 24  # columns that a request keeps on a narrow terminal
-COLUMNS = "{text}  {answer:<25} {tier:<6} {confidence:>6}  {rule:<15} {ms:>6} {usd:>9}"
-REST = len(COLUMNS.format(text="", answer="", tier="", confidence="", rule="", ms="", usd=""))
+_MIN_TEXT_WIDTH = 24  # of a request on a narrow terminal
+_COLUMNS = "{text}  {answer:<25} {tier:<6} {confidence:>6}  {rule:<15} {ms:>6} {usd:>9}"
+_OTHER_WIDTH = len(_COLUMNS.format(text="", answer="", tier="", confidence="", rule="", ms="", usd=""))
 
 
 def heading() -> str:
     """Return the names of the columns of `line`."""
-    return COLUMNS.format(
+    return _COLUMNS.format(
         text=_fit("request", _text_width()),
         answer="answer",
         tier="tier",
@@ -29,13 +29,13 @@ def heading() -> str:
 
 
 def line(row: Row, result: Result) -> str:
-    """Return one line: the request, its answer (or `draft?`), tier, confidence, rule, milliseconds, dollars.
+    """Return one line: request, answer (or `draft?`), tier, confidence, rule, milliseconds, dollars.
 
-    A confidence that no calibration stands behind is marked with an asterisk.
+    An uncalibrated confidence is marked with an asterisk.
     """
     answer = result.text or (f"{result.draft}?" if result.draft else "—")
     confidence = "—" if result.confidence is None else f"{result.confidence:.3f}"
-    return COLUMNS.format(
+    return _COLUMNS.format(
         text=_fit(row.text, _text_width()),
         answer=_fit(answer, 25),
         tier=result.tier or "—",
@@ -65,16 +65,16 @@ def result_row(row: Row, result: Result) -> dict[str, Any]:
 
 
 def _text_width() -> int:
-    return max(LEAST_TEXT, shutil.get_terminal_size((120, 24)).columns - REST)
+    return max(_MIN_TEXT_WIDTH, shutil.get_terminal_size((120, 24)).columns - _OTHER_WIDTH)
 
 
 def summarise(rows: Sequence[Row], results: Sequence[Result]) -> dict[str, Any]:
     """Return the figures of a batch.
 
     Shares are of all requests. `accuracy` and `selective_risk` (the error rate among the answered rows) need
-    labels in the input. `baseline_usd` is what the answered requests would have cost at the baseline model
-    alone, `unanswered_baseline_usd` what the others would have; both are left out where it is not known for
-    every request, as in a batch that went on after a stop.
+    labels in the input. `baseline_usd` is what the answered requests would have cost with the baseline model
+    alone, `unanswered_baseline_usd` what the others would have. Both are left out if they are not known for
+    every request, as in a batch that was continued after a stop.
     """
     total = len(results)
     answered = [result for result in results if result.text is not None]
@@ -114,9 +114,10 @@ def print_summary(summary: dict[str, Any], trace_db: str | None) -> None:
     print()
     tiers = ", ".join(f"{tier} {share:.0%}" for tier, share in summary["tiers"].items())
     print(f"answered   {summary['answered']:.0%} of {summary['requests']} ({tiers or 'no tier'})")
-    left = summary["unanswered"]
-    if left:
-        print(f"abstained  {sum(left.values())} ({', '.join(f'{n} {rule}' for rule, n in left.items())})")
+    unanswered = summary["unanswered"]
+    if unanswered:
+        rules = ", ".join(f"{count} {rule}" for rule, count in unanswered.items())
+        print(f"abstained  {sum(unanswered.values())} ({rules})")
     if "accuracy" in summary:
         risk = summary["selective_risk"]
         print(

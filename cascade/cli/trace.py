@@ -1,4 +1,4 @@
-"""`cascade trace`: list stored runs, show one in full, explain one in plain words."""
+"""`cascade trace`: list stored runs, show one in full, or explain it in plain words."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ app.command()(archive.vacuum)
 app.command()(archive.export)
 app.command(name="import")(archive.import_)
 
-RunName = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", metavar="RUN")]
+RunName = Annotated[str, typer.Argument(help="A run's id, its first characters, or `last`.", metavar="RUN")]
 
 
 @app.command(name="list")
@@ -37,17 +37,17 @@ def list_(
     status: Annotated[Status | None, typer.Option(help="Only this status.")] = None,
     tier: Annotated[str | None, typer.Option(help="Only answers of this tier.")] = None,
     rule: Annotated[Rule | None, typer.Option(help="Only runs that ended by this rule.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number, newest first.")] = 20,
     json_: Json = False,
     trace_db: TraceDb = None,
 ) -> None:
     """List stored runs, newest first."""
     with _open(trace_db) as store:
-        found = store.runs(graph=graph, status=status, tier=tier, rule=rule, limit=limit)
+        summaries = store.runs(graph=graph, status=status, tier=tier, rule=rule, limit=limit)
         if json_:
-            print_json([summary.model_dump(mode="json") for summary in found])
-        elif found:
-            _print_table(found)
+            print_json([summary.model_dump(mode="json") for summary in summaries])
+        elif summaries:
+            _print_table(summaries)
         elif any((graph, status, tier, rule)) and store.runs(limit=1):
             print(f"no run in {store.location} matches; `cascade trace list` shows all")
         else:
@@ -56,7 +56,7 @@ def list_(
 
 @app.command()
 def show(run: RunName, json_: Json = False, trace_db: TraceDb = None) -> None:
-    """Show all that is stored of RUN."""
+    """Show everything that is stored about RUN."""
     result = _get(run, trace_db)
     if json_:
         print_json(result.model_dump(mode="json"))
@@ -101,25 +101,25 @@ def _console() -> Console:
     return Console(highlight=False, emoji=False, markup=False)
 
 
-def _print_table(found: list[RunSummary]) -> None:
+def _print_table(summaries: list[RunSummary]) -> None:
     from rich.table import Table
 
     console = _console()
-    columns = _columns(found)
+    columns = _columns(summaries)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    left = console.width
-    shown = []
-    for name in _PRIORITY:  # as many columns as there is room for; the answer is cut to what is left
-        least = 12 if name == "answer" else max(map(len, (name, *columns[name])))
-        if least > left:
+    room = console.width
+    fitting = []
+    for name in _PRIORITY:  # take the columns that fit; the answer is cut to the rest of the line
+        min_width = 12 if name == "answer" else max(map(len, (name, *columns[name])))
+        if min_width > room:
             break
-        shown.append(name)
-        left -= least + 2
-    for name in (name for name in columns if name in shown):
-        width = max(12, left + 12) if name == "answer" else None
+        fitting.append(name)
+        room -= min_width + 2
+    for name in (name for name in columns if name in fitting):
+        width = max(12, room + 12) if name == "answer" else None
         right = name in ("conf.", "cost", "time")
         table.add_column(name, justify="right" if right else "left", no_wrap=True, max_width=width)
-    for row in zip(*(cells for name, cells in columns.items() if name in shown), strict=True):
+    for row in zip(*(cells for name, cells in columns.items() if name in fitting), strict=True):
         table.add_row(*row)
     console.print(table)
 
@@ -127,21 +127,21 @@ def _print_table(found: list[RunSummary]) -> None:
 _PRIORITY = ("run", "status", "tier", "cost", "conf.", "answer", "graph", "rule", "started", "time")
 
 
-def _columns(found: list[RunSummary]) -> dict[str, list[str]]:
+def _columns(summaries: list[RunSummary]) -> dict[str, list[str]]:
     """Return the cells of each column, in the order of the table."""
     from cascade.explain.formatting import clean, format_duration, format_number, format_time, format_usd
 
     return {
-        "run": [clean(row.run, 80) for row in found],
-        "started": [clean(format_time(row.started).removesuffix(" UTC"), 40) for row in found],
-        "graph": [clean(row.graph, 40) for row in found],
-        "status": [row.status for row in found],
-        "tier": [clean(row.tier or "—", 20) for row in found],
-        "rule": [row.rule or "—" for row in found],
-        "conf.": ["—" if row.confidence is None else format_number(row.confidence) for row in found],
-        "cost": [format_usd(row.cost_usd) for row in found],
-        "time": [format_duration(row.seconds) for row in found],
-        "answer": [clean(row.text or "—", 120) for row in found],
+        "run": [clean(row.run, 80) for row in summaries],
+        "started": [clean(format_time(row.started).removesuffix(" UTC"), 40) for row in summaries],
+        "graph": [clean(row.graph, 40) for row in summaries],
+        "status": [row.status for row in summaries],
+        "tier": [clean(row.tier or "—", 20) for row in summaries],
+        "rule": [row.rule or "—" for row in summaries],
+        "conf.": ["—" if row.confidence is None else format_number(row.confidence) for row in summaries],
+        "cost": [format_usd(row.cost_usd) for row in summaries],
+        "time": [format_duration(row.seconds) for row in summaries],
+        "answer": [clean(row.text or "—", 120) for row in summaries],
     }
 
 

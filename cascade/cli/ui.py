@@ -1,4 +1,4 @@
-"""`cascade ui`: the trace viewer, on this machine."""
+"""`cascade ui`: run the trace viewer on this machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ui(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8765,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:
-    """Look at stored runs in a browser: why each was answered as it was, and what it cost."""
+    """View stored runs in a browser: how each was decided, and what it cost."""
     from cascade.config.load import load_graph
     from cascade.trace import TraceStore
 
@@ -42,8 +42,8 @@ def ui(
         raise CascadeError(missing_package("cascade ui", error, "serve")) from error
     listener = listen(host, port)
     with listener, TraceStore(trace_url(trace_db), create=False) as store:
-        shown = f"[{host}]" if ":" in host else host
-        url = f"http://{shown}:{listener.getsockname()[1]}/"
+        url_host = f"[{host}]" if ":" in host else host
+        url = f"http://{url_host}:{listener.getsockname()[1]}/"
         print(f"traces of {store.location} at {url}  (Ctrl-C ends)", flush=True)
         if open_ and _has_display():
             webbrowser.open(url)
@@ -51,10 +51,10 @@ def ui(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
+    """Return a listening socket.
 
     Raises:
-        CascadeError: the address is not there, or taken.
+        CascadeError: the address does not exist or is taken.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -67,7 +67,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _has_display() -> bool:
-    """Whether a browser window can open; without one a text browser would take the terminal."""
+    """Return whether a browser window can open; otherwise a text browser would take over the terminal."""
     graphical = sys.platform in ("win32", "darwin")
     return graphical or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
@@ -75,7 +75,7 @@ def _has_display() -> bool:
 def _serve(app: FastAPI, listener: socket.socket) -> None:
     import uvicorn
 
-    # What is loaded now stays: the collector need not go through it again for each page of many rows.
+    # Everything loaded so far stays, so the garbage collector need not traverse it for every page.
     gc.freeze()
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, lifespan="off"

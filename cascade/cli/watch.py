@@ -1,4 +1,4 @@
-"""`cascade run --watch`: the running graph, drawn in the terminal."""
+"""`cascade run --watch`: draw the running graph in the terminal."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from cascade.observers import Observer
 from cascade.records import Request, Result, Step
 from cascade.spec.schema import Graph
 
-_PER_SECOND = 12
+_REFRESHES_PER_SECOND = 12
 _WIDTH = 72
 _STYLES = {"accept": "green", "escalate": "yellow", "route": "cyan", "abstain": "red"}
 _WORDS = {"accept": "accepted", "escalate": "escalated", "route": "routed", "abstain": "gave up"}
 
 
 @dataclass
-class _Seen:
+class _StageActivity:
     """What a stage has done so far."""
 
     asking: Counter[str] = field(default_factory=Counter)  # run → 1 while the stage works on it
@@ -36,17 +36,17 @@ class _Seen:
 
 
 class Watch(Observer):
-    """Draws the stages of `graph` with what each is doing, on stderr, as long as it is open."""
+    """Draws the stages of `graph` and what each is doing, on stderr, while it is open."""
 
     def __init__(self, graph: Graph, console: Console | None = None) -> None:
         self._name = graph.name
-        self._inner: set[str] = set()  # runs of graphs within it
+        self._nested_runs: set[str] = set()  # runs of nested graphs
         self._boxes = [box for box in outline(graph)[0] if box.kind in ("asks", "branches")]
-        self._seen = {box.lines[0]: _Seen() for box in self._boxes}
+        self._activity = {box.lines[0]: _StageActivity() for box in self._boxes}
         self._live = Live(
             get_renderable=self.drawing,
             console=console or Console(stderr=True),
-            refresh_per_second=_PER_SECOND,
+            refresh_per_second=_REFRESHES_PER_SECOND,
         )
 
     def __enter__(self) -> Self:
@@ -61,22 +61,22 @@ class Watch(Observer):
     def on_run_start(self, run: str, graph: str, request: Request) -> None:
         """See `Observer.on_run_start`."""
         if graph.partition("@")[0] != self._name:
-            self._inner.add(run)
+            self._nested_runs.add(run)
 
     def on_stage_start(self, run: str, stage: str) -> None:
         """See `Observer.on_stage_start`."""
-        if run not in self._inner:
-            self._seen[stage].asking[run] = 1
+        if run not in self._nested_runs:
+            self._activity[stage].asking[run] = 1
 
     def on_stage_end(self, run: str, step: Step) -> None:
         """See `Observer.on_stage_end`."""
-        if run in self._inner:
+        if run in self._nested_runs:
             return
-        seen = self._seen[step.stage]
-        seen.asking.pop(run, None)
-        seen.actions[step.decision.action] += 1
-        seen.cost_usd += sum(call.cost_usd for call in step.calls)
-        seen.last = _reason(step)
+        activity = self._activity[step.stage]
+        activity.asking.pop(run, None)
+        activity.actions[step.decision.action] += 1
+        activity.cost_usd += sum(call.cost_usd for call in step.calls)
+        activity.last = _reason(step)
 
     def on_run_end(self, result: Result) -> None:
         """See `Observer.on_run_end`."""
@@ -87,41 +87,41 @@ class Watch(Observer):
         self._remove(run)
 
     def _remove(self, run: str) -> None:
-        self._inner.discard(run)
-        for seen in self._seen.values():
-            seen.asking.pop(run, None)
+        self._nested_runs.discard(run)
+        for activity in self._activity.values():
+            activity.asking.pop(run, None)
 
     def drawing(self) -> RenderableType:
-        """Return the stages as boxes from top to bottom."""
+        """Return the stages as boxes, from top to bottom."""
         parts: list[RenderableType] = []
         for box in self._boxes:
             if parts:
                 parts.append(Text("   │", style="dim"))
-            parts.append(_box(box, self._seen[box.lines[0]]))
+            parts.append(_box(box, self._activity[box.lines[0]]))
         return Group(*parts)
 
 
-def _box(box: Box, seen: _Seen) -> Panel:
-    asking = sum(seen.asking.values())
+def _box(box: Box, activity: _StageActivity) -> Panel:
+    asking = sum(activity.asking.values())
     lines = [Text(clean(line, _WIDTH), style="dim") for line in box.lines[1:]]
     state = Text()
     if asking:
         state.append(f"● asking {asking}" if asking > 1 else "● asking", style="bold")
-    for action, times in sorted(seen.actions.items()):
+    for action, times in sorted(activity.actions.items()):
         state.append("   " if state else "")
         state.append(f"{_WORDS[action]} {times}", style=_STYLES[action])
-    if seen.cost_usd:
-        state.append(f"   {format_usd(seen.cost_usd)}")
-    if seen.last:
-        state.append(f"   {seen.last}", style="dim")
-    style = "bold" if asking else "green" if seen.actions["accept"] else "dim"
+    if activity.cost_usd:
+        state.append(f"   {format_usd(activity.cost_usd)}")
+    if activity.last:
+        state.append(f"   {activity.last}", style="dim")
+    style = "bold" if asking else "green" if activity.actions["accept"] else "dim"
     return Panel(
         Group(*lines, state), title=box.lines[0], title_align="left", width=_WIDTH, border_style=style
     )
 
 
 def _reason(step: Step) -> str:
-    """The last decision in a few words: the comparison where there was one, else the rule."""
+    """Return the last decision in a few words: its comparison if it has one, else its rule."""
     comparison = compare(step)
     if comparison is None:
         return step.decision.rule.replace("_", " ")

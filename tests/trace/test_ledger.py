@@ -273,7 +273,7 @@ def test_the_command_exits_1_and_names_the_run(path: Path, tmp_path: Path) -> No
     code, output = run("verify", "--trace-db", path)
     assert code == 1
     assert output.startswith("run 'C' (entry 3) was edited\n")
-    assert "an end that was cut off would not be found out" in output
+    assert "a ledger cut off at its end would go unnoticed" in output
     code, output = run("verify", "--trace-db", path, "--json")
     assert code == 1
     assert '"count": 1' in output
