@@ -23,6 +23,7 @@ _EQUALITY = {"graph", "digest", "status", "rule", "tier"}  # columns that a filt
 _WINDOW = 20_000  # newest runs that are tried first
 _TEXT_WINDOW = 20_000  # newest runs that are searched for a text of one or two letters
 _MAX_RARE = 15_000  # runs a condition may leave to be looked up one by one
+_MAX_NUMBER = 2**63 - 1
 _FILTER_INDEX = "INDEXED BY ix_runs_filter"
 
 
@@ -81,11 +82,14 @@ def _by_columns(
 ) -> list[int]:
     """Return the newest runs that meet `wanted`, which is what `where` asks for and perhaps more."""
     columns = conditions_by_column(where).keys()
-    if where.grade not in ("right", "wrong"):
-        if not columns:
-            return _select(connection, wanted, limit, below)
-        if columns <= _EQUALITY and len(columns - {"digest"}) == 1:  # a digest comes with its graph
-            return _select(connection, wanted, limit, below, f"INDEXED BY ix_runs_{min(columns)}")
+    if where.grade in ("right", "wrong"):  # few runs are graded
+        rare = _rare(connection, where, _MAX_NUMBER if below is None else below)
+        if rare is not None:
+            return _look_up(connection, rare, wanted, limit)
+    elif not columns:
+        return _select(connection, wanted, limit, below)
+    elif columns <= _EQUALITY and len(columns - {"digest"}) == 1:  # a digest comes with its graph
+        return _select(connection, wanted, limit, below, f"INDEXED BY ix_runs_{min(columns)}")
     start = _last(connection, below) - _WINDOW + 1
     result = _select(connection, [*wanted, runs.c.seq >= start], limit, below, _FILTER_INDEX)
     if len(result) == limit or start <= 0:
@@ -156,7 +160,7 @@ def _with_text(connection: Connection, where: RunFilter, limit: int, below: int 
     """Return the newest runs that contain a text, or whose name begins with it."""
     piece = where.contains or ""
     others = where.model_copy(update={"contains": None})
-    end = 2**63 - 1 if below is None else below
+    end = _MAX_NUMBER if below is None else below
     rare = _rare(connection, others, end)
     if rare is not None:
         return _look_up(connection, rare, list(conditions(where)), limit)
