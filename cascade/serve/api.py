@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from cascade.explain import explain
 from cascade.records import Record
 from cascade.serve.filters import NAMES, read_query
 from cascade.serve.inputs import read_body, viewer_of
@@ -58,6 +59,15 @@ def one_run(request: Request, run: str) -> Response:
     store = viewer_of(request).store
     result = store.get(run)
     return _json({**_plain(result), "grades": [_plain(grade) for grade in store.grades(result.run)]})
+
+
+@router.get("/runs/{run}/explanation", response_model=None)
+def explain_run(request: Request, run: str) -> Response:
+    """Return why a run ended as it did, as records; the sentences of its page are made from them."""
+    viewer = viewer_of(request)
+    result = viewer.store.get(run)
+    loaded = viewer.graphs.get(result.graph)
+    return _json(_plain(explain(result, loaded.graph if loaded else None)))
 
 
 @router.post("/runs/{run}/grade", response_model=None)

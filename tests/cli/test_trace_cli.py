@@ -191,6 +191,13 @@ def test_explain_says_why(database: Path) -> None:
     assert "\x1b" not in text
 
 
+def test_explain_prints_its_records(database: Path) -> None:
+    explained = json.loads(call("explain", "01a", "--json", "--trace-db", database))
+    compared = explained["steps"][-1]["comparison"]
+    assert compared == {"measure": "confidence", "value": 0.93, "threshold": 0.9}
+    assert explained["run"].startswith("01A")
+
+
 def test_the_last_run_can_be_named_so_and_its_graph_file_names_the_stages_ahead(
     database: Path, root: Path
 ) -> None:

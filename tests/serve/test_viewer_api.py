@@ -70,6 +70,14 @@ def test_a_run_comes_in_full_with_its_grades(store: TraceStore, viewer: TestClie
     assert (unknown.status_code, "nearest" in unknown.json()["error"]) == (404, True)
 
 
+def test_an_explanation_is_given_as_records(viewer: TestClient) -> None:
+    explained = viewer.get("/v1/runs/01AA/explanation").json()
+    trace = viewer.get("/v1/runs/01AA").json()["trace"]
+    assert [step["rule"] for step in explained["steps"]] == [step["decision"]["rule"] for step in trace]
+    assert explained["steps"][0]["what_if"]["setting"]
+    assert viewer.get("/v1/runs/nothing/explanation").status_code == 404
+
+
 def test_a_job_grades_by_json(store: TraceStore, viewer: TestClient) -> None:
     answer = viewer.post("/v1/runs/01A/grade", json={"correct": False, "by": "job", "note": "label was oos"})
     assert answer.status_code == 201
