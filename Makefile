@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export CMAKE_ARGS := -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/.ci/llama.cmake
 export CMAKE_BUILD_PARALLEL_LEVEL := $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: run test test-slow check docs bench dist clean lock
+.PHONY: run test test-slow test-lowest test-pythons check docs bench dist clean lock
 
 run: $(RUN)
 	$(BIN)/cascade run graphs/support.yaml --input examples/messages.jsonl
@@ -22,6 +22,13 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# The fast tests (or ARGS="tests/graph …") with the lowest versions allowed, and on each other Python at hand; need uv.
+test-lowest: $(STAMP)
+	.ci/versions lowest $(ARGS)
+
+test-pythons: $(STAMP)
+	.ci/versions pythons $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -61,8 +68,8 @@ $(STAMP): $(RUN) requirements-dev.lock
 LOCK := uv pip compile pyproject.toml - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
   --no-emit-index-url --no-emit-find-links
 lock:
-	printf 'hatchling\neditables\n' | $(LOCK) --extra dev -o requirements-dev.lock
-	printf 'hatchling\neditables\n' | $(LOCK) --extra local --constraint requirements-dev.lock -o requirements.lock
+	printf 'hatchling\n' | $(LOCK) --extra dev -o requirements-dev.lock
+	printf 'hatchling\n' | $(LOCK) --extra local --constraint requirements-dev.lock -o requirements.lock
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

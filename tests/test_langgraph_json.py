@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,6 +41,11 @@ def loaded() -> dict[str, Any]:
 def test_every_graph_file_for_local_experts_is_offered() -> None:
     offline = {path.stem for path in (ROOT / "graphs").glob("*.yaml") if "hf:" not in path.read_text()}
     assert set(CONFIG["graphs"]) == offline == set(ASKED)
+
+
+def test_the_extra_that_its_local_experts_need_is_installed_beside_the_package() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert CONFIG["dependencies"] == [".", *extras["local"]]
 
 
 @pytest.mark.parametrize("name", CONFIG["graphs"])

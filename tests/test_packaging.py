@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 import cascade
 from cascade.extras import DISTRIBUTION, install_command, require
@@ -64,6 +66,19 @@ def test_all_install_advice_names_extras_that_exist(root: Path, project: dict[st
     }
     assert {"serve", "otel", "parquet", "postgres"} <= named
     assert named <= set(project["optional-dependencies"])
+
+
+def test_the_readmes_install_line_is_right(root: Path, project: dict[str, Any]) -> None:
+    lines = [line for line in (root / "README.md").read_text().splitlines() if line.startswith("pip ")]
+    assert lines
+    for line in lines:
+        command = shlex.split(line, comments=True)
+        assert command[:2] == ["pip", "install"]
+        for asked in map(Requirement, command[2:]):
+            assert asked.name == project["name"]
+            assert asked.extras <= set(project["optional-dependencies"])
+    # The example that follows runs local models.
+    assert "local" in Requirement(shlex.split(lines[0], comments=True)[2]).extras
 
 
 def test_the_code_names_the_distribution_as_the_project_file_does(project: dict[str, Any]) -> None:
