@@ -15,6 +15,7 @@ Zellinger and Thomson (arXiv 2501.09345).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -26,11 +27,12 @@ from cascade.lab.evaluation.metrics import bootstrap
 from cascade.lab.evaluation.routing import error_cost_area
 from cascade.lab.tables.recorded import half, load_table
 from cascade.lab.tuning.design import chain_data, choose
-from cascade.lab.tuning.search import ChainData, Routing, Thresholds, route_rows
+from cascade.lab.tuning.search import ChainData, Routing, route_rows
 from cascade.policy.apply import score_values
 from cascade.policy.artifact import Feature, Goal
 from cascade.policy.features import features_of
 from cascade.policy.table import Column, Outcomes
+from cascade.policy.thresholds import Thresholds
 
 ROWS = (30, 100, 300, 600, 1000)
 PRICES = np.geomspace(0.03, 30.0, 10)  # of a dollar, times one over the last model's mean cost
@@ -129,7 +131,7 @@ def tuned(picked: Outcomes, price: float, seed: int) -> Callable[[Outcomes], Rou
         scores = [None if s is None else score_values(s.score, features, len(test)) for s in design.stages]
         found = chain_data(test, design.chain, scores, goal)
         gate = None if design.gate is None else score_values(design.gate.score, features, len(test))
-        return route_rows(ChainData(found.quality, found.cost, found.scores, gate), design.path[-1])
+        return route_rows(replace(found, gate=gate), design.path[-1])
 
     return apply
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -15,11 +16,13 @@ from pydantic import Field, model_validator
 
 from cascade.files import read_record, write_whole
 from cascade.policy.calibrate import Curve, Sha256
+from cascade.policy.thresholds import Thresholds
 from cascade.records import Record
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 _REDO = "write it anew with 'cascade tune'"
+_ACCEPT = {"always": -math.inf, "never": math.inf}
 VOTE_NAMES = ("for", "against", "answers")
 SHAPE_NAMES = ("chars", "words", "lines", "numbers", "longest_number", "symbols")  # of a text
 
@@ -189,6 +192,22 @@ class Policy(Record):
     def chain(self) -> tuple[str, ...]:
         """The models in the order they are asked."""
         return tuple(stage.model for stage in self.stages)
+
+    @property
+    def skip_to(self) -> int:
+        """Index of the stage at which the prompt gate lets a row start; 0 without a gate."""
+        return 0 if self.gate is None else self.chain.index(self.gate.to)
+
+    @cached_property
+    def thresholds(self) -> Thresholds:
+        """All thresholds in numbers."""
+        accept = [stage.accept for stage in self.stages]
+        lows = [stage.abstain_below for stage in self.stages]
+        return Thresholds(
+            accept=tuple(_ACCEPT[at] if isinstance(at, str) else at for at in accept),
+            abstain=tuple(-math.inf if low is None else low for low in lows),
+            skip_at=math.inf if self.gate is None else self.gate.skip_at,
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from cascade.policy.budget import Spend, over_limit
+from cascade.policy.thresholds import reaches
 from cascade.records import (
     BudgetShortfall,
     Call,
@@ -85,7 +86,7 @@ def decide(
         return Decision(action="accept", rule="unchecked")
     if estimate is None or stage.accept is None:
         return _move_on(graph, stage, "no_estimate")
-    if estimate.confidence >= stage.accept:
+    if reaches(estimate.confidence, stage.accept):
         target = graph.next_stage(stage.name)
         if target is not None and audited(stage, run):
             return Decision(action="escalate", rule="audit", threshold=stage.accept, to=target)
@@ -150,7 +151,7 @@ def route(graph: Graph, stage: Stage, scores: Mapping[str, float] | None) -> Dec
         return _move_on(graph, stage, "gate_failed")
     best = max(scores, key=lambda name: scores[name])
     threshold = stage.gate.accept
-    if threshold is not None and scores[best] < threshold:
+    if threshold is not None and not reaches(scores[best], threshold):
         return _move_on(graph, stage, "gate_unsure", facts=[GateCandidate(name=best, score=scores[best])])
     if stage.gate.to is None:
         return None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Column = NDArray[np.float64]
 Rows = NDArray[np.intp]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ name are skipped; those after it are decided by the graph's own thresholds.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -28,10 +28,7 @@ from cascade.records import (
 from cascade.spec.schema import Graph, Stage
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from cascade.policy.features import Features
+    from cascade.policy.table import Column, Outcomes
 
 
 def decider_of(graph: Graph, policy: Policy | None) -> Decider:
@@ -83,12 +80,13 @@ class PolicyDecider:
                 return None
             return self._onward(stage, "policy_skip", PolicySkip(digest=policy.digest, asks=policy.chain))
         gate = policy.gate
-        if gate is None or index >= policy.chain.index(gate.to):
+        if gate is None or index >= policy.skip_to:
             return None
-        need = _score(gate.score, _features(gate.score, prompt, {}))
-        if not need >= gate.skip_at:  # NaN: nothing is known about the prompt
+        need, _ = _score(gate.score, prompt, {})
+        if not policy.thresholds.skips(need)[0]:
             return None
-        fact = PolicySkip(digest=policy.digest, asks=(gate.to,), score=need, skip_at=gate.skip_at)
+        asks = (gate.to,)
+        fact = PolicySkip(digest=policy.digest, asks=asks, score=float(need[0]), skip_at=gate.skip_at)
         return self._onward(stage, "policy_skip", fact)
 
     def accepts_all(self, stage: Stage) -> bool:
@@ -115,39 +113,36 @@ class PolicyDecider:
         if drafts.chosen is None:
             return self._onward(stage, "no_estimate", PolicyBasis(digest=self.policy.digest)), None
         here = self.policy.stages[index]
+        score, signals = _score(here.score, evidence.prompt, drafts.answers)
         if here.score is None:
-            return self._compare(stage, index, math.nan, evidence.run), drafts.checked
-        features = _features(here.score, evidence.prompt, drafts.answers)
-        score = _score(here.score, features)
-        signals = {term.feature.label: float(features.column(term.feature)[0]) for term in here.score.terms}
-        if math.isnan(score):
-            missing = tuple(name for name, value in signals.items() if math.isnan(value))
+            return self._compare(stage, index, score, evidence.run), drafts.checked
+        value = float(score[0])
+        if math.isnan(value):
+            missing = tuple(name for name, known in signals.items() if math.isnan(known))
             facts = self._basis(here), MissingSignals(signals=missing)
             return self._onward(stage, "no_estimate", *facts), None
         estimate = Estimate(
             by="policy",
             chosen=drafts.chosen,
             signals=signals,
-            score=score,
-            confidence=score if here.confidence is None else here.confidence.apply(score),
+            score=value,
+            confidence=value if here.confidence is None else here.confidence.apply(value),
             calibrated=here.confidence is not None,
         )
         return self._compare(stage, index, score, evidence.run), estimate
 
-    def _compare(self, stage: Stage, index: int, score: float, run: str | None) -> Decision:
-        """Compare a score (NaN where the policy has none) with the thresholds of its stage."""
-        here = self.policy.stages[index]
+    def _compare(self, stage: Stage, index: int, score: Column, run: str | None) -> Decision:
+        """Compare a score, as a column of one row, with the thresholds of its stage."""
+        here, thresholds = self.policy.stages[index], self.policy.thresholds
         facts = (self._basis(here),)
         accept = here.accept if isinstance(here.accept, float) else None
-        if here.accept == "always":
-            return Decision(action="accept", rule="policy_accept", facts=facts)
-        if accept is not None and score >= accept:
-            target = self.graph.next_stage(stage.name)
+        if thresholds.accepts(index, score)[0]:
+            target = self.graph.next_stage(stage.name) if accept is not None else None
             if target is not None and audited(stage, run):
                 return Decision(action="escalate", rule="audit", threshold=accept, to=target, facts=facts)
             return Decision(action="accept", rule="policy_accept", threshold=accept, facts=facts)
-        low = here.abstain_below
-        if low is not None and score < low:
+        if thresholds.abstains(index, score)[0]:
+            low = here.abstain_below
             return Decision(action="abstain", rule="policy_abstain", threshold=low, facts=facts)
         if index + 1 == len(self.policy.stages):
             return Decision(action="abstain", rule="policy_below", threshold=accept, facts=facts)
@@ -168,27 +163,36 @@ class PolicyDecider:
         return Decision(action=action, rule=rule, threshold=threshold, to=target, facts=facts)
 
 
-def _score(score: Score, features: Features) -> float:
-    from cascade.policy.apply import score_values
-
-    return float(score_values(score, features, 1)[0])
-
-
-def _features(score: Score, prompt: str, answers: Mapping[str, MeasuredAnswer]) -> Features:
-    """Return the features of one row; a model without an answer is all NaN."""
+def _score(
+    score: Score | None, prompt: str, answers: Mapping[str, MeasuredAnswer]
+) -> tuple[Column, dict[str, float]]:
+    """Compute a score on one row, a column of shape (1,), and the features it is made of; NaN: not known."""
     import numpy as np
 
+    from cascade.policy.apply import score_values
     from cascade.policy.features import Features
+
+    if score is None:
+        return np.full(1, np.nan), {}
+    features = Features(_row(score.models, prompt, answers))
+    signals = {term.feature.label: float(features.column(term.feature)[0]) for term in score.terms}
+    return score_values(score, features, 1), signals
+
+
+def _row(models: Iterable[str], prompt: str, answers: Mapping[str, MeasuredAnswer]) -> Outcomes:
+    """Return a table of one row; a model without an answer is all NaN."""
+    import numpy as np
+
     from cascade.policy.table import ModelOutcomes, Outcomes
 
-    def column(value: float | None) -> NDArray[np.float64]:
+    def column(value: float | None) -> Column:
         return np.array([math.nan if value is None else value])
 
-    models, nothing = {}, column(None)
-    for name in score.models:
+    columns, nothing = {}, column(None)
+    for name in models:
         answer = answers.get(name)
         confidence = None if answer is None else answer.confidence
         signals = {} if answer is None else {key: column(value) for key, value in answer.signals.items()}
         text = None if answer is None else answer.text
-        models[name] = ModelOutcomes(nothing, nothing, nothing, column(confidence), signals, [text])
-    return Features(Outcomes([""], [prompt], models))
+        columns[name] = ModelOutcomes(nothing, nothing, nothing, column(confidence), signals, [text])
+    return Outcomes([""], [prompt], columns)

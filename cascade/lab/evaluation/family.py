@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.lab.evaluation.routing import POINTS, escalated
-from cascade.policy.apply import curve_values, score_values
+from cascade.policy.apply import curve_values, score_values, walk_stages
 from cascade.policy.artifact import Policy, PolicyStage
 from cascade.policy.features import Features, features_of
 from cascade.policy.table import Column, Outcomes
@@ -61,8 +61,8 @@ def family(policy: Policy, outcomes: Outcomes, *, gated: bool) -> Family | None:
     start = np.zeros((rows, settings), dtype=np.intp)
     if gate is not None:
         need = score_values(gate.score, features, rows)
-        skips = (need >= gate.skip_at)[:, None] if scored else escalated(need, settings)
-        start = np.where(skips, policy.chain.index(gate.to), start)
+        skips = policy.thresholds.skips(need)[:, None] if scored else escalated(need, settings)
+        start = np.where(skips, policy.skip_to, start)
     return _play(policy, outcomes, lower, start)
 
 
@@ -78,14 +78,15 @@ def _play(
     policy: Policy, outcomes: Outcomes, lower: dict[str, NDArray[np.bool_]], start: NDArray[np.intp]
 ) -> Family:
     """Send every row through the stages: `lower` says which rows each model's stage does not accept."""
+    models = [outcomes.models[name] for name in policy.chain]
+    nowhere = np.zeros(start.shape, dtype=bool)
+    stages = [
+        (~lower[name] & ~model.failed[:, None], nowhere)
+        for name, model in zip(policy.chain[:-1], models, strict=False)
+    ]
+    asked, answered_by = walk_stages(start, [*stages, (~nowhere, nowhere)])
     quality, cost = np.full(start.shape, np.nan), np.zeros(start.shape)
-    waiting = np.ones(start.shape, dtype=bool)
-    for index, name in enumerate(policy.chain):
-        model = outcomes.models[name]
-        here = waiting & (start <= index)
+    for index, (model, here) in enumerate(zip(models, asked, strict=True)):
         cost += np.where(here, model.cost_usd[:, None], 0.0)
-        last = index + 1 == len(policy.chain)
-        answered = here & ~lower[name] & (last | ~model.failed[:, None])
-        quality = np.where(answered, model.credit[:, None], quality)
-        waiting &= ~answered
-    return Family(here.astype(float), quality, cost)
+        quality = np.where(answered_by == index, model.credit[:, None], quality)
+    return Family(asked[-1].astype(float), quality, cost)

@@ -13,7 +13,6 @@ from cascade.lab.tuning.ensemble import Ensemble, StageModel, Target, ensemble_o
 from cascade.lab.tuning.search import (
     ChainData,
     Routing,
-    Thresholds,
     best_thresholds,
     foreseen_bound,
     frontier,
@@ -23,6 +22,7 @@ from cascade.lab.tuning.search import (
 from cascade.policy.artifact import Goal
 from cascade.policy.bounds import fixed_sequence
 from cascade.policy.table import Column, Outcomes
+from cascade.policy.thresholds import Thresholds
 
 LONGEST = 4  # models in a chain
 _SAMPLE = 4000  # rows that chains are compared on; the chosen one is fitted on all
@@ -188,10 +188,11 @@ def chain_data(
     models = [outcomes.models[name] for name in names]
     quality = np.column_stack([model.credit for model in models])
     cost = np.column_stack([model.cost_usd for model in models])
-    unscored = np.full(len(outcomes), -np.inf)
+    failed = np.column_stack([model.failed for model in models])
+    unscored = np.full(len(outcomes), np.nan)
     columns = [
-        unscored if score is None else np.where(np.isnan(score) | model.failed, -np.inf, score)
+        unscored if score is None else np.where(model.failed, np.nan, score)
         for score, model in zip(scores, models, strict=False)
     ]
     matrix = np.column_stack(columns) if columns else np.zeros((len(outcomes), 0))
-    return ChainData(quality, cost, matrix, None, goal.abstention_price)
+    return ChainData(quality, cost, matrix, None, goal.abstention_price, failed if failed.any() else None)

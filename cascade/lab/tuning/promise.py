@@ -11,12 +11,13 @@ import numpy as np
 from cascade.errors import ConfigError
 from cascade.lab.tuning.design import TARGETS, Design, chain_data, chains
 from cascade.lab.tuning.ensemble import ensemble_of
-from cascade.lab.tuning.search import ChainData, Thresholds, frontier, route_rows
+from cascade.lab.tuning.search import ChainData, frontier, route_rows
 from cascade.policy.apply import apply_policy, score_values
 from cascade.policy.artifact import Certificate, Goal, Policy
 from cascade.policy.bounds import fixed_sequence, loss_p_value, loss_upper, risk_upper, rows_needed
 from cascade.policy.features import features_of
 from cascade.policy.table import Column, Outcomes, Rows
+from cascade.policy.thresholds import Thresholds
 
 _FEWEST = 20  # rows whose error rate says something
 _POWER = NormalDist().inv_cdf(0.8)  # a promise that holds should then be supported four times in five

@@ -13,11 +13,12 @@ from itertools import pairwise, repeat
 import numpy as np
 from numpy.typing import NDArray
 
+from cascade.policy.apply import walk_stages
 from cascade.policy.bounds import risk_upper
-from cascade.policy.table import Column
+from cascade.policy.table import Column, Mask
+from cascade.policy.thresholds import Thresholds, reaches
 
 Matrix = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 _MAX_SWEEPS = 8  # of coordinate ascent
 _PRICES = 30  # points of a frontier
 _STEPS = 6  # between the thresholds of neighbouring prices
@@ -32,9 +33,10 @@ class ChainData:
     Attributes:
         quality: quality of each answer, 0 to 1; shape (rows, models).
         cost: cost of each answer in USD; shape (rows, models).
-        scores: score of each answer; shape (rows, models − 1); −inf for a stage without a score.
+        scores: score of each answer; shape (rows, models − 1); NaN where there is none.
         gate: how strongly each prompt calls for the last model, shape (rows,); None without a gate.
         abstention: the quality that no answer counts as; None if a run may not abstain.
+        failed: where a call failed and there is no answer to accept; shape (rows, models); None: nowhere.
     """
 
     quality: Matrix
@@ -42,26 +44,27 @@ class ChainData:
     scores: Matrix
     gate: Column | None = None
     abstention: float | None = None
+    failed: Mask | None = None
 
     @property
     def checked(self) -> int:
         """The number of stages that have a threshold."""
         return int(self.scores.shape[1])
 
+    def accepts(self, thresholds: Thresholds, stage: int) -> Mask:
+        """Return where a checked stage has an answer that it accepts."""
+        accepted = thresholds.accepts(stage, self.scores[:, stage])
+        return accepted if self.failed is None else accepted & ~self.failed[:, stage]
 
-@dataclass(frozen=True)
-class Thresholds:
-    """The thresholds of a chain.
+    def abstains(self, thresholds: Thresholds, stage: int) -> Mask:
+        """Return where a checked stage gives up on what it does not accept."""
+        return thresholds.abstains(stage, self.scores[:, stage])
 
-    Attributes:
-        accept: per checked stage, accept a score at or above it.
-        abstain: per checked stage, give up below it; empty if a run may not abstain.
-        skip_at: gate scores at or above it go straight to the last model.
-    """
-
-    accept: tuple[float, ...]
-    abstain: tuple[float, ...] = ()
-    skip_at: float = np.inf
+    def skips(self, thresholds: Thresholds) -> Mask:
+        """Return where the gate passes over all but the last model."""
+        if self.gate is None:
+            return np.zeros(len(self.quality), dtype=bool)
+        return thresholds.skips(self.gate)
 
 
 @dataclass(frozen=True)
@@ -82,21 +85,14 @@ class Routing:
 def route_rows(data: ChainData, thresholds: Thresholds) -> Routing:
     """Send every row through the chain and return who answers, how well, and at what cost."""
     rows, last = len(data.quality), data.checked
-    answered_by, quality, cost = np.full(rows, last), data.quality[:, last].copy(), np.zeros(rows)
-    skipped = _skipped(data, thresholds)
-    here = ~skipped
-    for index in range(last):
-        cost[here] += data.cost[here, index]
-        accepted = here & (data.scores[:, index] >= thresholds.accept[index])
-        answered_by[accepted], quality[accepted] = index, data.quality[accepted, index]
-        here &= ~accepted
-        if thresholds.abstain:
-            score = data.scores[:, index]
-            given_up = here & np.isfinite(score) & (score < thresholds.abstain[index])
-            answered_by[given_up], quality[given_up] = -1, 0.0
-            here &= ~given_up
-    asked = here | skipped
-    cost[asked] += data.cost[asked, last]
+    start = np.where(data.skips(thresholds), last, 0)
+    stages = [(data.accepts(thresholds, index), data.abstains(thresholds, index)) for index in range(last)]
+    everywhere = np.ones(rows, dtype=bool)
+    asked, answered_by = walk_stages(start, [*stages, (everywhere, ~everywhere)])
+    quality, cost = np.zeros(rows), np.zeros(rows)
+    for index, here in enumerate(asked):
+        cost += np.where(here, data.cost[:, index], 0.0)
+        quality += np.where(answered_by == index, data.quality[:, index], 0.0)
     return Routing(answered_by, quality, cost)
 
 
@@ -144,7 +140,7 @@ def _gated(data: ChainData, thresholds: Thresholds, price: float) -> Thresholds:
 
 def _mean_value(data: ChainData, thresholds: Thresholds, price: float) -> float:
     skip = data.quality[:, -1] - price * data.cost[:, -1]
-    return float(np.where(_skipped(data, thresholds), skip, _onward(data, thresholds, 0, price)).mean())
+    return float(np.where(data.skips(thresholds), skip, _onward(data, thresholds, 0, price)).mean())
 
 
 def frontier(data: ChainData) -> list[Thresholds]:
@@ -199,12 +195,12 @@ def risk_path(data: ChainData, alpha: float, delta: float, share: float) -> list
         for index in range(data.checked):
             score, wrong = data.scores[here, index], 1.0 - data.quality[here, index]
             threshold = lowest_threshold(score, wrong, float(target))
-            taken = score >= threshold
+            taken = reaches(score, threshold)
             rows, errors = share * float(taken.sum()), share * float(wrong[taken].sum())
             active[index] |= foreseen_bound(rows, min(errors, 0.5 * alpha * rows), delta) <= alpha
             if active[index]:
                 accept[index] = threshold
-                here &= data.scores[:, index] < threshold
+                here &= ~reaches(data.scores[:, index], threshold)
         if any(active):
             path.append(Thresholds(tuple(accept)))
     return list(dict.fromkeys(path))
@@ -216,32 +212,22 @@ def foreseen_bound(rows: float, errors: float, delta: float) -> float:
     return risk_upper(min(whole, math.ceil(errors + _MARGIN * math.sqrt(errors + 1.0))), whole, delta)
 
 
-def _skipped(data: ChainData, thresholds: Thresholds) -> Mask:
-    if data.gate is None:
-        return np.zeros(len(data.quality), dtype=bool)
-    return np.asarray(data.gate >= thresholds.skip_at)
-
-
 def _onward(data: ChainData, thresholds: Thresholds, start: int, price: float) -> Column:
     """Return each row's quality − price · cost when it enters the chain at stage `start`."""
     value = data.quality[:, -1] - price * data.cost[:, -1]
     for index in reversed(range(start, data.checked)):
-        score = data.scores[:, index]
-        if thresholds.abstain and data.abstention is not None:
-            low = np.isfinite(score) & (score < thresholds.abstain[index])
-            value = np.where(low, data.abstention, value)
-        value = np.where(score >= thresholds.accept[index], data.quality[:, index], value)
+        if data.abstention is not None:
+            value = np.where(data.abstains(thresholds, index), data.abstention, value)
+        value = np.where(data.accepts(thresholds, index), data.quality[:, index], value)
         value = value - price * data.cost[:, index]
     return value
 
 
 def _improve(data: ChainData, thresholds: Thresholds, index: int, price: float) -> Thresholds:
     """Move one stage's thresholds to their best values, with all others fixed."""
-    here = ~_skipped(data, thresholds)
+    here = ~data.skips(thresholds)
     for earlier in range(index):
-        here &= data.scores[:, earlier] < thresholds.accept[earlier]
-        if thresholds.abstain:
-            here &= data.scores[:, earlier] >= thresholds.abstain[earlier]
+        here &= ~(data.accepts(thresholds, earlier) | data.abstains(thresholds, earlier))
     onward = _onward(data, thresholds, index + 1, price)[here]
     score = data.scores[here, index]
     refuse = onward

@@ -20,7 +20,6 @@ from cascade.errors import ConfigError
 from cascade.lab.tables.outcomes import read_outcomes
 from cascade.lab.tuning.design import Design, choose
 from cascade.lab.tuning.promise import Refusal, certify, check_binary, refusal, renew
-from cascade.lab.tuning.search import Thresholds
 from cascade.policy.artifact import (
     Certificate,
     Goal,
@@ -32,6 +31,7 @@ from cascade.policy.artifact import (
 )
 from cascade.policy.calibrate import fit
 from cascade.policy.table import Outcomes
+from cascade.policy.thresholds import Thresholds
 
 _MAX_MODELS = 7  # more are thinned to the most accurate for their cost
 _MIN_ROWS = 20
