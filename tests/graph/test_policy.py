@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from pathlib import Path
 from typing import Any
@@ -14,32 +13,21 @@ from policies import stage as policy_stage
 from scripting import scripted, write
 
 from cascade import Cascade
-from cascade.config.load import load_graph
 from cascade.explain import describe, explain, render_text
-from cascade.lab.tables.collect import Labelled, answering, collect, how_asked
-from cascade.lab.tables.outcomes import from_rows
+from cascade.lab.tables.collect import collect_outcomes
+from cascade.lab.tables.rows import LabelledRow
 from cascade.lab.tuning.tune import tune
-from cascade.models import build_model
 from cascade.policy.apply import apply_policy
 from cascade.policy.artifact import Feature, Goal, Policy, PolicyStage, PromptGate, Score, Term, write_policy
 from cascade.policy.table import Outcomes
 from cascade.records import Result
 
 
-def table_of(path: Path, rows: list[Labelled]) -> Outcomes:
+def table_of(path: Path, rows: list[LabelledRow]) -> Outcomes:
     """Ask every model of a graph about every row, as `cascade outcomes` does."""
-    loaded = load_graph(path)
-
-    async def ask() -> list[dict[str, Any]]:
-        names = answering(loaded.graph)
-        models = {name: build_model(name, loaded.graph.models[name], loaded.base) for name in names}
-        found: list[dict[str, Any]] = []
-        await collect(how_asked(loaded.graph, models, loaded.calibrations), rows, found.append, 8)
-        await asyncio.gather(*(model.aclose() for model in models.values()))
-        return found
-
-    order = {row.id: place for place, row in enumerate(rows)}
-    return from_rows(sorted(asyncio.run(ask()), key=lambda row: order[row["id"]]))
+    table = collect_outcomes(path, rows, path.with_suffix(".jsonl"))
+    index = {name: row for row, name in enumerate(table.ids)}
+    return table.take(np.array([index[row.id] for row in rows]))
 
 
 def live(path: Path, table: Outcomes) -> list[Result]:
@@ -64,13 +52,13 @@ def same(policy: Policy, table: Outcomes, results: list[Result]) -> None:
                 assert step.estimate.score == pytest.approx(score, abs=1e-12)
 
 
-def questions(count: int) -> tuple[list[Labelled], dict[str, dict[str, str]]]:
+def questions(count: int) -> tuple[list[LabelledRow], dict[str, dict[str, str]]]:
     """Rows whose difficulty shows in the prompt and in whether two small models agree."""
     draw, rows, replies = random.Random(1), [], {"haiku": {}, "sonnet": {}, "opus": {}}
     for number in range(count):
         hard = draw.random()
         text = f"q{number}-{'x' * int(30 * hard)}"
-        rows.append(Labelled(str(number), text, f"answer {number % 7}"))
+        rows.append(LabelledRow(str(number), text, f"answer {number % 7}"))
         for name, skill in (("haiku", 0.9), ("sonnet", 1.2), ("opus", 2.0)):
             right = draw.random() < skill - hard
             replies[name][text] = rows[-1].label if right else f"guess {draw.randrange(20)}"
@@ -166,7 +154,7 @@ def test_bundled_experts_decide_live_as_in_the_table(tmp_path: Path) -> None:
     }
     stages: list[dict[str, Any]] = [{"name": "first", "ask": ["haiku"], "confidence": {"by": "labels"}}]
     before = write(tmp_path, models, [{**stages[0], "accept": 0.5}, {"name": "last", "ask": ["person"]}])
-    rows = [Labelled(str(place), text, "oos") for place, text in enumerate(texts)]
+    rows = [LabelledRow(str(place), text, "oos") for place, text in enumerate(texts)]
     table = table_of(before, rows)
     policy = tune(table, Goal(kind="lambda", value=8.0))
     assert isinstance(policy, Policy)
