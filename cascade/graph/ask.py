@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from langgraph.errors import GraphBubbleUp
@@ -64,8 +63,8 @@ async def ask(
     if request.local_only and not model.local:
         raise PrivacyError(f"model {model.name!r} is not local and the request is local-only; not called")
     timeout = model.timeout if seconds is None else min(model.timeout, seconds)
-    prompt = Prompt.of(request, role=role, sample=sample, timeout=timeout)
-    model_call = _ModelCall(model, replace(prompt, stop_early=stop_early) if stop_early else prompt, guard)
+    prompt = Prompt(request if role == "answer" else request.text, sample, timeout, stop_early)
+    model_call = _ModelCall(model, prompt, guard)
     start = time.perf_counter()
     cancelled: asyncio.CancelledError | None = None
     try:
@@ -153,7 +152,7 @@ class _ModelCall:
 
 def worst_cost(model: Model, request: Request) -> float:
     """Return the worst case of one call of `model`, in USD."""
-    return cost(model.price, *model.worst_case(Prompt.of(request)))
+    return cost(model.price, *model.worst_case(Prompt(request)))
 
 
 def _answer(outcome: Reply | ModelError, request: Request | None) -> dict[str, Any]:

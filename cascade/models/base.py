@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from cascade.errors import ModelError
-from cascade.records import Message, Request, Role, Token, Tool, ToolCall
+from cascade.records import Message, Request, Token, Tool, ToolCall
 from cascade.spec.parts import Price
 
 OnText = Callable[[str], None]
@@ -34,40 +34,60 @@ class Running(Protocol):
 StopEarly = Callable[[Running], bool]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Prompt:
-    """What one call asks: the request's fields, which sample of the stage it is, the seconds it may take.
+    """What one call asks.
 
-    `stop_early` is asked after each token of free text that is generated in this process, with the statistics
-    so far; once it says yes, the reply ends there with the finish reason `early_exit`. A local model asks it
-    on the decode thread, so it must be quick.
+    Attributes:
+        request: what is asked; for a gate's model the text alone.
+        sample: which of the stage's samples this is, from 0.
+        timeout: seconds that the call may take; None leaves it to the model.
+        stop_early: is asked after each token of free text that is generated in this process, with the
+            statistics so far; once it says yes, the reply ends there with the finish reason `early_exit`. A
+            local model asks it on the decode thread, so it must be quick.
     """
 
-    text: str
+    request: Request
     sample: int = 0
     timeout: float | None = None
-    messages: tuple[Message, ...] = ()
-    tools: tuple[Tool, ...] = ()
-    tool_choice: str = "auto"
-    output_schema: dict[str, Any] | None = None
     stop_early: StopEarly | None = None
 
-    @classmethod
-    def of(
-        cls, request: Request, *, role: Role = "answer", sample: int = 0, timeout: float | None = None
-    ) -> Self:
-        """Return what a call for `request` asks; a gate's model reads `text` alone."""
-        if role == "gate":
-            return cls(request.text, sample, timeout)
-        return cls(
-            request.text,
-            sample,
-            timeout,
-            request.messages,
-            request.tools,
-            request.tool_choice,
-            request.output_schema,
-        )
+    def __init__(
+        self,
+        request: Request | str,
+        sample: int = 0,
+        timeout: float | None = None,
+        stop_early: StopEarly | None = None,
+    ) -> None:
+        """Ask with `request`, or with a text alone."""
+        values = (Request(text=request) if isinstance(request, str) else request, sample, timeout, stop_early)
+        for name, value in zip(("request", "sample", "timeout", "stop_early"), values, strict=True):
+            object.__setattr__(self, name, value)
+
+    @property
+    def text(self) -> str:
+        """The text; of a conversation, the last user message."""
+        return self.request.text
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation, empty where there is only a text."""
+        return self.request.messages
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools that the answer may call."""
+        return self.request.tools
+
+    @property
+    def tool_choice(self) -> str:
+        """One of auto, none, required, or a tool's name."""
+        return self.request.tool_choice
+
+    @property
+    def output_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema that the answer must satisfy, if any."""
+        return self.request.output_schema
 
 
 @dataclass(frozen=True, slots=True)

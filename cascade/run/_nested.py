@@ -86,16 +86,9 @@ class GraphModel:
         Raises:
             ModelError: the inner run accepted no answer; what it cost is billed, and `run` is its id.
         """
-        request = Request(
-            text=prompt.text,
-            messages=prompt.messages,
-            tools=prompt.tools,
-            tool_choice=prompt.tool_choice,
-            output_schema=prompt.output_schema,
-            local_only=self.local,
-            metadata={"asked_by": self.name, "sample": prompt.sample},
-        )
-        result = await self._inner.answer(request)
+        metadata = {"asked_by": self.name, "sample": prompt.sample}
+        inner = {"local_only": self.local, "account": None, "metadata": metadata}
+        result = await self._inner.answer(prompt.request.model_copy(update=inner))
         billed = _units(result.cost_usd)
         if result.status != "accepted" or result.text is None:
             raise ModelError(

@@ -92,7 +92,7 @@ class Run:
             return None
         name, price = plan.baseline
         # A token has at least one byte.
-        prompt_bytes, _ = plan.models[name].worst_case(Prompt.of(self.request))
+        prompt_bytes, _ = plan.models[name].worst_case(Prompt(self.request))
         answer = outcome.get("text") or outcome.get("draft")
         return price_baseline(name, price, self.trace, prompt_bytes, answer)
 

@@ -58,7 +58,7 @@ def under(graph: Graph, before: Graph | None = None, **changes: Any) -> ReplaySe
     models = plan(graph).models
 
     def price(name: str, request: Request) -> float:
-        return cost(models[name].price, *models[name].worst_case(Prompt.of(request)))
+        return cost(models[name].price, *models[name].worst_case(Prompt(request)))
 
     seconds = (before or graph).limits.seconds
     return ReplaySettings(

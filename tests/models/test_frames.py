@@ -17,7 +17,7 @@ from cascade.models.llamacpp import frames
 from cascade.models.llamacpp.frames import dump_prompt, dump_reply, load_prompt, load_reply, pack, read_frame
 from cascade.policy.calibrate import Curve
 from cascade.policy.early_exit import EarlyExit
-from cascade.records import Message, Token, Tool, ToolCall
+from cascade.records import Message, Request, Token, Tool, ToolCall
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 numbers = st.floats(allow_nan=False)
@@ -32,12 +32,14 @@ messages = st.builds(
     Message, role=st.sampled_from(["system", "user", "assistant", "tool"]), content=words,
     tool_calls=st.lists(calls, max_size=2).map(tuple), tool_call_id=st.none() | words,
 )  # fmt: skip
-prompts = st.builds(
-    Prompt, text=words, sample=st.integers(0, 99), timeout=st.none() | st.floats(0.1, 99.0),
-    messages=st.lists(messages, max_size=3).map(tuple),
+requests = st.builds(
+    Request, text=words, messages=st.lists(messages, max_size=3).map(tuple),
     tools=st.lists(st.builds(Tool, name=words, description=words, parameters=objects), max_size=2).map(tuple),
-    tool_choice=words, output_schema=st.none() | objects,
+    tool_choice=words, output_schema=st.none() | objects, local_only=st.booleans(), account=st.none() | words,
 )  # fmt: skip
+prompts = st.builds(
+    Prompt, request=requests, sample=st.integers(0, 99), timeout=st.none() | st.floats(0.1, 99.0)
+)
 tokens = st.builds(
     Token, text=words, logprob=numbers, margin=st.none() | numbers, entropy=st.none() | numbers
 )
@@ -89,8 +91,11 @@ class WithCallback(Prompt):
 
 
 def test_a_callback_stays_behind_and_is_named() -> None:
-    assert dump_prompt(WithCallback("hi", judge=bool)) == (dump_prompt(Prompt("hi"))[0], ["judge"])
-    assert dump_prompt(WithCallback("hi"))[1] == []
+    assert dump_prompt(WithCallback(Request(text="hi"), judge=bool)) == (
+        dump_prompt(Prompt("hi"))[0],
+        ["judge"],
+    )
+    assert dump_prompt(WithCallback(Request(text="hi")))[1] == []
 
 
 def test_the_rule_of_early_exit_goes_along_and_any_other_stays_behind() -> None:
@@ -102,9 +107,14 @@ def test_the_rule_of_early_exit_goes_along_and_any_other_stays_behind() -> None:
     assert (load_prompt(across(data)), callbacks) == (Prompt("hi"), ["stop_early"])
 
 
+def test_the_metadata_of_a_request_stays_here() -> None:
+    data, _ = dump_prompt(Prompt(Request(text="hi", metadata={"user": 7})))
+    assert load_prompt(across(data)) == Prompt("hi")
+
+
 def test_what_is_not_plain_data_is_refused_before_it_is_sent() -> None:
     with pytest.raises(ValueError, match="object"):
-        dump_prompt(Prompt("hi", output_schema={"a": object()}))
+        dump_prompt(Prompt(Request(text="hi", output_schema={"a": object()})))
     with pytest.raises(ValueError, match="object"):
         dump_reply(Reply("hi", meta={"a": object()}))
     with pytest.raises(ValueError, match="not JSON serializable"):

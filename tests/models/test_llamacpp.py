@@ -24,7 +24,7 @@ from cascade.models import build_model
 from cascade.models.base import Prompt, Reply
 from cascade.models.llamacpp import LlamaCppSettings
 from cascade.models.llamacpp.model import LlamaCpp
-from cascade.records import Message
+from cascade.records import Message, Request
 
 TASKS = {"colours": ["red", "green", "blue"], "sizes": ["small", "large"]}
 
@@ -475,7 +475,7 @@ async def test_a_system_prompt_is_kept_on_disk_without_the_request(writer: Path)
 
 async def test_a_first_request_that_hides_the_beginning_does_not_switch_prefix_dir_off(writer: Path) -> None:
     nano = model(writer, max_tokens=2, prompt="Be brief. " * 20 + "{text}", prefix_dir="later")
-    await nano.ask(Prompt("hi", messages=(Message(role="user", content="hi"),)))
+    await nano.ask(Prompt(Request(text="hi", messages=(Message(role="user", content="hi"),))))
     await nano.ask(Prompt("brief"))
     assert not (writer.parent / "later").exists()
     await nano.ask(Prompt("hello card"))

@@ -20,7 +20,7 @@ from cascade.models import build_model
 from cascade.models.base import Prompt, Reply, charge
 from cascade.models.openai import OpenAISettings
 from cascade.models.openai.model import OpenAI
-from cascade.records import Message, Tool, ToolCall
+from cascade.records import Message, Request, Tool, ToolCall
 from cascade.spec.kinds import ModelFacts
 from cascade.spec.parts import Price
 
@@ -524,8 +524,11 @@ async def test_a_conversation_with_tools_and_a_schema_is_sent_whole(server: Loop
     server.answers = [chat("3")]
     model = make(system="Be short.", prompt="Q: {text}")
     schema = {"title": "Sum", "type": "integer"}
-    await model.ask(Prompt("and?", messages=TALK, tools=(ADD,), tool_choice="add", output_schema=schema))
-    await model.ask(Prompt("and?", tools=(ADD,), output_schema={"title": "no name", "type": "integer"}))
+    await model.ask(
+        Prompt(Request(text="and?", messages=TALK, tools=(ADD,), tool_choice="add", output_schema=schema))
+    )
+    unnamed = {"title": "no name", "type": "integer"}
+    await model.ask(Prompt(Request(text="and?", tools=(ADD,), output_schema=unnamed)))
     await model.aclose()
     sent = server.requests[0].json
     call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
@@ -553,7 +556,7 @@ async def test_a_conversation_with_tools_and_a_schema_is_sent_whole(server: Loop
 async def test_a_model_with_labels_reads_the_text_alone(server: Loopback, make: Make) -> None:
     server.answers = [chat("yes")]
     model = make(labels=["yes", "no"])
-    await model.ask(Prompt("and?", messages=TALK, tools=(ADD,)))
+    await model.ask(Prompt(Request(text="and?", messages=TALK, tools=(ADD,))))
     await model.aclose()
     assert server.requests[0].json["messages"] == [{"role": "user", "content": "and?"}]
     assert "tools" not in server.requests[0].json
@@ -565,7 +568,7 @@ async def test_tool_calls_are_read_as_they_are_written(server: Loopback, make: M
     ]  # fmt: skip
     server.answers = [chat(None, tool_calls=calls, finish_reason="tool_calls")]
     model = make()
-    reply = await model.ask(Prompt("go", tools=(ADD,)))
+    reply = await model.ask(Prompt(Request(text="go", tools=(ADD,))))
     await model.aclose()
     assert reply.text == ""
     assert [(call.name, call.arguments) for call in reply.tool_calls] == [
@@ -593,7 +596,7 @@ async def test_streamed_tool_calls_are_put_together(server: Loopback, make: Make
     ]  # fmt: skip
     model = make()
     said: list[str] = []
-    reply = await model.ask(Prompt("go", tools=(ADD,)), said.append)
+    reply = await model.ask(Prompt(Request(text="go", tools=(ADD,))), said.append)
     await model.aclose()
     assert [(call.id, call.name, call.arguments) for call in reply.tool_calls] == [
         ("c1", "add", '{"a": 1}'),
@@ -619,9 +622,10 @@ async def test_malformed_tool_calls_are_a_failed_call(server: Loopback, make: Ma
 def test_the_worst_case_counts_the_conversation_tools_and_schema(make: Make) -> None:
     model = make()
     alone = model.worst_case(Prompt("and?"))[0]
-    talk = model.worst_case(Prompt("and?", messages=TALK))[0]
+    talk = model.worst_case(Prompt(Request(text="and?", messages=TALK)))[0]
     assert talk - alone > sum(len(message.content) for message in TALK)
     large = Tool(name="add", description="x" * 1000)
-    assert model.worst_case(Prompt("and?", tools=(large,)))[0] - alone > 1000
-    assert model.worst_case(Prompt("and?", output_schema={"const": "x" * 1000}))[0] - alone > 1000
-    assert make(labels=["a", "b"]).worst_case(Prompt("and?", messages=TALK))[0] < talk
+    assert model.worst_case(Prompt(Request(text="and?", tools=(large,))))[0] - alone > 1000
+    typed = Request(text="and?", output_schema={"const": "x" * 1000})
+    assert model.worst_case(Prompt(typed))[0] - alone > 1000
+    assert make(labels=["a", "b"]).worst_case(Prompt(Request(text="and?", messages=TALK)))[0] < talk

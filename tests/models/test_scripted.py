@@ -15,7 +15,7 @@ from cascade.errors import ConfigError, ModelError
 from cascade.models import build_model
 from cascade.models.base import Model, Prompt
 from cascade.models.scripted import ScriptedSettings
-from cascade.records import Message, Tool
+from cascade.records import Message, Request, Tool
 
 
 def make(**settings: Any) -> Model:
@@ -110,16 +110,18 @@ async def test_tools_are_called_only_where_they_are_offered() -> None:
         "calls": [{"name": "add", "arguments": {"a": 1}}, {"name": "b", "arguments": "{"}],
     }
     model = make(replies={"go": reply})
-    found = await model.ask(Prompt("go", tools=(Tool(name="add"),)))
+    found = await model.ask(Prompt(Request(text="go", tools=(Tool(name="add"),))))
     assert [(call.name, call.arguments) for call in found.tool_calls] == [("add", '{"a": 1}'), ("b", "{")]
     assert len({call.id for call in found.tool_calls}) == 2
     assert (found.text, found.meta["finish_reason"]) == ("or words", "tool_calls")
     assert (await model.ask(Prompt("go"))).tool_calls == ()
-    assert (await model.ask(Prompt("go", tools=(Tool(name="add"),), tool_choice="none"))).tool_calls == ()
+    assert (
+        await model.ask(Prompt(Request(text="go", tools=(Tool(name="add"),), tool_choice="none")))
+    ).tool_calls == ()
 
 
 async def test_a_conversation_is_answered_by_its_last_message() -> None:
     model = make(replies={"5": "it is five", "add": "wrong"})
     said = (Message(role="user", content="add"), Message(role="tool", content="5", tool_call_id="c"))
-    reply = await model.ask(Prompt("add", messages=said))
+    reply = await model.ask(Prompt(Request(text="add", messages=said)))
     assert (reply.text, reply.tokens_in) == ("it is five", 2)

@@ -46,14 +46,15 @@ CONFIG = LlamaCppSettings(kind="llamacpp", path="x.gguf", system="Be kind.")
     ],
 )  # fmt: skip
 def test_calls_are_read_as_models_write_them(text: str, words: str, calls: list[tuple[str, str]]) -> None:
-    found, made = read_calls(text, Prompt("x", tools=(ADD, NOW)))
+    found, made = read_calls(text, Prompt(Request(text="x", tools=(ADD, NOW))))
     assert (found, [(call.name, call.arguments) for call in made]) == (words, calls)
     assert read_calls(text, Prompt("x")) == (text, ())
-    assert read_calls(text, Prompt("x", tools=(ADD,), tool_choice="none")) == (text, ())
+    assert read_calls(text, Prompt(Request(text="x", tools=(ADD,), tool_choice="none"))) == (text, ())
 
 
 def test_a_demanded_call_that_broke_off_is_an_invalid_call() -> None:
-    _, calls = read_calls('{"name": "add", "arguments": {"a": ', Prompt("x", tools=(ADD,), tool_choice="add"))
+    prompt = Prompt(Request(text="x", tools=(ADD,), tool_choice="add"))
+    _, calls = read_calls('{"name": "add", "arguments": {"a": ', prompt)
     assert [(call.name, call.arguments) for call in calls] == [("add", '{"a":')]
 
 
@@ -69,7 +70,8 @@ def test_references_in_several_tools_keep_their_meaning() -> None:
 def test_a_schema_without_a_grammar_leaves_any_object_free() -> None:
     odd = Tool(name="odd", parameters={"properties": {"a": {"multipleOf": 3}}})
     check_grammar(calls_grammar([odd, ADD]))
-    form = form_of(CONFIG, Prompt("x", output_schema={"type": "object", "minProperties": 2}), native=False)
+    prompt = Prompt(Request(text="x", output_schema={"type": "object", "minProperties": 2}))
+    form = form_of(CONFIG, prompt, native=False)
     assert form.grammar is not None
     check_grammar(form.grammar)
 
@@ -77,9 +79,9 @@ def test_a_schema_without_a_grammar_leaves_any_object_free() -> None:
 def test_what_is_said_around_schemas_is_bounded() -> None:
     bare = len(b"x")
     for prompt in (
-        Prompt("x", output_schema={}),
-        Prompt("x", tools=(NOW,)),
-        Prompt("x", tools=(NOW,), tool_choice="required"),
+        Prompt(Request(text="x", output_schema={})),
+        Prompt(Request(text="x", tools=(NOW,))),
+        Prompt(Request(text="x", tools=(NOW,), tool_choice="required")),
     ):
         said = form_of(CONFIG, prompt, native=False).messages[-1].content
         assert len(said.encode()) - bare < INSTRUCTION_BYTES + len(NOW.model_dump_json())
@@ -92,7 +94,7 @@ def test_a_template_without_tools_gets_calls_and_results_as_text() -> None:
         Message(role="assistant", tool_calls=(ToolCall(id="c", name="now", arguments=""),)),
         Message(role="tool", content="noon", tool_call_id="c"),
     )
-    prompt = Prompt("time?", messages=said, tools=(NOW,))
+    prompt = Prompt(Request(text="time?", messages=said, tools=(NOW,)))
     form = form_of(CONFIG, prompt, native=False)
     assert [message.role for message in form.messages] == ["system", "user", "assistant", "user"]
     assert form.messages[0].content == "Be kind.\n\nBe brief."
@@ -115,9 +117,9 @@ async def test_a_grammar_makes_even_a_random_model_call_a_tool(tmp_path: Path, s
     exact = Tool(name="pick", parameters=parameters)
     model = local(tmp_path, seed=seed, max_tokens=300, temperature=1.0)
     asked = Request(text="choose", tools=(exact,), tool_choice="required")
-    reply = await model.ask(Prompt.of(asked))
+    reply = await model.ask(Prompt(asked))
     schema = {"type": "object", "properties": {"sure": {"type": "boolean"}}, "required": ["sure"]}
-    answer = await model.ask(Prompt("sure?", output_schema=schema))
+    answer = await model.ask(Prompt(Request(text="sure?", output_schema=schema)))
     await model.aclose()
     assert problem(asked, reply) is None
     found = measured(asked, reply)["fields"]
@@ -130,12 +132,12 @@ async def test_a_grammar_makes_even_a_random_model_call_a_tool(tmp_path: Path, s
 async def test_a_model_may_call_or_speak(tmp_path: Path, template: str) -> None:
     call = '{"name": "add", "arguments": {"a": 1}}'
     model = local(tmp_path, template, says=call)
-    reply = await model.ask(Prompt("1?", tools=(ADD, NOW)))
+    reply = await model.ask(Prompt(Request(text="1?", tools=(ADD, NOW))))
     await model.aclose()
     assert (reply.text, [made.name for made in reply.tool_calls]) == ("", ["add"])
     (tmp_path / "words").mkdir()
     model = local(tmp_path / "words", template, says="It is noon.")
-    reply = await model.ask(Prompt("time?", tools=(NOW,)))
+    reply = await model.ask(Prompt(Request(text="time?", tools=(NOW,))))
     await model.aclose()
     assert (reply.text, reply.tool_calls) == ("It is noon.", ())
 
@@ -147,7 +149,7 @@ async def test_a_conversation_is_read_through_the_template_within_its_worst_case
         Message(role="tool", content="2", tool_call_id="c"),
         Message(role="user", content="and now?"),
     )
-    prompt = Prompt("and now?", messages=said, tools=(ADD, NOW), output_schema=SCHEMA)
+    prompt = Prompt(Request(text="and now?", messages=said, tools=(ADD, NOW), output_schema=SCHEMA))
     for template in (CHATML, WITH_TOOLS):
         model = local(tmp_path, template, says="Two.", system="Be kind.")
         alone = await model.ask(Prompt("and now?"))
@@ -159,8 +161,8 @@ async def test_a_conversation_is_read_through_the_template_within_its_worst_case
 
 async def test_a_file_without_a_template_takes_one_message_only(tmp_path: Path) -> None:
     model = local(tmp_path, None, says='{"city":"Lund"}')
-    reply = await model.ask(Prompt("where?", output_schema=SCHEMA))
+    reply = await model.ask(Prompt(Request(text="where?", output_schema=SCHEMA)))
     assert json.loads(reply.text) == {"city": "Lund"}
     with pytest.raises(Exception, match="no chat template for 2 messages"):
-        await model.ask(Prompt("b", messages=(Message(role="user", content="a"),) * 2))
+        await model.ask(Prompt(Request(text="b", messages=(Message(role="user", content="a"),) * 2)))
     await model.aclose()

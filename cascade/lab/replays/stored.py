@@ -130,7 +130,7 @@ def _prices(loaded: LoadedGraph, url: str, where: RunFilter) -> Price:
         nonlocal recorded
         model = models[name]
         if not is_hash(request.text):
-            return cost(model.price, *model.worst_case(Prompt.of(request)))
+            return cost(model.price, *model.worst_case(Prompt(request)))
         if cost(model.price, 1, 1) == 0:
             return 0.0
         if recorded is None:

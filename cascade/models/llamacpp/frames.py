@@ -66,7 +66,8 @@ def dump_prompt(prompt: Prompt) -> tuple[Frame, list[str]]:
         ValueError: another field holds what is not plain data.
     """
     calling = [field.name for field in fields(prompt) if callable(getattr(prompt, field.name))]
-    data = cast("Frame", _adapter(Prompt).dump_python(prompt, mode="json", exclude=set(calling)))
+    left_out = {"request": {"metadata"}} | dict.fromkeys(calling, True)  # no model reads the metadata
+    data = cast("Frame", _adapter(Prompt).dump_python(prompt, mode="json", exclude=left_out))
     if isinstance(prompt.stop_early, EarlyExit):
         calling.remove("stop_early")
         data["stop_early"] = prompt.stop_early.model_dump(mode="json")
