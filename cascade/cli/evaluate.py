@@ -88,7 +88,7 @@ def _print_figures(console: Console, data: dict[str, Any]) -> None:
 
 def _print_models(console: Console, data: dict[str, Any]) -> None:
     from cascade.lab.evaluation.evaluation import CHECKS
-    from cascade.lab.evaluation.words import per_thousand, percent
+    from cascade.lab.evaluation.formatting import per_thousand, percent
 
     rows = []
     for name, model in data["models"].items():
@@ -102,7 +102,7 @@ def _print_models(console: Console, data: dict[str, Any]) -> None:
 
 
 def _checked(check: dict[str, Any], key: str) -> str:
-    from cascade.lab.evaluation.words import plain
+    from cascade.lab.evaluation.formatting import plain
 
     if check[key] is None:
         return "—"
@@ -111,7 +111,7 @@ def _checked(check: dict[str, Any], key: str) -> str:
 
 
 def _print_slices(console: Console, data: dict[str, Any]) -> None:
-    from cascade.lab.evaluation.words import per_thousand, percent
+    from cascade.lab.evaluation.formatting import per_thousand, percent
 
     rows = []
     for part in data["slices"]:

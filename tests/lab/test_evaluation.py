@@ -10,8 +10,7 @@ from policies import certificate, policy, row, stage
 from cascade.errors import ConfigError, RequestError
 from cascade.lab.evaluation.evaluation import BASIC, CURVE, evaluate
 from cascade.lab.evaluation.family import family
-from cascade.lab.evaluation.intervals import figure, resampled
-from cascade.lab.evaluation.metrics import bootstrap
+from cascade.lab.evaluation.metrics import bootstrap, figure, resampled
 from cascade.lab.evaluation.routing import apgr, cpt, sweep
 from cascade.lab.tables.outcomes import from_rows
 from cascade.policy.artifact import Feature, PromptGate, Score, Term

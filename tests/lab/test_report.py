@@ -10,8 +10,8 @@ import pytest
 from policies import certificate, policy, row, stage
 
 from cascade.lab.evaluation.evaluation import Evaluation, evaluate
+from cascade.lab.evaluation.formatting import duration, money, per_thousand, percent
 from cascade.lab.evaluation.report import HEADLINES, report_page
-from cascade.lab.evaluation.words import duration, money, per_thousand, percent
 from cascade.lab.tables.outcomes import from_rows
 from cascade.svg import Axis, Plot, axis_around
 

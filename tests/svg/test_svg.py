@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import cascade.serve
-from cascade.lab.evaluation.style import STYLE
+from cascade.lab.evaluation.report import STYLE
 from cascade.svg import DARK, LIGHT, PRINT, Axis, Frame, Plot, element, fluid, style_sheet, text, variables
 
 EVIL = '"><script>alert(1)</script>&'

@@ -9,22 +9,22 @@ import numpy as np
 
 from cascade.lab.evaluation.confidences import Checked
 from cascade.lab.evaluation.evaluation import Evaluation
-from cascade.lab.evaluation.intervals import Figure
-from cascade.lab.evaluation.words import per_thousand, percent
+from cascade.lab.evaluation.formatting import per_thousand, percent
+from cascade.lab.evaluation.metrics import Figure
 from cascade.svg import SERIES, Axis, Plot, Point, axis_around, element, marker
 
 BINS = 10  # of a reliability diagram, of equal mass
-_FINEST = 200  # points of a drawn curve
+_MAX_POINTS = 200  # points of a drawn curve
 
 
-def cost_quality(found: Evaluation) -> str:
+def cost_quality(evaluation: Evaluation) -> str:
     """Draw mean cost against accuracy: the policy, its curve, and each model alone."""
-    alone = {name: _alone(found, name) for name in found.outcomes.models}
-    here = found.figures["mean_cost_usd"], found.figures["accuracy"]
+    alone = {name: _alone(evaluation, name) for name in evaluation.outcomes.models}
+    here = evaluation.figures["mean_cost_usd"], evaluation.figures["accuracy"]
     point = here[0].value, here[1].value
-    known = [place for place in alone.values() if place is not None]
+    known = [at for at in alone.values() if at is not None]
     across, up = (_interval(figure) for figure in here)
-    reach = [*known, *found.curve, point, *((point[0], each) for each in up or ())]
+    reach = [*known, *evaluation.curve, point, *((point[0], end) for end in up or ())]
     plot = _plot(
         "Cost and accuracy",
         axis_around(
@@ -35,44 +35,50 @@ def cost_quality(found: Evaluation) -> str:
         ),
         axis_around("accuracy", [y for _, y in reach], percent, room_at_zero=1.0),
     )
-    plot.line(found.curve, _series_line(0))
-    for x, y in found.curve:
+    plot.line(evaluation.curve, _series_line(0))
+    for x, y in evaluation.curve:
         plot.dot((x, y), 0, f"thresholds moved: {per_thousand(x)}, {percent(y)} right", 2.5)
     plot.whiskers(point, across, up, 1)
     plot.dot(point, 1, f"the policy: {per_thousand(point[0])}, {percent(point[1])} right", 5.5)
-    for name, place in alone.items():
-        if place is not None:
-            plot.dot(place, 2, f"{name} alone: {per_thousand(place[0])}, {percent(place[1])} right")
+    for name, at in alone.items():
+        if at is not None:
+            plot.dot(at, 2, f"{name} alone: {per_thousand(at[0])}, {percent(at[1])} right")
     plot.label(point, "policy")
-    for name, place in alone.items():
-        if place is not None:
-            plot.label(place, name)
-    legend = [(1, "the policy"), (2, "one model alone"), *([(0, "thresholds moved")] if found.curve else [])]
+    for name, at in alone.items():
+        if at is not None:
+            plot.label(at, name)
+    legend = [
+        (1, "the policy"),
+        (2, "one model alone"),
+        *([(0, "thresholds moved")] if evaluation.curve else []),
+    ]
     return plot.svg() + _legend(legend)
 
 
-def reliability(found: Evaluation) -> str | None:
+def reliability(evaluation: Evaluation) -> str | None:
     """Draw confidence against accuracy in bins of equal mass; None without a confidence."""
-    series = _series(found, probability=True)
+    series = _series(evaluation, probability=True)
     if not series:
         return None
     plot = _plot("Reliability", Axis("confidence", show=percent), Axis("accuracy", show=percent))
     plot.line([(0, 0), (1, 1)], "line ideal dashed")
-    for number, (name, each) in enumerate(series):
-        points = _bins(each)
+    for number, (name, checked) in enumerate(series):
+        points = _bins(checked)
         plot.line(points, _series_line(number))
         for x, y in points:
             plot.dot((x, y), number, f"{name}: confidence {percent(x)}, {percent(y)} right", 4)
     return plot.svg() + _legend([(number, name) for number, (name, _) in enumerate(series)])
 
 
-def risk_coverage(found: Evaluation) -> str | None:
+def risk_coverage(evaluation: Evaluation) -> str | None:
     """Draw the error among the most confident answers against their share; None without a confidence."""
-    series = _series(found, probability=False)
+    series = _series(evaluation, probability=False)
     if not series:
         return None
-    curves = [_risks(each) for _, each in series]
-    alphas = {each["alpha"] for each in found.certificates if each["kind"] == "max_risk"}
+    curves = [_risks(checked) for _, checked in series]
+    alphas = {
+        certificate["alpha"] for certificate in evaluation.certificates if certificate["kind"] == "max_risk"
+    }
     top = max([*alphas, *(y for curve in curves for _, y in curve), 0.01])
     plot = _plot(
         "Risk and coverage",
@@ -87,16 +93,18 @@ def risk_coverage(found: Evaluation) -> str | None:
     return plot.svg() + _legend([(number, name) for number, (name, _) in enumerate(series)])
 
 
-def _series(found: Evaluation, *, probability: bool) -> list[tuple[str, Checked]]:
-    """The confidence of each model of the policy that has one; of other models only if none of these has."""
-    ours = [name for name in found.policy.chain if found.checked[name]]
-    first = [(name, found.checked[name][0]) for name in ours or found.checked if found.checked[name]]
+def _series(evaluation: Evaluation, *, probability: bool) -> list[tuple[str, Checked]]:
+    """Return the confidences of the policy's models; those of other models only if the policy has none."""
+    ours = [name for name in evaluation.policy.chain if evaluation.checked[name]]
+    first = [
+        (name, evaluation.checked[name][0]) for name in ours or evaluation.checked if evaluation.checked[name]
+    ]
     usable = [item for item in first if len(item[1].quality) and (item[1].is_probability or not probability)]
     return usable[:SERIES]
 
 
-def _alone(found: Evaluation, name: str) -> Point | None:
-    model = found.outcomes.models[name]
+def _alone(evaluation: Evaluation, name: str) -> Point | None:
+    model = evaluation.outcomes.models[name]
     graded = ~np.isnan(model.quality)
     return (
         (float(model.cost_usd[graded].mean()), float(model.quality[graded].mean())) if graded.any() else None
@@ -115,12 +123,12 @@ def _bins(checked: Checked) -> list[Point]:
 
 
 def _risks(checked: Checked) -> list[Point]:
-    """Selective risk by coverage, only where a threshold can cut: at the last row of equal confidences."""
+    """Return selective risk by coverage wherever a threshold can cut: after the last of equal confidences."""
     order = np.argsort(-checked.confidence, kind="stable")
     wrong = np.cumsum(1.0 - checked.quality[order])
     count = np.arange(1, len(order) + 1)
     ends = np.flatnonzero(np.diff(checked.confidence[order], append=-np.inf))
-    kept = ends[np.unique(np.linspace(0, len(ends) - 1, _FINEST).astype(int))]
+    kept = ends[np.unique(np.linspace(0, len(ends) - 1, _MAX_POINTS).astype(int))]
     return [(float(count[row] / len(order)), float(wrong[row] / count[row])) for row in kept]
 
 

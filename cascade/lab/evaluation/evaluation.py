@@ -1,4 +1,4 @@
-"""Measuring a policy on an outcome table that it was not tuned on: every figure with its interval."""
+"""Measuring a policy on an outcome table that it was not tuned on, with an interval for every figure."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cascade.errors import RequestError
+from cascade.errors import ConfigError, RequestError
 from cascade.lab.evaluation.confidences import Checked, check_figures, confidences
 from cascade.lab.evaluation.family import Family, family
-from cascade.lab.evaluation.intervals import RESAMPLES, Column, Figure, Means, figure, resampled
-from cascade.lab.evaluation.promises import compare
+from cascade.lab.evaluation.metrics import RESAMPLES, Column, Figure, Means, figure, resampled
 from cascade.lab.evaluation.routing import calls_needed, error_cost_area, gap_recovered
 from cascade.lab.tables.outcomes import read_outcomes
 from cascade.policy.apply import Decisions, apply_policy
-from cascade.policy.artifact import Policy, read_policy
+from cascade.policy.artifact import Certificate, Policy, read_policy
 from cascade.policy.table import Outcomes
 
 BASIC = ("accuracy", "mean_cost_usd", "mean_seconds", "coverage", "selective_risk", "strong_share")
@@ -30,18 +30,18 @@ UNKNOWN = -2  # in Decisions.answered_by
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a policy does on a table.
+    """What a policy does on an outcome table.
 
     Attributes:
         policy: the policy.
-        outcomes: the rows on which its decisions are known; figures are over these.
-        unknown: how many rows are left out, because a model that would be asked has no outcome there.
-        decisions: of the policy, row by row.
+        outcomes: the rows on which its decisions are known; all figures are over these.
+        unknown: number of rows left out because a model that would be asked has no outcome there.
+        decisions: the policy's decisions, row by row.
         figures: name → value and interval.
-        curve: (mean cost, accuracy) with all thresholds moved together; empty if nothing can be moved.
-        checked: model → its confidences: the policy's own first, then the table's.
+        curve: (mean cost, accuracy) with all thresholds moved together; empty if there is none to move.
+        checked: model → its confidences, the policy's own first, then the table's.
         judged: model → how good these confidences are, in the same order.
-        slices: one per value of each field.
+        slices: the basic figures for each value of each field.
         certificates: each promise beside what these rows say.
     """
 
@@ -57,7 +57,7 @@ class Evaluation:
     certificates: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as plain JSON; what the rows cannot tell is null."""
+        """Return everything as plain JSON; null is what the rows cannot tell."""
         answered = self.decisions.answered_by
         shares = {name: float(np.mean(answered == k)) for k, name in enumerate(self.policy.chain)}
         return {
@@ -67,7 +67,7 @@ class Evaluation:
             "goal": self.policy.goal.model_dump(mode="json", exclude_none=True),
             "tuned_on_these_rows": bool(self.outcomes.sha256)
             and self.outcomes.sha256 == self.policy.data_sha256,
-            **flat(self.figures),
+            **_flat(self.figures),
             "answered_by": shares | {"nobody": float(np.mean(answered == -1))},
             "curve": [{"mean_cost_usd": cost, "accuracy": right} for cost, right in self.curve],
             "models": {name: self._model(name) for name in self.outcomes.models},
@@ -136,13 +136,18 @@ def evaluate(
         figures=_figures(columns, resamples, seed) | curve_figures,
         curve=curve,
         checked=checked,
-        judged={name: [_judged(each, resamples, seed) for each in found] for name, found in checked.items()},
+        judged={
+            name: [_judged(confidence, resamples, seed) for confidence in own]
+            for name, own in checked.items()
+        },
         slices=[
-            each
+            part
             for name in by
-            for each in _slices(name, table.fields[name], columns, checked, resamples, seed)
+            for part in _slices(name, table.fields[name], columns, checked, resamples, seed)
         ],
-        certificates=[compare(each, policy, table, decisions) for each in policy.certificates],
+        certificates=[
+            _compare_promise(certificate, policy, table, decisions) for certificate in policy.certificates
+        ],
     )
 
 
@@ -150,17 +155,17 @@ def _judged(checked: Checked, resamples: int, seed: int) -> dict[str, Any]:
     return {"confidence": checked.by, **check_figures(checked, resamples=resamples, seed=seed)}
 
 
-def flat(figures: Mapping[str, Figure]) -> dict[str, Any]:
-    """Return `{NAME: value, NAME_ci: [low, high]}`, null where the rows cannot tell."""
-    found: dict[str, Any] = {}
+def _flat(figures: Mapping[str, Figure]) -> dict[str, Any]:
+    """Return `{NAME: value, NAME_ci: [low, high]}`; None is what the rows cannot tell."""
+    values: dict[str, Any] = {}
     for name, (value, low, high) in figures.items():
-        found[name] = None if math.isnan(value) else value
-        found[f"{name}_ci"] = None if math.isnan(low) else [low, high]
-    return found
+        values[name] = None if math.isnan(value) else value
+        values[f"{name}_ci"] = None if math.isnan(low) else [low, high]
+    return values
 
 
 def _columns(policy: Policy, decisions: Decisions) -> dict[str, Column]:
-    """One number a row, so that every basic figure is a function of means."""
+    """Return columns of one number per row; every basic figure is a function of their means."""
     answered = decisions.answered_by >= 0
     timed = ~np.isnan(decisions.seconds)
     return {
@@ -174,10 +179,10 @@ def _columns(policy: Policy, decisions: Decisions) -> dict[str, Column]:
 
 
 def _figures(columns: Mapping[str, Column], resamples: int, seed: int) -> dict[str, Figure]:
-    """Figures of decisions, over all rows but for two.
+    """Return the basic figures of decisions.
 
-    accuracy: share of all rows answered right; an abstention is not right. mean_cost_usd: of all models
-    asked. mean_seconds: the same, of the rows whose models all report it. coverage: share answered.
+    accuracy: share of all rows answered right (an abstention is not right). mean_cost_usd: cost of all models
+    asked. mean_seconds: the same, over rows whose models all report it. coverage: share answered.
     selective_risk: share wrong among the answered. strong_share: share of rows that asked the last model.
     """
     statistics = {
@@ -195,7 +200,7 @@ def _figures(columns: Mapping[str, Column], resamples: int, seed: int) -> dict[s
 def _curve(
     policy: Policy, table: Outcomes, resamples: int, seed: int
 ) -> tuple[list[tuple[float, float]], dict[str, Figure]]:
-    """The family's (cost, accuracy) points, and its figures; thresholds stay those of the sample."""
+    """Return the family's (cost, accuracy) points and figures; resamples keep the sample's thresholds."""
     whole = np.flatnonzero(~np.isnan([table.models[name].credit for name in policy.chain]).any(axis=0))
     rows = table.take(whole)
     plain = family(policy, rows, gated=False) if len(whole) else None
@@ -240,11 +245,11 @@ def _slices(
     resamples: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """The basic figures of the rows of each value, most frequent first; empty for rows without one."""
+    """Return the basic figures for each value of a field, most frequent first; rows may lack a value ("")."""
     members: dict[str, list[int]] = {}
     for row, value in enumerate(values):
         members.setdefault(value, []).append(row)
-    found = []
+    slices = []
     for value, rows in sorted(members.items(), key=lambda item: (-len(item[1]), item[0])):
         part = _figures({name: column[rows] for name, column in columns.items()}, resamples, seed)
         models = {
@@ -252,8 +257,50 @@ def _slices(
             for name, checks in checked.items()
             if checks
         }
-        found.append({"field": field, "value": value, "rows": len(rows), **flat(part), "models": models})
-    return found
+        slices.append({"field": field, "value": value, "rows": len(rows), **_flat(part), "models": models})
+    return slices
+
+
+def _compare_promise(
+    promise: Certificate, policy: Policy, table: Outcomes, decisions: Decisions
+) -> dict[str, Any]:
+    """Compare a promise with rows that its certificate never saw.
+
+    The promise `held` if the observed error, or loss, is at most alpha. `p_value` is the probability of at
+    least this many errors if the true risk were alpha: unless it is small, a promise that did not hold here
+    may still be true. A stage that accepts nothing breaks no promise.
+
+    Raises:
+        ConfigError: the certificate names a stage that the policy does not have.
+    """
+    answered = decisions.answered_by >= 0
+    right = np.where(answered, decisions.quality, 0.0)
+    if promise.kind == "max_risk":
+        if promise.stage not in policy.chain:
+            known = ", ".join(policy.chain)
+            raise ConfigError(f"certificate of unknown stage {promise.stage!r}; known: {known}")
+        here = decisions.answered_by == policy.chain.index(promise.stage)
+        wrong = 1.0 - decisions.quality[here]
+    else:
+        top = table.models[policy.chain[-1]].credit
+        here = ~np.isnan(top)
+        wrong = top[here] - right[here]
+    observed = float(wrong.mean()) if len(wrong) else None
+    return {
+        **promise.model_dump(mode="json", include={"stage", "kind", "alpha", "delta", "bound"}),
+        "held": observed is None or observed <= promise.alpha + 1e-12,
+        "observed": observed,
+        "observed_rows": len(wrong),
+        "p_value": _p_value(wrong, promise),
+    }
+
+
+def _p_value(wrong: NDArray[np.float64], promise: Certificate) -> float | None:
+    if promise.kind != "max_risk" or not len(wrong) or not np.isin(wrong, (0.0, 1.0)).all():
+        return None
+    from scipy.stats import binom
+
+    return float(binom.sf(wrong.sum() - 1, len(wrong), promise.alpha))
 
 
 def _mean(column: Column) -> float | None:

@@ -1,14 +1,14 @@
-"""Metrics of answers and of their confidence, with 95 % intervals.
+"""Metrics of answers and of their confidence, with 95 % bootstrap intervals.
 
-`confidence` and `correct` are columns with one value a row. Rows of equal confidence count as if in random
-order (their expectation), so no order of the rows changes a number. A metric that the rows cannot tell
+`confidence` and `correct` are columns with one value per row. Rows of equal confidence count as if in random
+order (their expectation), so the order of the rows never changes a result. A metric that the rows cannot tell
 (no rows, only one class) is NaN, never a default.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -16,7 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Column = NDArray[np.float64]
+Means = Mapping[str, Column]
 BINS = 15
+RESAMPLES = 1000
+_MAX_CELLS = 2_000_000  # rows × resamples that are drawn at once: 16 MB of counts
 
 
 class Interval(NamedTuple):
@@ -27,13 +30,13 @@ class Interval(NamedTuple):
 
 
 def accuracy(correct: ArrayLike) -> float:
-    """Share of right answers."""
+    """Return the share of right answers."""
     column = np.asarray(correct, dtype=float)
     return float(column.mean()) if column.size else math.nan
 
 
 def auroc(confidence: ArrayLike, correct: ArrayLike) -> float:
-    """Probability that a right answer has more confidence than a wrong one, ties half (Mann–Whitney)."""
+    """Return P(a right answer has more confidence than a wrong one), ties counting half (Mann–Whitney)."""
     score, right = _columns(confidence, correct)
     positive = right.sum()
     negative = len(right) - positive
@@ -45,10 +48,10 @@ def auroc(confidence: ArrayLike, correct: ArrayLike) -> float:
 
 
 def ece(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> float:
-    """Expected calibration error: |mean confidence − accuracy|, averaged over bins of equal mass.
+    """Return the expected calibration error: |mean confidence − accuracy|, averaged over bins of equal mass.
 
-    Rows are sorted by confidence and cut into `bins` parts whose sizes differ by one at most (Nguyen and
-    O'Connor 2015; Nixon et al. 2019); each part weighs what it holds.
+    Rows are sorted by confidence and cut into `bins` parts whose sizes differ by at most one (Nguyen and
+    O'Connor 2015; Nixon et al. 2019). Each part is weighted by its size.
     """
     score, right = _columns(confidence, correct)
     if not len(score):
@@ -60,13 +63,13 @@ def ece(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> float:
 
 
 def brier(confidence: ArrayLike, correct: ArrayLike) -> float:
-    """Mean squared difference between confidence and outcome (Brier 1950)."""
+    """Return the mean squared difference between confidence and outcome (Brier 1950)."""
     score, right = _columns(confidence, correct)
     return float(np.mean((score - right) ** 2)) if len(score) else math.nan
 
 
 def aurc(confidence: ArrayLike, correct: ArrayLike) -> float:
-    """Mean selective risk over all coverages: the area under that curve (Geifman and El-Yaniv 2017)."""
+    """Return the mean selective risk over all coverages (Geifman and El-Yaniv 2017)."""
     score, right = _columns(confidence, correct)
     if not len(score):
         return math.nan
@@ -75,9 +78,9 @@ def aurc(confidence: ArrayLike, correct: ArrayLike) -> float:
 
 
 def coverage_at_risk(confidence: ArrayLike, correct: ArrayLike, risk: float) -> float:
-    """Largest share of rows that a threshold can accept while at most `risk` of the accepted are wrong.
+    """Return the largest share of rows that a threshold can accept with at most `risk` wrong among them.
 
-    The threshold is chosen on these very rows: a description of the confidence, not a promise for others.
+    The threshold is chosen on these very rows: this describes the confidence and promises nothing for others.
     """
     score, right = _columns(confidence, correct)
     if not len(score):
@@ -90,7 +93,7 @@ def coverage_at_risk(confidence: ArrayLike, correct: ArrayLike, risk: float) -> 
 
 
 def wilson(successes: int, rows: int, level: float = 0.95) -> Interval:
-    """Wilson score interval of a share (Wilson 1927); NaN without rows."""
+    """Return the Wilson score interval of a share (Wilson 1927); NaN without rows."""
     if not 0 <= successes <= rows:
         raise ValueError(f"{successes} successes among {rows} rows; give at most as many as rows")
     if rows == 0:
@@ -99,7 +102,7 @@ def wilson(successes: int, rows: int, level: float = 0.95) -> Interval:
     share = successes / rows
     centre = (share + z * z / (2 * rows)) / (1 + z * z / rows)
     half = z / (1 + z * z / rows) * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
-    # At the ends the formula is exact but for rounding, which must not exclude the share itself.
+    # Rounding must not exclude the share itself at the ends.
     return Interval(min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
 
 
@@ -110,9 +113,10 @@ def bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile bootstrap interval of `statistic(*columns)` over rows drawn with replacement (Efron 1979).
+    """Return the percentile bootstrap interval of `statistic(*columns)` (Efron 1979).
 
-    Resamples that cannot tell the statistic (NaN) are left out; the interval is NaN if none can.
+    Rows are drawn with replacement. Resamples that cannot tell the statistic (NaN) are left out; the interval
+    is NaN if none can.
     """
     arrays = [np.asarray(column) for column in columns]
     rows = len(arrays[0]) if arrays else 0
@@ -132,6 +136,56 @@ def bootstrap(
     return Interval(float(low), float(high))
 
 
+class Figure(NamedTuple):
+    """A number with its 95 % interval, NaN if the rows cannot tell it."""
+
+    value: float
+    low: float
+    high: float
+
+
+def resampled(columns: Mapping[str, Column], *, resamples: int = RESAMPLES, seed: int = 0) -> Means:
+    """Return the mean of each column in the sample itself (first) and in bootstrap resamples.
+
+    Args:
+        columns: name → array of shape (rows,) or (rows, points), without NaN.
+        resamples: how many times the rows are drawn with replacement (Efron 1979).
+        seed: seed of the draws.
+
+    Returns:
+        name → array of shape (1 + resamples,) or (1 + resamples, points).
+    """
+    widths = {name: 1 if column.ndim == 1 else column.shape[1] for name, column in columns.items()}
+    table = np.column_stack(list(columns.values())).astype(float)
+    rows = len(table)
+    means = np.empty((1 + resamples, table.shape[1]))
+    means[0] = table.mean(axis=0)
+    random = np.random.default_rng(seed)
+    block = max(1, _MAX_CELLS // rows)
+    for start in range(1, 1 + resamples, block):
+        size = min(block, 1 + resamples - start)
+        drawn = random.integers(rows, size=(size, rows)) + rows * np.arange(size)[:, None]
+        count = np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows)
+        means[start : start + size] = count @ table / rows
+    ends = np.cumsum(list(widths.values()))
+    by_name = {}
+    for (name, column), end in zip(columns.items(), ends, strict=True):
+        part = means[:, end - widths[name] : end]
+        by_name[name] = part[:, 0] if column.ndim == 1 else part
+    return by_name
+
+
+def figure(statistic: Callable[[Means], Column], means: Means) -> Figure:
+    """Return `statistic` of the sample with its percentile interval, over the resamples that can tell it."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = statistic(means)
+    known = values[1:][np.isfinite(values[1:])]
+    if not np.isfinite(values[0]) or not len(known):
+        return Figure(np.nan, np.nan, np.nan)
+    low, high = np.quantile(known, [0.025, 0.975])
+    return Figure(float(values[0]), float(low), float(high))
+
+
 def _columns(confidence: ArrayLike, correct: ArrayLike) -> tuple[Column, Column]:
     score, right = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
     if score.ndim != 1 or score.shape != right.shape:
@@ -144,7 +198,7 @@ def _columns(confidence: ArrayLike, correct: ArrayLike) -> tuple[Column, Column]
 
 
 def _expected(score: Column, right: Column) -> Column:
-    """Replace each outcome by the mean over the rows of the same score."""
+    """Replace each outcome by the mean over the rows with the same score."""
     _, inverse, count = np.unique(score, return_inverse=True, return_counts=True)
     mean: Column = np.bincount(inverse, weights=right) / count
     return mean[inverse]

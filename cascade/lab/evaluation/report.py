@@ -1,4 +1,4 @@
-"""A policy's evaluation as one HTML page, without scripts or anything from elsewhere."""
+"""A policy's evaluation as one self-contained HTML page without scripts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 
 from cascade.lab.evaluation.charts import cost_quality, forest, reliability, risk_coverage
 from cascade.lab.evaluation.evaluation import CHECKS, Evaluation
-from cascade.lab.evaluation.style import STYLE
-from cascade.lab.evaluation.words import duration, per_thousand, percent, plain
-from cascade.svg import Axis
+from cascade.lab.evaluation.formatting import duration, per_thousand, percent, plain
+from cascade.svg import Axis, variables
 
 HEADLINES: dict[str, tuple[str, Callable[[float], str], str]] = {
     "accuracy": ("accuracy", percent, "of all rows answered right"),
@@ -27,14 +26,14 @@ HEADLINES: dict[str, tuple[str, Callable[[float], str], str]] = {
 _DASH = "—"
 
 
-def report_page(found: Evaluation, title: str) -> str:
+def report_page(evaluation: Evaluation, title: str) -> str:
     """Return the page.
 
     Args:
-        found: what to show.
+        evaluation: what to show.
         title: heading of the page, for instance the policy's file name.
     """
-    data = found.as_json()
+    data = evaluation.as_json()
     name = escape(title)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
@@ -42,7 +41,8 @@ def report_page(found: Evaluation, title: str) -> str:
         '<meta name="color-scheme" content="light dark">'
         f"<style>{STYLE}</style></head><body><main><h1>{name}</h1>{_intro(data)}"
         f'<section class="cards">{"".join(_card(data, key) for key in HEADLINES)}</section>'
-        f"{_charts(found, _tiers(data))}{_certificates(data)}{_models(data)}{_slices(data)}{_notes(data)}"
+        f"{_charts(evaluation, _tiers(data))}{_certificates(data)}"
+        f"{_models(data)}{_slices(data)}{_notes(data)}"
         "</main></body></html>\n"
     )
 
@@ -78,11 +78,11 @@ def _interval(interval: Sequence[float] | None, show: Callable[[float], str]) ->
     return "" if interval is None else f"{escape(show(interval[0]))} to {escape(show(interval[1]))}"
 
 
-def _charts(found: Evaluation, tiers: str) -> str:
+def _charts(evaluation: Evaluation, tiers: str) -> str:
     charts = [
-        ("Cost and accuracy", cost_quality(found), "Up and left is better. Crosses: 95% intervals."),
-        ("Reliability", reliability(found), "On the dashed line, confidence means what it says."),
-        ("Risk and coverage", risk_coverage(found), "Most confident answers first. Lower is better."),
+        ("Cost and accuracy", cost_quality(evaluation), "Up and left is better. Crosses: 95% intervals."),
+        ("Reliability", reliability(evaluation), "On the dashed line, confidence means what it says."),
+        ("Risk and coverage", risk_coverage(evaluation), "Most confident answers first. Lower is better."),
     ]
     figures = (
         f"<figure><h2>{title}</h2>{drawn}<figcaption>{caption}</figcaption></figure>"
@@ -107,15 +107,24 @@ def _certificates(data: Mapping[str, Any]) -> str:
     if not data["certificates"]:
         return ""
     cells = []
-    for each in data["certificates"]:
-        what = "error among its answers" if each["kind"] == "max_risk" else "loss against the top model"
-        seen = _DASH if each["observed"] is None else f"{percent(each['observed'])}"
-        chance = "" if each["p_value"] is None else f"<small>p = {each['p_value']:.2g}</small>"
-        verdict = '<b class="good">✓ held</b>' if each["held"] else '<b class="bad">✗ did not hold</b>'
+    for certificate in data["certificates"]:
+        kind = (
+            "error among its answers" if certificate["kind"] == "max_risk" else "loss against the top model"
+        )
+        observed = _DASH if certificate["observed"] is None else f"{percent(certificate['observed'])}"
+        chance = "" if certificate["p_value"] is None else f"<small>p = {certificate['p_value']:.2g}</small>"
+        verdict = '<b class="good">✓ held</b>' if certificate["held"] else '<b class="bad">✗ did not hold</b>'
         cells.append(
-            [escape(each["stage"]), what, f"≤ {percent(each['alpha'])}", percent(1 - each["delta"]),
-             percent(each["bound"]), f"{seen}<small>{each['observed_rows']:,} rows</small>", verdict + chance]
-        )  # fmt: skip
+            [
+                escape(certificate["stage"]),
+                kind,
+                f"≤ {percent(certificate['alpha'])}",
+                percent(1 - certificate["delta"]),
+                percent(certificate["bound"]),
+                f"{observed}<small>{certificate['observed_rows']:,} rows</small>",
+                verdict + chance,
+            ]
+        )
     head = ["stage", "promise", "at most", "with probability", "certified", "here", ""]
     note = (
         "A promise held if what these rows show is within it. Few rows may show more by chance: p is the "
@@ -151,34 +160,34 @@ def _checked(check: Mapping[str, Any], key: str) -> str:
 
 
 def _slices(data: Mapping[str, Any]) -> str:
-    found = ""
-    for name in dict.fromkeys(each["field"] for each in data["slices"]):
-        rows = [each for each in data["slices"] if each["field"] == name]
-        ends = [end for each in rows for end in (*(each["accuracy_ci"] or ()), each["accuracy"])]
+    tables = ""
+    for name in dict.fromkeys(part["field"] for part in data["slices"]):
+        rows = [part for part in data["slices"] if part["field"] == name]
+        ends = [end for part in rows for end in (*(part["accuracy_ci"] or ()), part["accuracy"])]
         low, high = min(ends), max(ends)
         axis = Axis("", low, high if high > low else low + 1.0, percent)
-        cells = [_slice(each, axis) for each in rows]
+        cells = [_slice(part, axis) for part in rows]
         head = [escape(name), "rows", "accuracy", "", "wrong answers", "coverage", "cost"]
         note = "Wrong answers: share of those given. Cost: 1,000 requests."
-        found += _table(f"By {escape(name)}", head, cells, note)
-    return found
+        tables += _table(f"By {escape(name)}", head, cells, note)
+    return tables
 
 
-def _slice(each: Mapping[str, Any], axis: Axis) -> list[str]:
+def _slice(part: Mapping[str, Any], axis: Axis) -> list[str]:
     def cell(key: str, show: Callable[[float], str]) -> str:
-        if each[key] is None:
+        if part[key] is None:
             return _DASH
-        return f"{escape(show(each[key]))}<small>{_interval(each[f'{key}_ci'], show)}</small>"
+        return f"{escape(show(part[key]))}<small>{_interval(part[f'{key}_ci'], show)}</small>"
 
-    drawn = forest(each["accuracy"], each["accuracy_ci"], axis) if each["accuracy_ci"] else ""
+    drawn = forest(part["accuracy"], part["accuracy_ci"], axis) if part["accuracy_ci"] else ""
     return [
-        escape(each["value"]) or "(none)",
-        f"{each['rows']:,}",
+        escape(part["value"]) or "(none)",
+        f"{part['rows']:,}",
         cell("accuracy", percent),
         drawn,
         cell("selective_risk", percent),
         cell("coverage", percent),
-        per_thousand(each["mean_cost_usd"], ""),
+        per_thousand(part["mean_cost_usd"], ""),
     ]
 
 
@@ -210,3 +219,65 @@ def _notes(data: Mapping[str, Any]) -> str:
         "coverages. ECE: gap between confidence and accuracy in 15 bins of equal mass. Brier: mean squared "
         "error of the confidence.</p></section>"
     )
+
+
+STYLE = (
+    f"{variables(printed=True)}\n"
+    + """
+@page{margin:14mm}
+*{box-sizing:border-box}
+body{margin:0;background:var(--panel);color:var(--ink);line-height:1.45;
+ font:15px/1.45 system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;
+ print-color-adjust:exact;-webkit-print-color-adjust:exact}
+main{max-width:1080px;margin:0 auto;padding:20px 16px 40px}
+h1{font-size:1.5rem;margin:.2em 0;overflow-wrap:anywhere}h2{font-size:1.1rem;margin:1.6em 0 .5em}
+figure h2{margin-top:0}
+.lead{color:var(--soft);margin:.2em 0 1em;overflow-wrap:anywhere}
+.warn{background:var(--warn-bg);border-left:4px solid var(--series-4);padding:8px 12px;margin:0 0 1em}
+.cards{display:grid;grid-template-columns:repeat(5,1fr);gap:10px}
+.card{background:var(--sunk);border:1px solid var(--line);border-radius:8px;padding:10px 12px}
+.card span,.card small{display:block;color:var(--soft)}.card b{font-size:1.35rem;white-space:nowrap}
+small{font-size:.8rem}
+.charts{display:grid;align-items:start;grid-template-columns:repeat(2,1fr);gap:16px;margin-top:20px}
+figure{margin:0;border:1px solid var(--line);border-radius:8px;padding:12px}
+figure svg:first-of-type{display:block;width:100%;height:auto}
+figcaption,.note{color:var(--soft);font-size:.87rem;margin:.4em 0 0}
+.legend{list-style:none;display:flex;flex-wrap:wrap;gap:2px 14px;margin:.3em 0;padding:0;font-size:.87rem}
+.legend li{overflow-wrap:anywhere}
+.legend svg.key,figure svg.key{display:inline-block;width:13px;height:13px;margin-right:5px;
+ vertical-align:-1px}
+table{border-collapse:collapse;width:100%}
+th,td{text-align:right;padding:5px 8px;border-bottom:1px solid var(--line);vertical-align:top;
+ font-variant-numeric:tabular-nums}
+th{font-weight:600}thead th{color:var(--soft);font-size:.87rem;vertical-align:bottom}
+th:first-child{text-align:left;overflow-wrap:anywhere;min-width:6em}
+td small,th small{display:block;color:var(--soft);font-weight:400;white-space:nowrap}
+.bars td.bar{width:100%;padding:5px 0}
+.bars i{display:block;height:18px;background:var(--series-0);border-radius:3px;min-width:1px}
+.bars i.none{background:var(--soft)}
+.bars th:first-child{white-space:nowrap;max-width:11em;overflow:hidden;text-overflow:ellipsis}
+.good{color:var(--good);white-space:nowrap}.bad{color:var(--bad);white-space:nowrap}
+svg text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;fill:var(--ink)}
+svg text.small{font-size:12px;fill:var(--soft)}
+svg .grid{stroke:var(--line);stroke-width:1}svg .axis{stroke:var(--soft);stroke-width:1}
+svg .rule{stroke:var(--soft);stroke-dasharray:5 4}svg text.rule-text{font-size:12px;fill:var(--soft)}
+svg .line{fill:none;stroke-width:2}svg .thin{stroke-width:1.2}svg .dashed{stroke-dasharray:5 4;stroke-width:1}
+svg .line.ideal{stroke:var(--soft)}
+svg.forest{width:120px;height:16px;margin-top:3px}
+.line.s0{stroke:var(--series-0)}.line.s1{stroke:var(--series-1)}.line.s2{stroke:var(--series-2)}.line.s3{stroke:var(--series-3)}
+.line.s4{stroke:var(--series-4)}.line.s5{stroke:var(--series-5)}
+.dot.s0{fill:var(--series-0)}.dot.s1{fill:var(--series-1)}.dot.s2{fill:var(--series-2)}.dot.s3{fill:var(--series-3)}
+.dot.s4{fill:var(--series-4)}.dot.s5{fill:var(--series-5)}
+@media (max-width:760px){.cards{grid-template-columns:repeat(2,1fr)}.charts{grid-template-columns:1fr}
+ .card b{font-size:1.2rem}main{padding:12px 10px 30px}figure{padding:8px}th,td{padding:5px 6px}}
+@media screen and (max-width:600px){.grid thead{display:none}
+ .grid tr{display:block;border-bottom:1px solid var(--line);padding:8px 0}
+ .grid th,.grid td{display:flex;justify-content:space-between;gap:10px;border:0;padding:2px 0}
+ .grid th{font-size:1rem}.grid td::before{content:attr(data-name);color:var(--soft)}
+ .grid td small{display:inline-block;margin-left:8px}.grid td:has(svg),.grid td:empty{display:none}}
+@media print{.cards{grid-template-columns:repeat(5,1fr);gap:6px}.charts{grid-template-columns:repeat(2,1fr)}
+ main{max-width:none;padding:0 2px}.card,figure,tr{break-inside:avoid}
+ .card{padding:6px 8px}.card b{font-size:1.15rem}h2{break-after:avoid}body{font-size:10.5pt}
+ th,td{padding:4px}.grid{font-size:9.5pt}.grid td small{white-space:normal;font-size:7.5pt}}
+"""
+)

@@ -21,7 +21,7 @@ def escalated(score: ArrayLike, points: int = POINTS) -> NDArray[np.bool_]:
     """Return which rows go to the strong model at each threshold: rows × points, from none to all.
 
     Args:
-        score: how much each row is in need of the strong model; NaN (nothing was measured) needs it most.
+        score: how strongly each row needs the strong model; NaN (not measured) needs it above all.
         points: how many quantiles of the score are thresholds.
 
     Raises:
@@ -45,7 +45,7 @@ def sweep(score: ArrayLike, weak: ArrayLike, strong: ArrayLike, points: int = PO
     """Return the strong-call share and the mean quality at each threshold.
 
     Args:
-        score: how much each row is in need of the strong model.
+        score: how strongly each row needs the strong model.
         weak: quality of the weak model's answers, 0 to 1.
         strong: quality of the strong model's answers.
         points: how many thresholds.
@@ -67,7 +67,7 @@ def apgr(score: ArrayLike, weak: ArrayLike, strong: ArrayLike, points: int = POI
 
 
 def cpt(score: ArrayLike, weak: ArrayLike, strong: ArrayLike, level: float, points: int = POINTS) -> float:
-    """Call-performance threshold: the least strong-call share that recovers `level` of the gap."""
+    """Call-performance threshold: the smallest strong-call share that recovers `level` of the gap."""
     share, quality = sweep(score, weak, strong, points)
     return float(
         calls_needed(share, quality, np.asarray(weak, float).mean(), np.asarray(strong, float).mean(), level)
@@ -94,10 +94,11 @@ def gap_recovered(share: ArrayLike, quality: ArrayLike, weak: ArrayLike, strong:
 def calls_needed(
     share: ArrayLike, quality: ArrayLike, weak: ArrayLike, strong: ArrayLike, level: float
 ) -> Curve:
-    """CPT of curves: the least share at which the curve, linear between points, reaches weak + level · gap.
+    """Return the CPT of curves: the smallest share at which the curve reaches weak + level · gap.
 
-    The first crossing counts, which needs no monotone curve (the reference code interpolates as if it were
-    one). NaN where strong is no better than weak, or where the curve never gets there.
+    The curve is linear between its points. The first crossing counts, so the curve need not be monotone (the
+    reference code interpolates as if it were). NaN where strong is no better than weak, or where the curve
+    never gets there.
     """
     share, quality = np.asarray(share, float), np.asarray(quality, float)
     low, gap = np.asarray(weak, float), np.asarray(strong, float) - np.asarray(weak, float)
@@ -109,29 +110,29 @@ def calls_needed(
     y0, y1 = np.take_along_axis(quality, before, -1), np.take_along_axis(quality, after, -1)
     x0, x1 = np.take_along_axis(share, before, -1), np.take_along_axis(share, after, -1)
     part = np.where(y1 > y0, (target - y0) / np.where(y1 > y0, y1 - y0, 1.0), 1.0)
-    found = (x0 + np.clip(part, 0.0, 1.0) * (x1 - x0))[..., 0]
-    return np.asarray(np.where(reached.any(axis=-1) & (gap > 0), found, math.nan))
+    crossing = (x0 + np.clip(part, 0.0, 1.0) * (x1 - x0))[..., 0]
+    return np.asarray(np.where(reached.any(axis=-1) & (gap > 0), crossing, math.nan))
 
 
-def error_cost_area(cost: ArrayLike, error: ArrayLike, most: ArrayLike) -> Curve:
-    """Mean error over what one may spend: the area under the error–cost curve, divided by its width.
+def error_cost_area(cost: ArrayLike, error: ArrayLike, max_cost: ArrayLike) -> Curve:
+    """Return the mean error over the budget: the area under the error–cost curve, divided by its width.
 
-    The curve is linear between its points and runs from its own cheapest point to `most`, the mean cost of
+    The curve is linear between its points and runs from its cheapest point to `max_cost`, the mean cost of
     the strong model alone: nobody pays more than that for a cascade. Beyond its last point it stays level.
     Less is better. It is the measure of Zellinger and Thomson 2025 (arXiv 2501.09345), here with the width
-    divided out, so that the unit is an error rate. NaN where the cheapest point costs as much as `most`.
+    divided out, so that the unit is an error rate. NaN where the cheapest point costs as much as `max_cost`.
 
     Args:
         cost: mean cost at each point, ascending; shape (…, points).
         error: 1 − mean quality at each; same shape.
-        most: mean cost of the strong model alone; shape (…).
+        max_cost: mean cost of the strong model alone; shape (…).
     """
     cost, error = np.asarray(cost, float), np.asarray(error, float)
-    most = np.asarray(most, float)[..., None]
+    max_cost = np.asarray(max_cost, float)[..., None]
     x0, x1, y0, y1 = cost[..., :-1], cost[..., 1:], error[..., :-1], error[..., 1:]
     step = x1 - x0
-    part = np.clip((most - x0) / np.where(step > 0, step, 1.0), 0.0, 1.0)
+    part = np.clip((max_cost - x0) / np.where(step > 0, step, 1.0), 0.0, 1.0)
     area = (step * part * (y0 + (y1 - y0) * part / 2)).sum(axis=-1)
-    area = area + np.maximum(0.0, most - cost[..., -1:])[..., 0] * error[..., -1]
-    width = most[..., 0] - cost[..., 0]
+    area = area + np.maximum(0.0, max_cost - cost[..., -1:])[..., 0] * error[..., -1]
+    width = max_cost[..., 0] - cost[..., 0]
     return np.asarray(np.where(width > 0, area / np.where(width > 0, width, 1.0), math.nan))
