@@ -1,4 +1,4 @@
-"""Numbers and texts as people read them."""
+"""Formats numbers and texts for people."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _HASH = len("sha256:") + 64
 
 
 def format_usd(value: float) -> str:
-    """Return dollars: four decimals, or two significant digits of less than a cent; zero is `$0`."""
+    """Return US dollars with four decimals, or two significant digits below one cent; zero is `$0`."""
     if value == 0:
         return "$0"
     return f"${value:,.4f}" if abs(value) >= 0.01 else f"${Decimal(f'{value:.2g}'):f}"
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration in the unit people would use."""
+    """Return a duration in ms, s or min, whichever fits."""
     if seconds >= 120:
         return f"{seconds / 60:.1f} min"
     if seconds >= 1:
@@ -38,7 +38,7 @@ def format_time(started: str) -> str:
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """Return `value` without trailing zeros; what is not 0 or 1 is not shown as such, up to six digits."""
+    """Return `value` without trailing zeros; takes up to six digits to show that it is not exactly 0 or 1."""
     shown = f"{value:.{digits}f}"
     if digits < 6 and float(shown) in (0.0, 1.0) and value != float(shown):
         return format_number(value, digits + 1)
@@ -46,7 +46,7 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_pair(value: float, threshold: float) -> tuple[str, str]:
-    """Return two numbers with as many digits as it takes to tell them apart."""
+    """Return two numbers with the digits needed to tell them apart."""
     for digits in range(3, 9):
         pair = format_number(value, digits), format_number(threshold, digits)
         if value == threshold or pair[0] != pair[1]:
@@ -55,7 +55,7 @@ def format_pair(value: float, threshold: float) -> tuple[str, str]:
 
 
 def format_floor(value: float) -> str:
-    """Return `value` in [0, 1] rounded down, to three digits or as many as it takes to stay above zero."""
+    """Return `value` in [0, 1] rounded down to three digits, or more where three would make it 0."""
     if not 0.0 <= value <= 1.0:  # a trace may come from a file that says anything
         return format_number(value)
     exact = Decimal(repr(value))
@@ -67,19 +67,19 @@ def format_floor(value: float) -> str:
 
 
 def clean(text: str, limit: int) -> str:
-    """Return `text` on one line of at most `limit` characters, with nothing that can steer a terminal."""
+    """Return `text` on one line of at most `limit` characters, without control characters."""
     line = " ".join(text[: 4 * limit].split())
     line = "".join("·" if unicodedata.category(char) in _UNSAFE else char for char in line)
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
 def one_line(text: str) -> str:
-    """Return all of `text` on one line, with nothing that can steer a terminal."""
+    """Return all of `text` on one line, without control characters."""
     return clean(text, len(text))
 
 
 def quoted(text: str | None, limit: int = 160) -> str:
-    """Return a text as a sentence quotes it; of a hash only the beginning."""
+    """Return a text between backticks, cut at `limit` characters; a hash is cut to its first digits."""
     if not text or not text.strip():
         return "an empty text"
     if is_hash(text):
@@ -88,12 +88,12 @@ def quoted(text: str | None, limit: int = 160) -> str:
 
 
 def is_hash(text: str) -> bool:
-    """Return whether `text` is what a store without texts keeps in its place."""
+    """Return whether `text` is the hash that a store without texts keeps instead."""
     return text.startswith("sha256:") and len(text) == _HASH
 
 
 def fill(text: str, width: int, indent: str = "", hang: str = "") -> str:
-    """Return `text` wrapped to `width` columns, its first line after `indent`, the others `hang` deeper."""
+    """Return `text` wrapped to `width` columns, indented, with all lines but the first `hang` deeper."""
     return textwrap.fill(
         one_line(text),
         width,
@@ -104,10 +104,10 @@ def fill(text: str, width: int, indent: str = "", hang: str = "") -> str:
 
 
 def parse_since(text: str | None) -> str | None:
-    """Return a time that someone typed as runs are stored: UTC, ISO 8601, milliseconds.
+    """Return a time that a user typed in the form that runs are stored with: UTC, ISO 8601, milliseconds.
 
     Raises:
-        RequestError: it is no time.
+        RequestError: it is not ISO 8601.
     """
     if text is None:
         return None
@@ -116,5 +116,5 @@ def parse_since(text: str | None) -> str | None:
     except ValueError:
         example = "2026-11-21 or 2026-11-21T06:00"
         raise RequestError(f"--since: {text!r} is no time; give ISO 8601, such as {example}") from None
-    # Without an offset it is the time on the user's clock.
+    # Without an offset it is local time.
     return time.astimezone(UTC).isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""The runs as JSON: list, one in full, and grading one."""
+"""The runs as JSON: list them, get one in full or explained, grade one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cascade.records import Record
 from cascade.serve.filters import NAMES, read_query
 from cascade.serve.inputs import read_body, viewer_of
 
-_LIMIT, _MOST = 50, 500  # runs in one answer: default, at most
+_DEFAULT_LIMIT, _MAX_LIMIT = 50, 500  # runs in one answer
 
 router = APIRouter(prefix="/v1")
 
@@ -34,28 +34,28 @@ class GradeBody(BaseModel):
 
 @router.get("/runs", response_model=None)
 def list_runs(request: Request) -> Response:
-    """Return summaries of runs, newest first, and where the next page begins (`before`)."""
+    """Return summaries of runs, newest first, and the cursor of the next page (`before`)."""
     params = request.query_params
     query = read_query(params)
     problems = list(query.problems)
     known = (*NAMES, "limit", "before")
     problems += [f"unknown {name!r}; known: {', '.join(known)}" for name in params if name not in known]
     try:
-        limit = int(params.get("limit", _LIMIT))
+        limit = int(params.get("limit", _DEFAULT_LIMIT))
     except ValueError:
         limit = 0
-    if not 1 <= limit <= _MOST:
-        problems.append(f"limit is {params.get('limit')!r}; expected 1 to {_MOST}")
+    if not 1 <= limit <= _MAX_LIMIT:
+        problems.append(f"limit is {params.get('limit')!r}; expected 1 to {_MAX_LIMIT}")
     if problems:
         return problem(422, "; ".join(problems))
-    found = viewer_of(request).store.search(query.where, limit=limit + 1, before=params.get("before"))
-    rows = [_plain(row) for row in found[:limit]]
-    return _json({"runs": rows, "before": rows[-1]["run"] if len(found) > limit else None})
+    matches = viewer_of(request).store.search(query.where, limit=limit + 1, before=params.get("before"))
+    rows = [_plain(row) for row in matches[:limit]]
+    return _json({"runs": rows, "before": rows[-1]["run"] if len(matches) > limit else None})
 
 
 @router.get("/runs/{run}", response_model=None)
 def one_run(request: Request, run: str) -> Response:
-    """Return a run in full, with its grades, the newest last; an infinite number is null."""
+    """Return a run in full with its grades, newest last; infinite numbers are null."""
     store = viewer_of(request).store
     result = store.get(run)
     return _json({**_plain(result), "grades": [_plain(grade) for grade in store.grades(result.run)]})
@@ -79,8 +79,8 @@ async def grade_run(request: Request, run: str) -> Response:
     try:
         body = GradeBody.model_validate_json(await read_body(request))
     except ValidationError as error:
-        found = [f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in error.errors()]
-        raise HTTPException(422, f'{"; ".join(found)}; expected {{"correct": true}} or false') from None
+        errors = [f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in error.errors()]
+        raise HTTPException(422, f'{"; ".join(errors)}; expected {{"correct": true}} or false') from None
     store = viewer_of(request).store
     grade = await run_in_threadpool(store.grade, run, body.correct, by=body.by, note=body.note)
     return _json(_plain(grade), 201)
@@ -92,7 +92,7 @@ def problem(code: int, detail: str) -> Response:
 
 
 def _plain(record: Record) -> dict[str, Any]:
-    """Return a record as plain JSON values; JSON has no infinity, so that is null."""
+    """Return a record as plain JSON values; infinity, which JSON lacks, becomes null."""
     plain: dict[str, Any] = json.loads(record.model_dump_json())
     return plain
 

@@ -41,9 +41,9 @@ def create_app(
 
     Args:
         store: where the runs are. The caller closes it.
-        graphs: graph files whose runs are drawn in them, and shown on their calibration curves.
-        hosts: names that the viewer is reached by, beside those of the loopback interface.
-        board: the runs at work in this process, if it makes any.
+        graphs: known graphs; their runs are drawn in them and shown on their calibration curves.
+        hosts: host names to answer to besides those of the loopback interface.
+        board: the active runs of this process, if it makes any.
     """
     app = FastAPI(title="cascade", docs_url=None, redoc_url=None, openapi_url=None)
     known = {loaded.version: loaded for loaded in graphs}
@@ -63,24 +63,24 @@ def list_page(request: Request) -> Response:
     store = viewer_of(request).store
     query = read_query(request.query_params)
     before = request.query_params.get("before") or None
-    found = [] if query.problems else store.search(query.where, limit=_PAGE + 1, before=before)
-    older = urlencode(query.given | {"before": found[_PAGE - 1].run}) if len(found) > _PAGE else None
+    matches = [] if query.problems else store.search(query.where, limit=_PAGE + 1, before=before)
+    older = urlencode(query.given | {"before": matches[_PAGE - 1].run}) if len(matches) > _PAGE else None
     return page(
         request,
         "list.html",
         400 if query.problems else 200,
         **_choices(query, store),
-        rows=found[:_PAGE],
+        rows=matches[:_PAGE],
         older=older,
         newest=urlencode(query.given) if before else None,
-        any_runs=bool(found or store.runs(limit=1)),
+        any_runs=bool(matches or store.runs(limit=1)),
         newest_run=None if before else _newest(store),
     )
 
 
 @router.get("/dashboard")
 def dashboard_page(request: Request) -> Response:
-    """Show what the newest runs amount to."""
+    """Show the figures of the newest runs."""
     store = viewer_of(request).store
     query = read_query(request.query_params)
     summary = None if query.problems else summarise(store.overview(query.where))
@@ -104,7 +104,7 @@ def run_page(request: Request, run: str) -> Response:
 
 @router.post("/runs/{run}/grade")
 async def grade_form(request: Request, run: str) -> Response:
-    """Take a grade from the form of the run's page."""
+    """Store the grade that the form of a run's page sends."""
     fields = parse_qs((await read_body(request)).decode("utf-8", "replace"))
     given = {name: values[0] for name, values in fields.items()}
     if given.get("grade") not in ("right", "wrong"):
@@ -149,7 +149,7 @@ def static_file(name: str) -> Response:
 
 
 def _choices(query: Query, store: TraceStore) -> dict[str, object]:
-    """What the form of filters offers and holds."""
+    """Return the choices of the filter form, and what is chosen."""
     options = {
         "graph": store.known("graph"),
         "status": STATUSES,
@@ -161,7 +161,7 @@ def _choices(query: Query, store: TraceStore) -> dict[str, object]:
 
 
 def _newest(store: TraceStore) -> str:
-    """Return the newest run's name, or nothing."""
+    """Return the id of the newest run, or an empty string."""
     return next((row.run for row in store.runs(limit=1)), "")
 
 

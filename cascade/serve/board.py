@@ -15,8 +15,8 @@ from cascade.records import Request, Result, Step
 
 
 @dataclass
-class Active:
-    """A run at work: what has been decided, and the stages that are being asked, two of a hedge."""
+class ActiveRun:
+    """A run at work: the steps so far, and the stages being asked (two if one is hedged)."""
 
     run: str
     graph: str
@@ -32,26 +32,26 @@ class Active:
 
 
 class Board(Observer):
-    """The runs at work in this process. Runs may be on any thread, followers on any event loop."""
+    """The runs at work in this process. Runs may be on any thread, listeners on any event loop."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._runs: dict[str, Active] = {}
-        self._bells: set[Callable[[], None]] = set()
+        self._runs: dict[str, ActiveRun] = {}
+        self._listeners: set[Callable[[], None]] = set()
 
-    def active(self) -> list[Active]:
+    def active(self) -> list[ActiveRun]:
         """Return the runs at work, the oldest first."""
         with self._lock:
             return list(self._runs.values())
 
-    def find(self, run: str) -> Active | None:
+    def find(self, run: str) -> ActiveRun | None:
         """Return a run at work, or None."""
         with self._lock:
             return self._runs.get(run)
 
     def on_run_start(self, run: str, graph: str, request: Request) -> None:
         """See `Observer.on_run_start`."""
-        self._change(lambda: self._runs.update({run: Active(run, graph, request)}))
+        self._change(lambda: self._runs.update({run: ActiveRun(run, graph, request)}))
 
     def on_stage_start(self, run: str, stage: str) -> None:
         """See `Observer.on_stage_start`."""
@@ -70,21 +70,21 @@ class Board(Observer):
         self._remove(run)
 
     @contextmanager
-    def bell(self) -> Iterator[asyncio.Event]:
-        """Give an event of the running loop that is set whenever something changes."""
+    def changes(self) -> Iterator[asyncio.Event]:
+        """Yield an event of the running loop that is set on every change."""
         loop, event = asyncio.get_running_loop(), asyncio.Event()
 
-        def ring() -> None:
+        def notify() -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(event.set)
 
         with self._lock:
-            self._bells.add(ring)
+            self._listeners.add(notify)
         try:
             yield event
         finally:
             with self._lock:
-                self._bells.discard(ring)
+                self._listeners.discard(notify)
 
     def _update(self, run: str, *, stage: str | None = None, step: Step | None = None) -> None:
         # Records are replaced, not changed: a page may be reading the old one.
@@ -102,6 +102,6 @@ class Board(Observer):
     def _change(self, change: Callable[[], Any]) -> None:
         with self._lock:
             change()
-            bells = list(self._bells)
-        for ring in bells:
-            ring()
+            listeners = list(self._listeners)
+        for notify in listeners:
+            notify()

@@ -1,4 +1,4 @@
-"""The figures of many runs, folded for the dashboard. Everything is counted from the stored runs."""
+"""The figures of the dashboard, all counted from stored runs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cascade.svg import Plot, fluid
 from cascade.trace import Figures, Opinion, Overview
 
 _COLUMNS = 24  # of a chart over time
-_FEW = 10  # rows of a table
+_MAX_ROWS = 10  # of a table
 _ORDER = ("haiku", "sonnet", "opus")
 
 
 @dataclass(frozen=True)
-class Share:
-    """A tier (None: no answer), how many runs it answered, and how many graded ones rightly."""
+class TierShare:
+    """A tier (None: no answer): how many runs it answered, how many were graded, how many of these right."""
 
     tier: str | None
     runs: int
@@ -35,8 +35,8 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two tiers that both gave a draft in `runs` runs, and the same one in `same` of them."""
+class TierPair:
+    """Two tiers that both gave a draft in `runs` runs; in `same` of them it was the same draft."""
 
     first: str
     second: str
@@ -54,7 +54,7 @@ class Conflict:
 
 @dataclass(frozen=True)
 class Period:
-    """A column of the charts over time: when it begins, its runs, spend, and confidence at three ranks."""
+    """A column of the charts over time: its start, runs, spend, and three quantiles of the confidence."""
 
     begin: str
     runs: int
@@ -80,18 +80,18 @@ class Summary:
     middle_seconds: float
     graded: int
     right: int
-    shares: list[Share]
+    shares: list[TierShare]
     periods: list[Period]
     volume: Markup
     spend: Markup | None
     drift: Markup | None
     slowest: list[Figures]
-    pairs: list[Pair]
+    pairs: list[TierPair]
     conflicts: list[Conflict]
 
 
 def summarise(overview: Overview) -> Summary | None:
-    """Return what the runs of `overview` amount to; None if there are none."""
+    """Return the figures of the runs in `overview`; None if there are none."""
     rows = overview.figures
     if not rows:
         return None
@@ -110,7 +110,7 @@ def summarise(overview: Overview) -> Summary | None:
         priced_spent=sum(row.cost_usd for row in priced),
         baseline=sum(row.baseline_cost_usd or 0.0 for row in priced) if priced else None,
         baseline_models=tuple(sorted({row.baseline_model for row in priced if row.baseline_model})),
-        middle_seconds=_rank([row.seconds for row in rows], 0.5),
+        middle_seconds=_quantile([row.seconds for row in rows], 0.5),
         graded=len(grades),
         right=sum(grades),
         shares=_shares(rows),
@@ -118,14 +118,14 @@ def summarise(overview: Overview) -> Summary | None:
         volume=_volume(names, columns, _tiers(rows)),
         spend=_spend(periods) if priced and periods else None,
         drift=_drift(periods),
-        slowest=sorted(rows, key=lambda row: -row.seconds)[:_FEW],
+        slowest=sorted(rows, key=lambda row: -row.seconds)[:_MAX_ROWS],
         pairs=pairs,
-        conflicts=conflicts[:_FEW],
+        conflicts=conflicts[:_MAX_ROWS],
     )
 
 
-def _rank(values: Iterable[float], share: float) -> float:
-    """Return the value at `share` of the sorted values (nearest rank)."""
+def _quantile(values: Iterable[float], share: float) -> float:
+    """Return the quantile of `values` at `share` (nearest rank)."""
     ranked = sorted(values)
     return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
 
@@ -135,30 +135,30 @@ def _answered_by(row: Figures) -> str | None:
 
 
 def _tiers(rows: Iterable[Figures]) -> list[str | None]:
-    """The tiers that answered, cheap ones first, and None last if some run gave no answer."""
-    found = {_answered_by(row) for row in rows}
-    known: list[str | None] = [tier for tier in _ORDER if tier in found]
-    others = sorted(tier for tier in found if tier is not None and tier not in _ORDER)
-    return [*known, *others, *([None] if None in found else [])]
+    """Return the tiers that answered, cheap ones first; None comes last if a run gave no answer."""
+    tiers = {_answered_by(row) for row in rows}
+    known: list[str | None] = [tier for tier in _ORDER if tier in tiers]
+    others = sorted(tier for tier in tiers if tier is not None and tier not in _ORDER)
+    return [*known, *others, *([None] if None in tiers else [])]
 
 
-def _shares(rows: Sequence[Figures]) -> list[Share]:
+def _shares(rows: Sequence[Figures]) -> list[TierShare]:
     groups: dict[str | None, list[Figures]] = defaultdict(list)
     for row in rows:
         groups[_answered_by(row)].append(row)
-    found = []
+    shares = []
     for tier in _tiers(rows):
         group = groups[tier]
         grades = [row.correct for row in group if row.correct is not None]
         share = len(group) / len(rows)
         bar = charts.bar(share, tier_class(tier) if tier else "nobody")
         cost = sum(row.cost_usd for row in group)
-        found.append(Share(tier, len(group), share, cost, len(grades), sum(grades), bar))
-    return found
+        shares.append(TierShare(tier, len(group), share, cost, len(grades), sum(grades), bar))
+    return shares
 
 
 def _columns(rows: Sequence[Figures]) -> tuple[list[datetime], list[list[Figures]]]:
-    """Cut the time from the first to the last run into equal columns; return their begins and runs."""
+    """Cut the time from the first to the last run into equal columns; return their starts and runs."""
     timed = [(time, row) for row in rows if (time := _time(row.started)) is not None]
     if not timed:
         return [], []
@@ -179,19 +179,19 @@ def _time(started: str) -> datetime | None:
 
 
 def _periods(names: Sequence[str], columns: Sequence[Sequence[Figures]]) -> list[Period]:
-    found = []
+    periods = []
     for name, group in zip(names, columns, strict=True):
         sure = [row.confidence for row in group if row.confidence is not None]
         priced = [row for row in group if row.baseline_cost_usd is not None]
-        low, middle, high = (_rank(sure, share) if sure else None for share in (0.1, 0.5, 0.9))
+        low, middle, high = (_quantile(sure, share) if sure else None for share in (0.1, 0.5, 0.9))
         spent = sum(row.cost_usd for row in priced)
         alone = sum(row.baseline_cost_usd or 0.0 for row in priced)
-        found.append(Period(name, len(group), spent, alone, low, middle, high))
-    return found
+        periods.append(Period(name, len(group), spent, alone, low, middle, high))
+    return periods
 
 
 def _names(times: Sequence[datetime]) -> list[str]:
-    """Return times as the charts name them: with as much as it takes to tell them apart."""
+    """Return times as labels, as short as they can be told apart."""
     if not times:
         return []
     length = times[-1] - times[0]
@@ -269,7 +269,7 @@ def _drift(periods: Sequence[Period]) -> Markup | None:
 
 def _disagreements(
     rows: Sequence[Figures], opinions: dict[str, tuple[Opinion, ...]]
-) -> tuple[list[Pair], list[Conflict]]:
+) -> tuple[list[TierPair], list[Conflict]]:
     """Compare the drafts of neighbouring stages, where at least one of a run's drafts is a label."""
     both: Counter[tuple[str, str]] = Counter()
     same: Counter[tuple[str, str]] = Counter()
@@ -283,7 +283,7 @@ def _disagreements(
             same[left.tier, right.tier] += _key(left) == _key(right)
         if len({_key(draft) for draft in drafts}) > 1:
             conflicts.append(Conflict(row, drafts))
-    pairs = [Pair(*pair, count, same[pair]) for pair, count in both.most_common()]
+    pairs = [TierPair(*pair, count, same[pair]) for pair, count in both.most_common()]
     return pairs, conflicts
 
 
@@ -292,7 +292,7 @@ def _key(opinion: Opinion) -> str:
 
 
 def saving(summary: Summary) -> str | None:
-    """Return what the runs cost less, or more, than the baseline alone; None if that is not known."""
+    """Return how much less, or more, the runs cost than the baseline alone; None if that is unknown."""
     if not summary.baseline:
         return None
     saved = 1 - summary.priced_spent / summary.baseline

@@ -1,4 +1,4 @@
-"""From a page's or an API's query to a filter of runs."""
+"""Reads the filter of runs from the query of a page or of the API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = ("q", "graph", "tier", *_CHOICES, *_NUMBERS, *_TIMES)
 
 @dataclass(frozen=True)
 class Query:
-    """What was asked for: as it was typed, as a filter, and what is wrong with it."""
+    """A query as it was typed, as a filter, and what is wrong with it."""
 
     given: dict[str, str]
     where: RunFilter

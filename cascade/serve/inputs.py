@@ -1,4 +1,4 @@
-"""What handlers get with a request: the viewer it came to, and its body."""
+"""What the viewer's handlers read from a request, and how they answer with a page."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cascade.serve.board import Board
 from cascade.serve.pages import render
 from cascade.trace import TraceStore
 
-_MOST = 64 * 1024  # bytes of a body; a grade is small
+_MAX_BODY = 64 * 1024  # bytes; a grade is small
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """What the pages are made from: the runs, stored and at work, and the known graphs by `name@digest`."""
+    """What pages are made from: stored runs, active runs, and the known graphs by `name@digest`."""
 
     store: TraceStore
     graphs: dict[str, LoadedGraph]
@@ -40,18 +40,19 @@ async def read_body(request: Request) -> bytes:
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > _MOST:
-            raise HTTPException(413, f"the body is longer than {_MOST} bytes; a grade is shorter")
+        if len(body) > _MAX_BODY:
+            raise HTTPException(413, f"the body is longer than {_MAX_BODY} bytes; a grade is shorter")
     return body
 
 
 def root(request: Request) -> str:
-    """Return where the viewer is mounted: the beginning of its links."""
+    """Return the path where the viewer is mounted; its links begin with it."""
     return str(request.scope.get("root_path", ""))
 
 
 def page(request: Request, template: str, status: int = 200, **values: object) -> HTMLResponse:
-    """Return the page that `template` makes of `values`."""
-    place = viewer_of(request).store.location
+    """Return the page of `template`, filled with `values`."""
+    location = viewer_of(request).store.location
     here = request.url.path.removeprefix(root(request))
-    return HTMLResponse(render(template, root=root(request), here=here, place=place, **values), status)
+    shared = {"root": root(request), "here": here, "location": location}
+    return HTMLResponse(render(template, **shared, **values), status)

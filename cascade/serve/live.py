@@ -1,4 +1,4 @@
-"""Following runs: those at work in this process stage by stage, and new ones as they reach the store."""
+"""Pages and event streams that follow runs: active ones by stage, and new ones as they are stored."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from cascade.records import Result
-from cascade.serve.board import Active
+from cascade.serve.board import ActiveRun
 from cascade.serve.inputs import Viewer, page, root, viewer_of
 from cascade.serve.pages import render
 from cascade.serve.path import picture
 
 POLL_SECONDS = 1.0  # between two looks into the store
-_BEAT_SECONDS = 15.0  # a comment that often keeps proxies from closing a quiet stream
+_BEAT_SECONDS = 15.0  # how often a comment keeps proxies from closing a quiet stream
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -33,7 +33,7 @@ def live_page(request: HttpRequest) -> Response:
 
 @router.get("/live/{run}")
 def live_run(request: HttpRequest, run: str) -> Response:
-    """Show a run at work; one that has ended is shown on its own page."""
+    """Show a run at work; redirect to its own page once it has ended."""
     viewer = viewer_of(request)
     active = viewer.board.find(run)
     if active is None:
@@ -43,14 +43,14 @@ def live_run(request: HttpRequest, run: str) -> Response:
 
 @router.get("/live/{run}/events")
 def follow_run(request: HttpRequest, run: str) -> Response:
-    """Stream what becomes of a run at work: `shown` with new HTML, then `ended`."""
+    """Stream the progress of a run at work: `shown` with new HTML, then `ended`."""
     viewer = viewer_of(request)
 
     async def events() -> AsyncIterator[str]:
-        with viewer.board.bell() as bell:
+        with viewer.board.changes() as changed:
             while (active := viewer.board.find(run)) is not None:
                 yield _event("shown", {"html": _fragment(viewer, active)})
-                if not await _rung(bell):
+                if not await _wait_for_change(changed):
                     yield ": at work\n\n"
         yield _event("ended", {"run": run})
 
@@ -63,10 +63,10 @@ def follow_all(request: HttpRequest) -> Response:
     viewer = viewer_of(request)
 
     async def events() -> AsyncIterator[str]:
-        with viewer.board.bell() as bell:
+        with viewer.board.changes() as changed:
             while True:
                 yield _event("shown", {"html": _list(request, viewer)})
-                while not await _rung(bell):
+                while not await _wait_for_change(changed):
                     yield ": at work\n\n"
 
     return _stream(events())
@@ -108,17 +108,17 @@ def follow_waiting(request: HttpRequest, run: str) -> Response:
     return _stream(events())
 
 
-async def _rung(bell: asyncio.Event) -> bool:
-    """Wait for the next change; False if there was none for a while."""
+async def _wait_for_change(changed: asyncio.Event) -> bool:
+    """Wait for the next change; return False if there is none for a while."""
     try:
-        await asyncio.wait_for(bell.wait(), _BEAT_SECONDS)
+        await asyncio.wait_for(changed.wait(), _BEAT_SECONDS)
     except TimeoutError:
         return False
-    bell.clear()
+    changed.clear()
     return True
 
 
-def _rows(viewer: Viewer) -> list[Active]:
+def _rows(viewer: Viewer) -> list[ActiveRun]:
     return viewer.board.active()
 
 
@@ -126,8 +126,8 @@ def _list(request: HttpRequest, viewer: Viewer) -> str:
     return render("live_list.html", root=root(request), rows=_rows(viewer))
 
 
-def _fragment(viewer: Viewer, active: Active) -> Markup:
-    """What is known of a run at work, as HTML: its way so far and the stage being asked."""
+def _fragment(viewer: Viewer, active: ActiveRun) -> Markup:
+    """Return a run at work as HTML: its path so far and the stage being asked."""
     loaded = viewer.graphs.get(active.graph)
     so_far = Result(
         run=active.run, graph=active.graph, status="waiting", request=active.request, trace=active.trace

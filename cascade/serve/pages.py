@@ -1,4 +1,4 @@
-"""Turning values into pages: the templates, and how they write numbers and texts."""
+"""Renders the pages: the templates, and how they write numbers and texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cascade.serve import charts
 HERE = Path(__file__).parent
 _TIERS = ("haiku", "sonnet", "opus")
 _BIDI = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
-_SHOWN = 20_000  # characters of a text on a page; JSON has all of it
+_MAX_SHOWN = 20_000  # characters of a text on a page; JSON has all of it
 
 
 def render(template: str, **values: Any) -> str:
@@ -44,7 +44,7 @@ def _environment() -> Environment:
         "clock": lambda started: format_time(started)[11:19],
         "when": format_time,
         "line": clean,
-        "said": said,
+        "excerpt": excerpt,
         "prose": prose,
         "tier": tier_class,
         "words": lambda name: name.replace("_", " "),
@@ -53,32 +53,32 @@ def _environment() -> Environment:
 
 
 def percent(share: float, digits: int = 0) -> str:
-    """Return a share as a percentage; what is not all or nothing is not shown as such."""
+    """Return a share as a percentage; only exactly 0 and 1 are shown as 0% and 100%."""
     shown = f"{share:.{digits}%}"
     if digits < 3 and 0 < share < 1 and float(shown[:-1]) in (0, 100):
         return percent(share, digits + 1)
     return shown
 
 
-def said(text: str) -> str:
-    """Return a text that a user or model wrote, or its first 20,000 characters."""
-    left = len(text) - _SHOWN
-    return text if left <= 0 else f"{text[:_SHOWN]}\n… and {left:,} more characters (see JSON)"
+def excerpt(text: str) -> str:
+    """Return a text that a user or model wrote, cut after 20,000 characters."""
+    hidden = len(text) - _MAX_SHOWN
+    return text if hidden <= 0 else f"{text[:_MAX_SHOWN]}\n… and {hidden:,} more characters (see JSON)"
 
 
 def _visible(value: Any) -> Any:
-    """Return what is written into a page, with a dot for each character that steers what is seen."""
+    """Replace characters that would change how a page is displayed by dots."""
     if type(value) is not str or (value.isascii() and value.isprintable()):
         return value
-    return "".join("·" if _steers(char) else char for char in value)
+    return "".join("·" if _is_control(char) else char for char in value)
 
 
-def _steers(char: str) -> bool:
+def _is_control(char: str) -> bool:
     return char in _BIDI or (char not in "\n\t" and unicodedata.category(char) == "Cc")
 
 
 def prose(text: str) -> Markup:
-    """Return a sentence whose quotations, between backticks, are set as code."""
+    """Return a sentence with its quotations, which stand between backticks, set as code."""
     pieces = text.split("`")
     if len(pieces) % 2 == 0:  # the last backtick opens nothing
         pieces[-2:] = ["`".join(pieces[-2:])]

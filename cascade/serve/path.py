@@ -1,18 +1,20 @@
-"""The picture of a run: its graph with the taken path lit, or the path alone where the graph is not known."""
+"""The picture of a run: its graph with the path highlighted, or the path alone if the graph is unknown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from cascade.config.draw import GIVE_UP, START, Arrow, Box, Kind, outline
 from cascade.config.drawing import Lit, drawing
 from cascade.explain import compare
 from cascade.explain.formatting import clean, format_number, format_pair
 from cascade.records import Result, Step
+from cascade.serve.charts import markup
 from cascade.spec.schema import Graph
+from cascade.svg import text
 
 _NAME = 40  # characters of a name in a drawing
 _WIDE = 560  # pixels; a wider drawing scrolls instead of shrinking until nobody can read it
@@ -58,19 +60,19 @@ def picture(result: Result, graph: Graph | None) -> Markup:
     made = drawing(boxes, arrows, lit)
     style = "flow wide" if made.width > _WIDE else "flow"
     tag = made.tag(f'class="{style}" role="img"')
-    return Markup(f"{tag}<title>{escape(f'The way of this run: {way}')}</title>{made.body}</svg>")  # noqa: S704
+    return markup(f"{tag}{text(f'The way of this run: {way}', 'title')}{made.body}</svg>")
 
 
 def _ways(result: Result, keys: Sequence[str]) -> dict[tuple[str, str], str]:
-    """The arrows that were taken, and what each says: `keys` are the boxes after the request, in order."""
-    labels = ["", *(_left(step) for step in result.trace)]
+    """Return the arrows that were taken with their labels; `keys`: the boxes after the request, in order."""
+    labels = ["", *(_reason(step) for step in result.trace)]
     return {
         (source, target): label for source, target, label in zip([START, *keys], keys, labels, strict=False)
     }
 
 
-def _left(step: Step) -> str:
-    """Why a step was left."""
+def _reason(step: Step) -> str:
+    """Return why the request went on from a step, in a few words."""
     rule, comparison = step.decision.rule, compare(step)
     if rule in ("below_threshold", "policy_below") and comparison is not None:
         return " < ".join(format_pair(comparison.value, comparison.threshold))
@@ -83,7 +85,7 @@ def _left(step: Step) -> str:
 
 
 def _accepted(step: Step) -> str | None:
-    """Why a step answered; None if it did not, or only if no later one does."""
+    """Return why a step answered, or would have but for an audit; None if it did not."""
     if step.decision.action != "accept" and step.decision.rule != "audit":
         return None
     comparison = compare(step)

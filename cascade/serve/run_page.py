@@ -1,4 +1,4 @@
-"""What the page of one run shows, stage by stage."""
+"""The view of one run: what its page shows, stage by stage."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from cascade.serve import charts
 from cascade.serve.pages import percent
 from cascade.serve.path import picture
 
-_BARS = 5  # labels, or branches of a gate, that are shown
-_TOKENS = 2000  # most tokens in a heat map
-_HEAT = (0.95, 0.9, 0.8, 0.6, 0.4, 0.2, 0.1)  # least probability of each shade, from none to darkest
+_MAX_BARS = 5  # labels, or branches of a gate
+_MAX_TOKENS = 2000  # of a heat map
+_HEAT = (0.95, 0.9, 0.8, 0.6, 0.4, 0.2, 0.1)  # lowest probability of each shade, from none to darkest
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A name with a share of 1 and its bar; `chosen` is the one that was taken."""
+    """A name with its share (0 to 1) and a bar; `chosen` marks the one that was taken."""
 
     name: str
     value: float
@@ -50,12 +50,12 @@ class Shade:
 
 
 @dataclass(frozen=True)
-class Heat:
-    """A generated answer as a heat map; `left` tokens are not shown."""
+class HeatMap:
+    """A generated answer as a heat map; `hidden` tokens are not shown."""
 
     call: Call
     shades: list[Shade]
-    left: int
+    hidden: int
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ class StepView:
     what_if: str | None
     gate: list[Bar]
     labels: list[Bar]
-    heats: list[Heat]
+    heats: list[HeatMap]
     confidence: Markup | None
     signals: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Bite:
-    """A call in the waterfall."""
+class CallRow:
+    """A call with its bar in the waterfall."""
 
     stage: str
     call: Call
@@ -84,15 +84,15 @@ class Bite:
 
 @dataclass(frozen=True)
 class RunView:
-    """Everything that the page of a run shows beside the result itself."""
+    """Everything the page of a run shows besides the result itself."""
 
     picture: Markup
-    known: bool
-    changed: bool
+    graph_known: bool
+    graph_changed: bool
     steps: list[StepView]
     totals: list[str]
-    calls: list[Bite]
-    timed: bool
+    calls: list[CallRow]
+    starts_recorded: bool
 
 
 def view(result: Result, graphs: Mapping[str, LoadedGraph]) -> RunView:
@@ -103,15 +103,15 @@ def view(result: Result, graphs: Mapping[str, LoadedGraph]) -> RunView:
     explanation = explain(result, graph)
     return RunView(
         picture=picture(result, graph),
-        known=loaded is not None,
-        changed=loaded is None and any(other.graph.name == name for other in graphs.values()),
+        graph_known=loaded is not None,
+        graph_changed=loaded is None and any(other.graph.name == name for other in graphs.values()),
         steps=[
             _step(step, explained, loaded)
             for step, explained in zip(result.trace, explanation.steps, strict=True)
         ],
         totals=total_sentences(explanation),
         calls=list(_waterfall(result)),
-        timed=starts_known(result),
+        starts_recorded=starts_known(result),
     )
 
 
@@ -132,14 +132,14 @@ def _step(step: Step, explained: StepExplanation, loaded: LoadedGraph | None) ->
 
 
 def _judged(step: Step) -> Call | None:
-    """The call whose labels are shown: the one that was judged, else the first that has some."""
+    """Return the call whose labels are shown: the judged one, else the first that has labels."""
     if step.estimate is not None and step.estimate.chosen < len(step.calls):
         return step.calls[step.estimate.chosen]
     return next((call for call in step.calls if call.labels and call.role == "answer"), None)
 
 
 def _bars(shares: Mapping[str, float], chosen: str) -> list[Bar]:
-    ranked = sorted(shares.items(), key=lambda item: -item[1])[:_BARS]
+    ranked = sorted(shares.items(), key=lambda item: -item[1])[:_MAX_BARS]
     return [
         Bar(name, value, charts.bar(value, "" if name == chosen else "other"), name == chosen)
         for name, value in ranked
@@ -159,24 +159,24 @@ def _confidence(step: Step, loaded: LoadedGraph | None) -> Markup | None:
     return charts.calibration(curve, estimate.score, estimate.confidence, threshold)
 
 
-def _heat(call: Call) -> Heat:
-    shades = [_shade(token) for token in call.tokens[:_TOKENS]]
-    return Heat(call, shades, len(call.tokens) - len(shades))
+def _heat(call: Call) -> HeatMap:
+    shades = [_shade(token) for token in call.tokens[:_MAX_TOKENS]]
+    return HeatMap(call, shades, len(call.tokens) - len(shades))
 
 
 def _shade(token: Token) -> Shade:
     probability = min(1.0, math.exp(min(0.0, token.logprob)))
-    level = sum(probability < least for least in _HEAT)
+    level = sum(probability < limit for limit in _HEAT)
     more = (("margin", token.margin), ("entropy", token.entropy))
     figures = [f"{name} {format_number(value)} nats" for name, value in more if value is not None]
     return Shade(token.text, level, probability, ", ".join([percent(probability, 1), *figures]))
 
 
-def _waterfall(result: Result) -> Iterator[Bite]:
-    """Place the calls in time.
+def _waterfall(result: Result) -> Iterator[CallRow]:
+    """Yield the calls with bars that show when they ran.
 
-    A run of a cascade that did not record starts yet has none: its stages are drawn one after the other,
-    and the calls of each together, after its gate's.
+    Without recorded start times, stages are drawn one after the other, and the calls of a stage side by side
+    after those of its gate.
     """
     known = starts_known(result)
     ends = [step.started + step.seconds if known else 0.0 for step in result.trace]
@@ -186,12 +186,12 @@ def _waterfall(result: Result) -> Iterator[Bite]:
         gated = max((call.seconds for call in step.calls if call.role == "gate"), default=0.0)
         for call in step.calls:
             start = begin if call.role == "gate" else begin + gated
-            yield Bite(step.stage, call, _span((call.started if known else start) / total, call, total))
+            yield CallRow(step.stage, call, _span((call.started if known else start) / total, call, total))
         begin += step.seconds
 
 
 def starts_known(result: Result) -> bool:
-    """Return whether the trace says when its calls began; only the first may begin with the run itself."""
+    """Return whether the trace has start times; only the first call may start at 0."""
     return any(call.started for step in result.trace for call in step.calls)
 
 
@@ -201,6 +201,6 @@ def _span(start: float, call: Call, total: float) -> Markup:
 
 
 def heat_levels() -> Sequence[tuple[int, str]]:
-    """Return the shades of a heat map with what they mean, for its legend."""
-    names = [f"≥ {least:.0%}" for least in _HEAT]
+    """Return the shades of a heat map and their probabilities, for its legend."""
+    names = [f"≥ {limit:.0%}" for limit in _HEAT]
     return list(enumerate([*names, f"< {_HEAT[-1]:.0%}"]))

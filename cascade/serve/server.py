@@ -43,12 +43,12 @@ def create_server(
     Args:
         graphs: name → cascade; each is a model that clients may ask.
         store: where the runs of the graphs are kept. The caller closes it and the cascades.
-        keys: who may ask; None lets everybody who reaches the server.
-        hosts: names that the viewer is reached by, beside those of the loopback interface.
-        board: watches the runs at work; give it to the cascades as an observer.
-        metrics: counts the runs; give it to the cascades as an observer.
-        in_flight: most requests at work.
-        queue: most requests that wait for a place; one more is answered with 429.
+        keys: API keys; None admits everyone who can reach the server.
+        hosts: host names the viewer answers to besides those of the loopback interface.
+        board: tracks active runs; pass it to the cascades as an observer.
+        metrics: counts runs; pass it to the cascades as an observer.
+        in_flight: maximum number of requests being answered.
+        queue: maximum number of requests waiting; further ones are answered with 429.
         on_start: called with the service once the application has started.
     """
     service = Service(graphs, keys, in_flight=in_flight, queue=queue)
@@ -83,14 +83,14 @@ def create_server(
 
 
 async def _health(request: Request) -> Response:
-    """Say whether requests are taken: 200, or 503 while the server stops."""
+    """Report whether requests are accepted: 200, or 503 while the server stops."""
     service = service_of(request)
     status = "draining" if service.draining else "ok"
     return JSONResponse({"status": status, "graphs": list(service.graphs)}, 503 if service.draining else 200)
 
 
 class _Admin:
-    """Lets only administrators into the viewer, where the server has keys."""
+    """Admits only administrators to the viewer if the server has keys."""
 
     def __init__(self, viewer: ASGIApp, app: FastAPI) -> None:
         self._viewer, self._app = viewer, app

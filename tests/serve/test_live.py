@@ -86,7 +86,7 @@ async def test_a_follower_sees_each_stage_and_the_end(store: TraceStore) -> None
             return response.text
 
     following = asyncio.create_task(follow())
-    while not board._bells:  # noqa: ASYNC110 - until the follower is there
+    while not board._listeners:  # noqa: ASYNC110 - until the follower is there
         await asyncio.sleep(0.01)
     thread = threading.Thread(target=work)
     thread.start()

@@ -42,13 +42,13 @@ def chat_request(body: ChatBody, account: str | None) -> Request:
 
 def responses_request(body: ResponsesBody, account: str | None) -> Request:
     """Return the request that POST /v1/responses asks."""
-    said: list[Message] = []
+    messages: list[Message] = []
     if body.instructions:
-        said.append(Message(role="system", content=body.instructions))
+        messages.append(Message(role="system", content=body.instructions))
     if isinstance(body.input, str):
-        said.append(Message(role="user", content=body.input))
+        messages.append(Message(role="user", content=body.input))
     else:
-        said += _items(body.input)
+        messages += _items(body.input)
     tools = [
         Tool(name=tool.name, description=tool.description or "", parameters=tool.parameters or {})
         for tool in body.tools or ()
@@ -57,7 +57,7 @@ def responses_request(body: ResponsesBody, account: str | None) -> Request:
     form = body.text.format if body.text is not None else None
     schema = None if form is None else _schema(form.type, form.schema_)
     return _request(
-        said, tools, choice, schema, body.cascade.local_only,
+        messages, tools, choice, schema, body.cascade.local_only,
         account, body.metadata,
     )  # fmt: skip
 
@@ -71,7 +71,7 @@ def _request(
     account: str | None,
     metadata: Schema | None,
 ) -> Request:
-    """Return the request; a single user message is a plain text, which every model can be asked."""
+    """Return the request; a single user message becomes plain text, which every model accepts."""
     last = next((message.content for message in reversed(messages) if message.role == "user"), "")
     plain = len(messages) == 1 and messages[0].role == "user"
     return Request(
@@ -107,23 +107,25 @@ def _message(message: ChatMessage) -> Message:
 
 
 def _items(items: Iterable[InputItem]) -> list[Message]:
-    """Return messages; neighbouring function calls belong to one of the assistant's."""
-    said: list[Message] = []
+    """Return messages; adjacent function calls are merged into one assistant message."""
+    messages: list[Message] = []
     for index, item in enumerate(items):
         if item.type == "message":
             if item.role is None:
                 raise ApiError(400, f"input[{index}] has no role", param=f"input[{index}].role")
             role: Speaker = "system" if item.role == "developer" else item.role
-            said.append(Message(role=role, content=_content(item.content)))
+            messages.append(Message(role=role, content=_content(item.content)))
         elif item.call_id is None:
             raise ApiError(400, f"input[{index}] has no call_id", param=f"input[{index}].call_id")
         elif item.type == "function_call_output":
-            said.append(Message(role="tool", content=_content(item.output), tool_call_id=item.call_id))
+            messages.append(Message(role="tool", content=_content(item.output), tool_call_id=item.call_id))
         else:
             call = ToolCall(id=item.call_id, name=item.name or "", arguments=item.arguments or "")
-            earlier = said.pop() if said and said[-1].role == "assistant" else Message(role="assistant")
-            said.append(earlier.model_copy(update={"tool_calls": (*earlier.tool_calls, call)}))
-    return said
+            earlier = (
+                messages.pop() if messages and messages[-1].role == "assistant" else Message(role="assistant")
+            )
+            messages.append(earlier.model_copy(update={"tool_calls": (*earlier.tool_calls, call)}))
+    return messages
 
 
 def _content(content: str | Sequence[TextPart] | None) -> str:
@@ -133,7 +135,7 @@ def _content(content: str | Sequence[TextPart] | None) -> str:
 
 
 def answer_call(result: Result) -> Call | None:
-    """Return the call whose answer the result gives, if it gives one."""
+    """Return the call whose answer the result holds, if there is one."""
     for step in reversed(result.trace):
         if step.stage != result.stage:
             continue
@@ -153,7 +155,7 @@ def refusal(result: Result) -> str | None:
 
 
 def refused(result: Result, graph: Graph) -> ApiError | None:
-    """Return the error of a run that got no answer because of who asks, or when: another time it may."""
+    """Return the error of a run that failed for a temporary reason, or because of its account; else None."""
     if result.status == "waiting" and not person_next(graph, result.trace):
         text = f"the server stops; run {result.run} is kept and goes on with `cascade resume {result.run}`"
         return ApiError(503, text, code="draining", retry_after=1.0)
@@ -169,7 +171,7 @@ def refused(result: Result, graph: Graph) -> ApiError | None:
 
 
 def usage(results: Iterable[Result]) -> dict[str, int]:
-    """Return the tokens of all calls of the runs, rejected drafts and gates included: all were used."""
+    """Return the token counts of all calls, including rejected drafts and gates."""
     calls = [call for result in results for step in result.trace for call in step.calls]
     tokens_in, tokens_out = sum(call.tokens_in for call in calls), sum(call.tokens_out for call in calls)
     return {
@@ -180,7 +182,7 @@ def usage(results: Iterable[Result]) -> dict[str, int]:
 
 
 def told(result: Result) -> dict[str, Any]:
-    """Return this server's own field of an answer, `cascade`: what was decided, and what it cost."""
+    """Return the `cascade` field of an answer, an extension: what was decided, and what it cost."""
     return {
         "run": result.run,
         "status": result.status,
@@ -218,7 +220,7 @@ def logprobs(result: Result) -> dict[str, Any] | None:
     if call is None or not call.tokens:
         return None
     tokens = [
-        # JSON has no infinity; OpenAI writes -9999.0 for what is practically impossible.
+        # JSON has no infinity; OpenAI uses -9999.0 for what is practically impossible.
         {
             "token": token.text,
             "logprob": max(token.logprob, -9999.0),

@@ -1,4 +1,4 @@
-"""Every failure in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
+"""Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TYPES = {
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong: for people, and for programs."""
+    """What went wrong, for people and for programs."""
 
     message: str
     type: str
@@ -62,23 +62,25 @@ class ApiError(Exception):
         self.status, self.code, self.param, self.retry_after = status, code, param, retry_after
 
     def body(self) -> dict[str, Any]:
-        """Return the error as OpenAI's clients expect it."""
+        """Return the error in the form OpenAI's clients expect."""
         default = "invalid_request_error" if self.status < 500 else "server_error"
         kind = _TYPES.get(self.status, default)
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """Return the error as an answer."""
+        """Return the HTTP response."""
         headers = {} if self.retry_after is None else {"Retry-After": f"{max(1, ceil(self.retry_after))}"}
         if self.code == "insufficient_quota":
-            headers["X-Should-Retry"] = "false"  # OpenAI's clients repeat a 429 else; each would be a run
+            headers["X-Should-Retry"] = (
+                "false"  # otherwise OpenAI's clients retry a 429, and each retry is a run
+            )
         if self.status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="cascade", Basic realm="cascade"'
         return JSONResponse(self.body(), self.status, headers)
 
 
 def as_api_error(error: CascadeError) -> ApiError:
-    """Return what a failure of a cascade is over HTTP."""
+    """Return the HTTP error for an exception of a cascade."""
     if isinstance(error, RequestError):
         return ApiError(400, str(error), code="invalid_request")
     return ApiError(500, str(error), code="cascade_error")

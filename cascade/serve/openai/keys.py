@@ -21,7 +21,7 @@ from cascade.records import Record
 from cascade.spec.parts import NAME
 
 _PREFIX = "csk_"
-_MOST_NAME = 64  # characters of an account's name
+_MAX_NAME = 64  # characters of an account's name
 _REDO = "make keys with `cascade keys add`"
 
 
@@ -32,7 +32,7 @@ class ApiKey(Record):
     None means no limit. `admin` keys may read and grade runs, and see the viewer.
     """
 
-    name: str = Field(pattern=NAME, max_length=_MOST_NAME)
+    name: str = Field(pattern=NAME, max_length=_MAX_NAME)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     graphs: tuple[str, ...] | None = None
     per_minute: int | None = Field(None, ge=1)
@@ -69,7 +69,7 @@ def add_key(path: Path, **fields: object) -> tuple[ApiKey, str]:
     except ValidationError as error:
         if all(item["loc"] != ("name",) for item in error.errors()):
             raise
-        text = f"a letter, then letters, digits, _ and -, at most {_MOST_NAME} in all"
+        text = f"a letter, then letters, digits, _ and -, at most {_MAX_NAME} in all"
         raise ConfigError(f"{fields.get('name')!r} is no name of an account; expected {text}") from error
     known = read_keys(path) if path.exists() else KeyFile()
     if any(key.name == made.name for key in known.keys):
@@ -85,11 +85,11 @@ def remove_key(path: Path, name: str) -> None:
         ConfigError: there is no such key, or the file cannot be read or written.
     """
     known = read_keys(path)
-    left = tuple(key for key in known.keys if key.name != name)
-    if len(left) == len(known.keys):
+    remaining = tuple(key for key in known.keys if key.name != name)
+    if len(remaining) == len(known.keys):
         names = ", ".join(key.name for key in known.keys) or "none"
         raise ConfigError(f"{path}: no key {name!r}; known: {names}")
-    _write(KeyFile(keys=left), path)
+    _write(KeyFile(keys=remaining), path)
 
 
 def digest(secret: str) -> str:
@@ -122,7 +122,7 @@ class Keyring:
             try:
                 self._keys = {key.sha256: key for key in read_keys(self._path).keys}
                 self._read = stamp
-            except ConfigError:  # half edited, or gone: what was valid stays valid
+            except ConfigError:  # being edited, or gone: the last valid keys stay in force
                 pass
         return self._keys.get(digest(secret))
 
@@ -139,14 +139,14 @@ class Keyring:
 
 
 class Rate:
-    """A token bucket for each account: so many requests a minute, that many at once at most."""
+    """A token bucket for each account, refilled at its requests per minute and holding one minute's worth."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._buckets: dict[str, tuple[float, float]] = {}  # account → (tokens, when)
 
     def take(self, account: str, per_minute: int) -> float:
-        """Take a token; return 0, or the seconds until there will be one."""
+        """Take a token and return 0, or return the seconds until there is one."""
         now = self._clock()
         tokens, at = self._buckets.get(account, (float(per_minute), now))
         tokens = min(float(per_minute), tokens + (now - at) * per_minute / 60)

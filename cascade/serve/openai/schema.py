@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MOST_CHOICES = 16
+MAX_CHOICES = 16
 Text = Annotated[str, Field(max_length=1_000_000)]
 Ignored = Any  # accepted and without effect
 
@@ -145,7 +145,7 @@ class ChatBody(Sampling):
 
     model: str = Field(max_length=256)
     messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
-    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     tools: list[ToolItem] | None = Field(None, max_length=256)

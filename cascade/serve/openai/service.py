@@ -1,4 +1,4 @@
-"""What the OpenAI-compatible endpoints share: the graphs, who is asking, and what may be in flight."""
+"""What the OpenAI-compatible endpoints share: graphs, authentication, and limits on concurrency."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from cascade.serve.openai.keys import ApiKey, Keyring, Rate
 _log = logging.getLogger("cascade.serve")
 T = TypeVar("T", bound=BaseModel)
 A = TypeVar("A")
-MOST_BYTES = 8 * 2**20
+MAX_BYTES = 8 * 2**20
 _UNKNOWN = 'unknown field; remove it (what is cascade\'s own goes into "cascade": {"local_only": …})'
-GONE_SECONDS = 0.5  # between two looks whether the client is still there
+GONE_SECONDS = 0.5  # between checks for a client that has disconnected
 
 
 class Service:
@@ -34,9 +34,9 @@ class Service:
     Args:
         graphs: name → cascade.
         keys: who may ask; None lets everybody who reaches the server.
-        in_flight: most requests at work.
-        queue: most requests that wait for a place; one more is answered with 429.
-        most_bytes: most bytes of a request.
+        in_flight: maximum number of requests being answered.
+        queue: maximum number of requests waiting; further ones are answered with 429.
+        max_bytes: maximum size of a request.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Service:
         *,
         in_flight: int = 64,
         queue: int = 256,
-        most_bytes: int = MOST_BYTES,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.graphs = dict(graphs)
         self.keys = keys
-        self.most_bytes = most_bytes
+        self.max_bytes = max_bytes
         self.started = int(time.time())
         self.draining = False
         self._places = asyncio.Semaphore(in_flight)
@@ -73,7 +73,7 @@ class Service:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Hold a place while a request is at work.
+        """Hold a slot while a request is being answered.
 
         Raises:
             ApiError: 429, too many wait already.
@@ -117,7 +117,7 @@ class Caller:
 
     @property
     def account(self) -> str | None:
-        """Whose budget pays."""
+        """The account whose budget pays."""
         return None if self._key is None else self._key.name
 
     def graphs(self) -> list[str]:
@@ -149,14 +149,14 @@ class Caller:
         try:
             return model.model_validate_json(await self._body())
         except ValidationError as error:
-            # Of a value that may have several forms, the deepest error is about the form that was meant.
-            found = max(error.errors(include_url=False, include_input=False), key=lambda e: len(e["loc"]))
-            where = ".".join(str(part) for part in found["loc"] if not _is_form(part))
-            said = _UNKNOWN if found["type"] == "extra_forbidden" else found["msg"]
-            raise ApiError(400, f"{where or 'body'}: {said}", param=where or None) from None
+            # If a value may have several forms, the deepest error belongs to the form that was meant.
+            deepest = max(error.errors(include_url=False, include_input=False), key=lambda e: len(e["loc"]))
+            where = ".".join(str(part) for part in deepest["loc"] if not _is_form(part))
+            message = _UNKNOWN if deepest["type"] == "extra_forbidden" else deepest["msg"]
+            raise ApiError(400, f"{where or 'body'}: {message}", param=where or None) from None
 
     async def while_there(self, answer: Coroutine[Any, Any, A]) -> A:
-        """Return what `answer` returns; it is cancelled once the client has gone away.
+        """Await `answer`, and cancel it once the client has disconnected.
 
         Raises:
             ApiError: 499, nobody is there to read it.
@@ -172,17 +172,17 @@ class Caller:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _body(self) -> bytes:
-        most, parts, size = self.service.most_bytes, [], 0
+        limit, parts, size = self.service.max_bytes, [], 0
         async for part in self._http.stream():
             size += len(part)
-            if size > most:
-                raise ApiError(413, f"the request is longer than {most} bytes; send less", code="too_large")
+            if size > limit:
+                raise ApiError(413, f"the request is longer than {limit} bytes; send less", code="too_large")
             parts.append(part)
         return b"".join(parts)
 
 
 def _is_form(part: int | str) -> bool:
-    """Whether a part of an error's place names a form that a value may have, not a key."""
+    """Return whether a part of an error's location names an alternative of a union, not a key."""
     return isinstance(part, str) and not part.isidentifier()
 
 
@@ -237,7 +237,7 @@ def parsed(model: type[BaseModel]) -> dict[str, Any]:
     """Return the OpenAPI text of a body that is read by `Caller.read`."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     definitions = schema.pop("$defs", {})
-    # Resolved in place: FastAPI adds no schemas of models that it does not read itself.
+    # Resolved inline: FastAPI adds no schemas of models that it does not read itself.
     text = json.dumps(schema)
     return {"requestBody": {"required": True, "content": {"application/json": {
         "schema": _inline(json.loads(text), definitions)}}}}  # fmt: skip
