@@ -117,6 +117,8 @@ class PolicyDecider:
         if here.score is None:
             return self._compare(stage, index, score, evidence.run), drafts.checked
         value = float(score[0])
+        if math.isnan(value) and here.accept == "always":
+            return self._compare(stage, index, score, evidence.run), None
         if math.isnan(value):
             missing = tuple(name for name, known in signals.items() if math.isnan(known))
             facts = self._basis(here), MissingSignals(signals=missing)
