@@ -1,4 +1,7 @@
-"""Writes the tables of keys in docs/graph.md from the schema: `python docs/keys.py`; a test compares them."""
+"""Writes the tables of keys in docs/graph.md from the schema: `python docs/keys.py`; a test compares them.
+
+A package that adds kinds names its own page: `python docs/keys.py README.md`, with the package installed.
+"""
 
 from __future__ import annotations
 
@@ -82,6 +85,7 @@ def _bounded(value: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(rendered(text), encoding="utf-8")
-    sys.exit(rendered(text) != text and "docs/graph.md was out of date; it is written anew")
+    page = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE
+    text = page.read_text(encoding="utf-8")
+    page.write_text(rendered(text), encoding="utf-8")
+    sys.exit(rendered(text) != text and f"{page} was out of date; it is written anew")

@@ -1,1 +1,21 @@
-"""The graph language: what a graph file may say, as strict pydantic models. Private: see `docs/graph.md`."""
+"""The graph language: what a graph file may say, and what a kind of model, confidence or gate declares."""
+
+from cascade.spec.kinds import (
+    ConfidenceSettings,
+    Draft,
+    Evidence,
+    GateSettings,
+    ModelFacts,
+    ModelSettings,
+    Problem,
+)
+
+__all__ = [
+    "ConfidenceSettings",
+    "Draft",
+    "Evidence",
+    "GateSettings",
+    "ModelFacts",
+    "ModelSettings",
+    "Problem",
+]
