@@ -64,23 +64,23 @@ def signals(reply: Draft) -> dict[str, float]:
     if not logprobs or not all(-math.inf < value <= _ROUNDING for value in logprobs):
         return {}
     logprobs = sorted(min(0.0, value) for value in logprobs)
-    found = {"mean": math.exp(sum(logprobs) / len(logprobs))}
-    found |= {name: math.exp(_quantile(logprobs, share)) for name, share in _QUANTILES.items()}
+    values_by_signal = {"mean": math.exp(sum(logprobs) / len(logprobs))}
+    values_by_signal |= {name: math.exp(_quantile(logprobs, share)) for name, share in _QUANTILES.items()}
     margin = _mean([token.margin for token in tokens])
     entropy = _mean([token.entropy for token in tokens])
     if margin is not None:
-        found["margin"] = -math.expm1(-margin)
+        values_by_signal["margin"] = -math.expm1(-margin)
     if entropy is not None:
-        found["entropy"] = math.exp(-entropy)
-    return found
+        values_by_signal["entropy"] = math.exp(-entropy)
+    return values_by_signal
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
     """Linear interpolation between order statistics (type 7 of Hyndman and Fan 1996)."""
-    place = share * (len(ordered) - 1)
-    low = math.floor(place)
+    position = share * (len(ordered) - 1)
+    low = math.floor(position)
     high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+    return ordered[low] + (position - low) * (ordered[high] - ordered[low])
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -47,19 +47,19 @@ def problem(request: Request, reply: Reply) -> str | None:
         return f"it does not call {wanted}, which tool_choice asks for"
     if request.output_schema is None:
         return None
-    found, trouble = _read(reply.text, "it")
-    return trouble or _misfit("", request.output_schema, found)
+    value, error = _read(reply.text, "it")
+    return error or _schema_problem("", request.output_schema, value)
 
 
 def measured(request: Request, reply: Reply) -> dict[str, Any]:
     """Return what a call's `meta` says about the validity of its answer: `invalid`, or `fields`."""
     if not (demanded(request) or reply.tool_calls):
         return {}
-    trouble = problem(request, reply)
-    if trouble is not None:
-        return {"invalid": trouble}
-    found = fields(reply) if reply.tool_calls or request.output_schema is not None else []
-    return {"fields": found} if found else {}
+    error = problem(request, reply)
+    if error is not None:
+        return {"invalid": error}
+    measured_fields = fields(reply) if reply.tool_calls or request.output_schema is not None else []
+    return {"fields": measured_fields} if measured_fields else {}
 
 
 def fields(reply: Reply) -> list[dict[str, Any]]:
@@ -74,19 +74,19 @@ def fields(reply: Reply) -> list[dict[str, Any]]:
         return []
     if not all(math.isfinite(token.logprob) for token in tokens):
         return []
-    found: list[dict[str, Any]] = []
-    index = start = 0  # token, and the place where it starts
-    for name, first, last in _places(text):
+    measurements: list[dict[str, Any]] = []
+    index = start = 0  # token, and the position where it starts
+    for name, first, last in _scalar_spans(text):
         while start + len(tokens[index].text) <= first:  # the fields come in order
             start, index = start + len(tokens[index].text), index + 1
-        place, values = start, []
+        position, values = start, []
         for token in tokens[index:]:
-            if place >= last:
+            if position >= last:
                 break
             values.append(token.logprob)
-            place += len(token.text)
-        found.append({"field": name, "mean": sum(values) / len(values), "min": min(values)})
-    return found
+            position += len(token.text)
+        measurements.append({"field": name, "mean": sum(values) / len(values), "min": min(values)})
+    return measurements
 
 
 def canonical(reply: Draft) -> str:
@@ -121,8 +121,8 @@ def _call_problem(request: Request, call: ToolCall) -> str | None:
     if request.tool_choice not in (*TOOL_CHOICES, call.name):
         return f"it calls {call.name!r}, and tool_choice asks for {request.tool_choice!r}"
     where = f"the arguments of {call.name!r}"
-    found, trouble = _read(call.arguments if call.arguments.strip() else "{}", where)
-    return trouble or _misfit(f"{where}: ", parameters_of(tool), found)
+    value, error = _read(call.arguments if call.arguments.strip() else "{}", where)
+    return error or _schema_problem(f"{where}: ", parameters_of(tool), value)
 
 
 def _read(text: str, what: str) -> tuple[Any, str | None]:
@@ -135,46 +135,46 @@ def _read(text: str, what: str) -> tuple[Any, str | None]:
         return None, f"{what}: no JSON: {str(error)[:120]}"
 
 
-def _misfit(where: str, schema: dict[str, Any], value: Any) -> str | None:
-    trouble = value_problem(schema, value)
-    return None if trouble is None else where + trouble
+def _schema_problem(where: str, schema: dict[str, Any], value: Any) -> str | None:
+    error = value_problem(schema, value)
+    return None if error is None else where + error
 
 
-def _places(text: str) -> list[tuple[str, int, int]]:
-    """Return pointer, first and last place of the scalars of the JSON `text`, at most `MAX_FIELDS`."""
-    found: list[tuple[str, int, int]] = []
+def _scalar_spans(text: str) -> list[tuple[str, int, int]]:
+    """Return pointer, start and end of the scalars of the JSON `text`, at most `MAX_FIELDS`."""
+    scalars: list[tuple[str, int, int]] = []
     try:
         for scalar in _scalars(text, _skip(text, 0), ""):
-            found.append(scalar)
-            if len(found) == MAX_FIELDS:
+            scalars.append(scalar)
+            if len(scalars) == MAX_FIELDS:
                 break
     except (ValueError, IndexError, RecursionError):  # it is no JSON
         return []
-    return found
+    return scalars
 
 
-def _skip(text: str, place: int) -> int:
-    while text[place] in _SPACE:
-        place += 1
-    return place
+def _skip(text: str, position: int) -> int:
+    while text[position] in _SPACE:
+        position += 1
+    return position
 
 
-def _scalars(text: str, place: int, name: str) -> Iterator[tuple[str, int, int]]:
-    opened = text[place]
+def _scalars(text: str, position: int, name: str) -> Iterator[tuple[str, int, int]]:
+    opened = text[position]
     if opened not in "{[":
-        yield name, place, _DECODER.raw_decode(text, place)[1]
+        yield name, position, _DECODER.raw_decode(text, position)[1]
         return
-    start, index = place, 0
-    place = _skip(text, place + 1)
-    while text[place] not in "}]":
+    start, index = position, 0
+    position = _skip(text, position + 1)
+    while text[position] not in "}]":
         key = str(index)
         if opened == "{":
-            key, place = _DECODER.raw_decode(text, place)
+            key, position = _DECODER.raw_decode(text, position)
             key = key.replace("~", "~0").replace("/", "~1")
-            place = _skip(text, _skip(text, place) + 1)  # past the colon
-        yield from _scalars(text, place, f"{name}/{key}")
-        place, index = _skip(text, _DECODER.raw_decode(text, place)[1]), index + 1
-        if text[place] == ",":
-            place = _skip(text, place + 1)
+            position = _skip(text, _skip(text, position) + 1)  # past the colon
+        yield from _scalars(text, position, f"{name}/{key}")
+        position, index = _skip(text, _DECODER.raw_decode(text, position)[1]), index + 1
+        if text[position] == ",":
+            position = _skip(text, position + 1)
     if index == 0:  # an empty object or array is a value, too
-        yield name, start, place + 1
+        yield name, start, position + 1

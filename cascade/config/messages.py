@@ -44,14 +44,14 @@ def quoted_names(names: Sequence[str]) -> str:
 
 def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[Problem]:
     """Return one problem for each place in `data` that `error` names."""
-    found: dict[Loc, list[str]] = {}
+    texts_at: dict[Loc, list[str]] = {}
     for item in error.errors(include_url=False):
         loc = _place(item["loc"], data, item["type"] == "missing")
-        texts = found.setdefault(loc, [])
+        texts = texts_at.setdefault(loc, [])
         text = _sentence(item, loc, data)
         if text not in texts:
             texts.append(text)
-    return [Problem(loc, _join(texts)) for loc, texts in found.items()]
+    return [Problem(loc, _join(texts)) for loc, texts in texts_at.items()]
 
 
 def _join(texts: list[str]) -> str:

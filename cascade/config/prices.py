@@ -36,7 +36,7 @@ def _price_at(model: str, moment: datetime) -> Price | None:
 
     provider, slash, name = model.partition("/")
     try:
-        found = calc_price(
+        price = calc_price(
             Usage(input_tokens=1, output_tokens=1),
             name if slash else model,
             provider_id=provider if slash else None,
@@ -44,7 +44,7 @@ def _price_at(model: str, moment: datetime) -> Price | None:
         ).model_price
     except LookupError:
         return None
-    prices = {key: _highest(value) for key, value in vars(found).items() if value is not None}
+    prices = {key: _highest(value) for key, value in vars(price).items() if value is not None}
     if not prices.keys() >= _PER_MILLION or any(prices.get(key) for key in _PER_REQUEST):
         return None
     return Price(input=prices["input_mtok"], output=prices["output_mtok"])

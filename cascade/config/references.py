@@ -88,11 +88,11 @@ def existing_file(path: str, base: Path, what: str) -> Path:
     Raises:
         ConfigError: it is missing or is a folder; `what` names it in the message.
     """
-    found = base / path
-    if "\0" not in path and found.is_file():
-        return found
-    known = sorted(other.name for other in found.parent.glob(f"*{found.suffix}") if other.is_file())
-    state = "is a folder" if "\0" not in path and found.is_dir() else "does not exist"
+    file = base / path
+    if "\0" not in path and file.is_file():
+        return file
+    known = sorted(other.name for other in file.parent.glob(f"*{file.suffix}") if other.is_file())
+    state = "is a folder" if "\0" not in path and file.is_dir() else "does not exist"
     raise ConfigError(f"{what} {path!r} {state}; files there: {', '.join(known[:20]) or 'none'}")
 
 
@@ -107,9 +107,9 @@ def resolve_model_path(path: str, base: Path) -> Path:
         ConfigError: the reference is malformed, or the file is missing.
         ModelError: the hub's file cannot be downloaded.
     """
-    found = local_model_path(path, base)
+    file = local_model_path(path, base)
     hub = hub_file(path)
-    return _download(hub) if found is None and hub is not None else found or base / path
+    return _download(hub) if file is None and hub is not None else file or base / path
 
 
 def _in_hub_cache(hub: HubFile) -> Path | None:
@@ -138,21 +138,21 @@ def _download(hub: HubFile) -> Path:
         RepositoryNotFoundError,
     )
 
-    place = f"{hub.file!r} of hub repository {hub.repo!r}"
+    source = f"{hub.file!r} of hub repository {hub.repo!r}"
     try:
         return Path(hf_hub_download(hub.repo, hub.file))
     except GatedRepoError as error:
-        raise ModelError(f"{place} is gated; accept its licence on the hub and set HF_TOKEN") from error
+        raise ModelError(f"{source} is gated; accept its licence on the hub and set HF_TOKEN") from error
     except RepositoryNotFoundError as error:
-        raise ModelError(f"{place}: no such repository, or it is private; set HF_TOKEN then") from error
+        raise ModelError(f"{source}: no such repository, or it is private; set HF_TOKEN then") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         why = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else "the hub cannot be reached"
         fix = "connect once, set HF_HOME to a folder that has it, or give a local path"
-        raise ModelError(f"{place} is not downloaded and {why}; {fix}") from error
+        raise ModelError(f"{source} is not downloaded and {why}; {fix}") from error
     except EntryNotFoundError as error:
-        raise ModelError(f"{place}: the repository has no such file; look at its file list") from error
+        raise ModelError(f"{source}: the repository has no such file; look at its file list") from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"{place} cannot be downloaded: {error}") from error
+        raise ModelError(f"{source} cannot be downloaded: {error}") from error
 
 
 def gguf_tasks(path: Path) -> dict[str, tuple[str, ...]]:

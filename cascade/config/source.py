@@ -110,9 +110,9 @@ def _compose(text: str, file: str) -> Any:
         return YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f"{file}:{mark.line + 1}" if mark else file
+        where = f"{file}:{mark.line + 1}" if mark else file
         what = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(f"{place}: not valid YAML: {what}") from error
+        raise ConfigError(f"{where}: not valid YAML: {what}") from error
     except YAMLError as error:  # a character that YAML does not allow
         position = getattr(error, "position", None)
         line = text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
@@ -148,7 +148,7 @@ class _Walker:
         return None
 
     def _mapping(self, node: Any, loc: Loc) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
             if key.id != "scalar" or key.anchor is not None:
@@ -156,13 +156,13 @@ class _Walker:
                 self._refuse((*loc, "?"), "a key must be plain text without an anchor")
                 continue
             name = key.value
-            if name in found:
+            if name in mapping:
                 first = self.marks.line((*loc, name))
                 self._refuse((*loc, name), f"key {name!r} is given twice, on lines {first} and {line}")
                 continue
             self.marks.lines[*loc, name] = line
-            found[name] = self.value(value, (*loc, name))
-        return found
+            mapping[name] = self.value(value, (*loc, name))
+        return mapping
 
     def _scalar(self, node: Any, tag: str, loc: Loc) -> Any:
         if tag in ("str", "timestamp", "merge", "value"):  # a date is text here, as `no` is

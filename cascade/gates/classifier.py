@@ -61,8 +61,8 @@ def score(candidates: Sequence[str], reply: Draft | None) -> dict[str, float] | 
         return None
     if any(name not in reply.labels for name in candidates):
         return None
-    found = {name: reply.labels[name] for name in candidates}
-    total = sum(found.values())
-    if not all(value >= 0.0 for value in found.values()) or not 0.0 < total < math.inf:
+    probabilities = {name: reply.labels[name] for name in candidates}
+    total = sum(probabilities.values())
+    if not all(value >= 0.0 for value in probabilities.values()) or not 0.0 < total < math.inf:
         return None
-    return {name: value / total for name, value in found.items()}
+    return {name: value / total for name, value in probabilities.items()}

@@ -152,8 +152,8 @@ class Model(Protocol):
 
 def deployments(model: Model) -> Sequence[Model]:
     """Return the equal endpoints behind `model`, in the order in which they are asked; often itself alone."""
-    found: Sequence[Model] = getattr(model, "deployments", (model,))
-    return found
+    endpoints: Sequence[Model] = getattr(model, "deployments", (model,))
+    return endpoints
 
 
 def cost(price: Price | None, tokens_in: int, tokens_out: int) -> float:

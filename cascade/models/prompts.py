@@ -32,14 +32,16 @@ def conversation(config: Prompted, prompt: Prompt) -> tuple[Message, ...]:
 
     The template is applied to the last user message. A request without `messages` is one user message.
     """
-    said = list(prompt.messages)
-    if said:
-        place = max(index for index, message in enumerate(said) if message.role == "user")
-        said[place] = said[place].model_copy(update={"content": render(config, said[place].content, None)})
+    messages = list(prompt.messages)
+    if messages:
+        last = max(index for index, message in enumerate(messages) if message.role == "user")
+        messages[last] = messages[last].model_copy(
+            update={"content": render(config, messages[last].content, None)}
+        )
     else:
-        said = [Message(role="user", content=render(config, prompt.text, None))]
+        messages = [Message(role="user", content=render(config, prompt.text, None))]
     system = [Message(role="system", content=config.system)] if config.system is not None else []
-    return (*system, *said)
+    return (*system, *messages)
 
 
 def last_message(prompt: Prompt) -> str:
@@ -76,8 +78,8 @@ def match_label(answer: str, labels: Sequence[str]) -> str | None:
     if answer.strip() in labels:
         return answer.strip()
     bare = _bare(answer)
-    found = [label for label in labels if _bare(label) == bare]
-    return found[0] if len(found) == 1 else None
+    matches = [label for label in labels if _bare(label) == bare]
+    return matches[0] if len(matches) == 1 else None
 
 
 def chosen_label(who: str, answer: str, labels: Sequence[str], billed: tuple[int, int] = (0, 0)) -> str:

@@ -232,8 +232,8 @@ class Scripted:
 
 
 def _words(prompt: Prompt) -> int:
-    said = [message.content for message in prompt.messages] or [prompt.text]
-    return sum(len(text.split()) for text in said)
+    texts = [message.content for message in prompt.messages] or [prompt.text]
+    return sum(len(text.split()) for text in texts)
 
 
 @dataclass

@@ -70,8 +70,8 @@ class Registry(Generic[T]):
             raise self._error(point, f"{why}; repair the package, or uninstall it") from error
         if not (isinstance(kind, type) and issubclass(kind, self.base)):
             raise self._error(point, f"is not a {self.base.__name__}; repair the package, or uninstall it")
-        found: type[T] = kind
-        names = get_args(found.model_fields[self.key].annotation)
+        settings: type[T] = kind
+        names = get_args(settings.model_fields[self.key].annotation)
         if names != (point.name,):
             raise self._error(point, f"declares no '{self.key}: Literal[{point.name!r}]'; repair the package")
         return kind

@@ -59,8 +59,8 @@ def with_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     faults.install(monkeypatch)
 
 
-def keeper(path: Path) -> supervisor.Keeper:
-    return supervisor.supervisor()._keepers[supervisor.Place(path, None)]
+def worker(path: Path) -> supervisor.WorkerProcess:
+    return supervisor.supervisor()._workers[supervisor.WorkerKey(path, None)]
 
 
 def pid(path: Path) -> int:
@@ -128,7 +128,7 @@ async def test_models_of_one_file_share_a_process_and_many_calls_are_in_it(
     colours, sizes = build(expert, task="colours"), build(expert, task="sizes")
     asked = [(model, f"hello card {i} {'os ' * (i % 5)}") for i in range(24) for model in (colours, sizes)]
     together = await asyncio.gather(*(model.ask(Prompt(text)) for model, text in asked))
-    assert list(supervisor.supervisor().processes()) == [supervisor.Place(expert, None)]
+    assert list(supervisor.supervisor().processes()) == [supervisor.WorkerKey(expert, None)]
     alone = [await model.ask(Prompt(text)) for model, text in asked]
     for one, other in zip(together, alone, strict=True):
         assert one.labels == pytest.approx(other.labels, abs=0.01)
@@ -156,7 +156,7 @@ async def test_models_of_one_file_are_closed_together(expert: Path, build: Build
 async def test_a_cancelled_call_ends_in_the_process_too(endless: Path, build: Build) -> None:
     task, begun, spoken = speaking(build(endless, n_ctx=8192, max_tokens=8000))
     await begun.wait()
-    child = keeper(endless)._child
+    child = worker(endless)._child
     assert child is not None
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -302,7 +302,7 @@ async def test_a_process_that_does_not_start_says_why_and_backs_off(
     expert: Path, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "FIRST_DELAY", 1000.0)
-    monkeypatch.setattr(supervisor, "LONGEST_DELAY", 1000.0)
+    monkeypatch.setattr(supervisor, "MAX_DELAY", 1000.0)
     nano, boot = build(expert, task="colours"), process.BOOT
     monkeypatch.setattr(process, "BOOT", "import no_such_module")
     for _ in range(2):  # the first restart comes at once
@@ -311,9 +311,9 @@ async def test_a_process_that_does_not_start_says_why_and_backs_off(
     monkeypatch.setattr(process, "BOOT", boot)
     message = await failure(nano.ask(Prompt("hi")))
     assert "its process has failed 2 times in a row and starts again in" in message
-    keeper(expert)._not_before = 0.0
+    worker(expert)._not_before = 0.0
     assert (await nano.ask(Prompt("hi"))).meta["restarts"] == 2
-    assert keeper(expert)._failures == 0
+    assert worker(expert)._failures == 0
 
 
 async def test_a_process_that_never_gets_ready_is_killed(

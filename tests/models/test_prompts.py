@@ -14,7 +14,7 @@ from cascade.models.prompts import chosen_label, match_label, most_tokens, rende
 def test_the_request_is_never_expanded() -> None:
     config = Prompted(kind="any", prompt="{labels} <- {text} and {other}")
     assert render(config, "{labels} {text}", ["a", "b"]) == "a\nb <- {labels} {text} and {other}"
-    assert render(Prompted(), "{labels}", ["a"]) == "{labels}"
+    assert render(Prompted(kind="any"), "{labels}", ["a"]) == "{labels}"
     assert render(Prompted(kind="any", prompt="x {labels}"), "t", None) == "x "
 
 

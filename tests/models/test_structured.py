@@ -14,7 +14,7 @@ from cascade.formats.gbnf import check_grammar
 from cascade.models.base import Prompt
 from cascade.models.llamacpp import LlamaCppSettings
 from cascade.models.llamacpp.model import LlamaCpp
-from cascade.models.llamacpp.structured import INSTRUCTION_BYTES, calls_grammar, form_of, read_calls
+from cascade.models.llamacpp.structured import INSTRUCTION_BYTES, calls_grammar, read_calls, structured_prompt
 from cascade.records import Message, Request, Tool, ToolCall
 
 ADD = Tool(name="add", parameters={"properties": {"a": {"type": "integer"}}, "required": ["a"]})
@@ -71,7 +71,7 @@ def test_a_schema_without_a_grammar_leaves_any_object_free() -> None:
     odd = Tool(name="odd", parameters={"properties": {"a": {"multipleOf": 3}}})
     check_grammar(calls_grammar([odd, ADD]))
     prompt = Prompt(Request(text="x", output_schema={"type": "object", "minProperties": 2}))
-    form = form_of(CONFIG, prompt, native=False)
+    form = structured_prompt(CONFIG, prompt, native=False)
     assert form.grammar is not None
     check_grammar(form.grammar)
 
@@ -83,7 +83,7 @@ def test_what_is_said_around_schemas_is_bounded() -> None:
         Prompt(Request(text="x", tools=(NOW,))),
         Prompt(Request(text="x", tools=(NOW,), tool_choice="required")),
     ):
-        said = form_of(CONFIG, prompt, native=False).messages[-1].content
+        said = structured_prompt(CONFIG, prompt, native=False).messages[-1].content
         assert len(said.encode()) - bare < INSTRUCTION_BYTES + len(NOW.model_dump_json())
 
 
@@ -95,12 +95,12 @@ def test_a_template_without_tools_gets_calls_and_results_as_text() -> None:
         Message(role="tool", content="noon", tool_call_id="c"),
     )
     prompt = Prompt(Request(text="time?", messages=said, tools=(NOW,)))
-    form = form_of(CONFIG, prompt, native=False)
+    form = structured_prompt(CONFIG, prompt, native=False)
     assert [message.role for message in form.messages] == ["system", "user", "assistant", "user"]
     assert form.messages[0].content == "Be kind.\n\nBe brief."
     assert form.messages[2].content == '{"name": "now", "arguments": {}}'
     assert form.messages[3].content.startswith("Result of now: noon\n\nYou may call")
-    native = form_of(CONFIG, prompt, native=True)
+    native = structured_prompt(CONFIG, prompt, native=True)
     assert (native.messages[1:], native.tools, native.grammar) == (said[1:], (NOW,), None)
 
 

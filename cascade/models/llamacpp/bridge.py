@@ -14,19 +14,19 @@ from cascade.engine import decode_worker
 
 T = TypeVar("T")
 Calls = deque[tuple[Callable[..., object], tuple[Any, ...]]]
-_boxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Calls] = WeakKeyDictionary()
+_queues: WeakKeyDictionary[asyncio.AbstractEventLoop, Calls] = WeakKeyDictionary()
 
 
-class Mail:
+class LoopBridge:
     """Calls into the running event loop, in the order in which they are posted."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._box = _boxes.setdefault(self._loop, deque())
+        self._queue = _queues.setdefault(self._loop, deque())
 
     def post(self, call: Callable[..., object], *arguments: Any) -> None:
         """Have the loop make a call soon; for the decode thread."""
-        self._box.append((call, arguments))
+        self._queue.append((call, arguments))
         decode_worker().defer(self._loop, self._send)
 
     def to(self, call: Callable[[T], object]) -> Callable[[T], object]:
@@ -45,8 +45,8 @@ class Mail:
             self._loop.call_soon_threadsafe(self._empty)
 
     def _empty(self) -> None:
-        while self._box:
-            call, arguments = self._box.popleft()
+        while self._queue:
+            call, arguments = self._queue.popleft()
             self._loop.call_soon(call, *arguments)  # one that raises stops no other
 
 

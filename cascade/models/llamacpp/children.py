@@ -42,7 +42,7 @@ class Refused(Exception):  # noqa: N818 - the answer of a live worker, not a fau
         super().__init__(text)
 
 
-class Settings(NamedTuple):
+class WorkerModel(NamedTuple):
     """What a worker needs to make a model; `number` names it in this process.
 
     `facts` are the labels and the grammar that loading the graph resolved.
@@ -61,7 +61,7 @@ class _Call(NamedTuple):
 
 
 class Child:
-    """One worker process. Made and used on the event loop of `supervisor.Keeper`.
+    """One worker process. Made and used on the event loop of `supervisor.WorkerProcess`.
 
     Attributes:
         ended: done when the process is gone and everything that it left undone has failed.
@@ -115,7 +115,7 @@ class Child:
             timer.cancel()
 
     async def ask(
-        self, model: Settings, prompt: Prompt, on_piece: Callable[[str], object] | None, deadline: float
+        self, model: WorkerModel, prompt: Prompt, on_piece: Callable[[str], object] | None, deadline: float
     ) -> Reply:
         """Have `model` answer `prompt`; cancelling this cancels the call in the process.
 
@@ -220,7 +220,7 @@ class Child:
         self._writer.close()
         for number in list(self._leaving):
             self._left(number)
-        text = self.process.obituary()
+        text = self.process.exit_reason()
         _log.info("%s", text)
         if not self._ready.done():
             self._ready.set_exception(ChildError(text, sent=False))

@@ -14,9 +14,9 @@ from cascade.config.references import resolve_model_path
 from cascade.errors import ConfigError, ModelError, RequestError
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.llamacpp import LlamaCppSettings
-from cascade.models.llamacpp.children import ChildError, Refused, Settings
+from cascade.models.llamacpp.children import ChildError, Refused, WorkerModel
 from cascade.models.llamacpp.model import LlamaCpp
-from cascade.models.llamacpp.supervisor import Place, supervisor
+from cascade.models.llamacpp.supervisor import WorkerKey, supervisor
 from cascade.records import check_text
 from cascade.spec.kinds import ModelFacts
 
@@ -72,13 +72,13 @@ class Isolated(LlamaCpp):
     async def aclose(self) -> None:
         """Give the weights back; the last model of a file ends its process. A later call starts it again."""
         if self._path is not None:
-            await supervisor().release(self._place(self._path), self._number)
+            await supervisor().release(self._key(self._path), self._number)
 
     async def _remote(self, path: Path, prompt: Prompt, on_text: OnText | None, deadline: float) -> Reply:
         on_piece, stop = _pieces(on_text)
         try:
             reply, restarts = await supervisor().ask(
-                self._place(path), self._settings(path), prompt, on_piece, deadline
+                self._key(path), self._settings(path), prompt, on_piece, deadline
             )
         finally:
             stop()
@@ -87,14 +87,14 @@ class Isolated(LlamaCpp):
     def _worst(self, prompt: Prompt) -> tuple[int, int]:
         return self.worst_case(prompt)
 
-    def _settings(self, path: Path) -> Settings:
+    def _settings(self, path: Path) -> WorkerModel:
         changes = {"path": str(path.absolute()), "isolate": "none", "memory_mb": None}
         config = self._config.model_copy(update=changes).model_dump(mode="json")
         facts = {"labels": self._labels, "grammar": self._grammar}
-        return Settings(self._number, self.name, config, str(self._base.absolute()), facts)
+        return WorkerModel(self._number, self.name, config, str(self._base.absolute()), facts)
 
-    def _place(self, path: Path) -> Place:
-        return Place(path.resolve(), self._config.memory_mb)
+    def _key(self, path: Path) -> WorkerKey:
+        return WorkerKey(path.resolve(), self._config.memory_mb)
 
 
 def _pieces(on_text: OnText | None) -> tuple[Callable[[str], object] | None, Callable[[], None]]:

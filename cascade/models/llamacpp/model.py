@@ -16,8 +16,13 @@ from cascade.errors import ConfigError, ModelError, RequestError
 from cascade.formats.gguf import TEMPLATE_KEY, read_metadata
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.llamacpp import LlamaCppSettings
-from cascade.models.llamacpp.bridge import Mail
-from cascade.models.llamacpp.structured import INSTRUCTION_BYTES, Form, form_of, read_calls
+from cascade.models.llamacpp.bridge import LoopBridge
+from cascade.models.llamacpp.structured import (
+    INSTRUCTION_BYTES,
+    StructuredPrompt,
+    read_calls,
+    structured_prompt,
+)
 from cascade.models.prompts import most_prompt_tokens, render
 from cascade.records import check_text
 from cascade.spec.kinds import ModelFacts
@@ -88,9 +93,9 @@ class LlamaCpp:
 
         A prompt never has more tokens than `n_ctx`: longer ones are refused.
         """
-        most = most_prompt_tokens(self._config, prompt, self._labels, TOOL_FACTOR)
-        most += PROMPT_OVERHEAD + INSTRUCTION_BYTES
-        return min(self._config.n_ctx, most), 1 if self._labels else self._config.max_tokens
+        max_prompt = most_prompt_tokens(self._config, prompt, self._labels, TOOL_FACTOR)
+        max_prompt += PROMPT_OVERHEAD + INSTRUCTION_BYTES
+        return min(self._config.n_ctx, max_prompt), 1 if self._labels else self._config.max_tokens
 
     async def ask(self, prompt: Prompt, on_text: OnText | None = None) -> Reply:
         """Answer `prompt`; with `on_text`, free text is handed over as it comes and a label whole.
@@ -189,10 +194,10 @@ class LlamaCpp:
     async def _decode(
         self, path: Path, prompt: Prompt, on_text: OnText | None, started: list[float]
     ) -> EngineAnswer:
-        form = self._form(path, prompt)
+        structured = self._structured(path, prompt)
         message = render(self._config, prompt.text, self._labels)
         # Nothing more is handed over after a cancel.
-        mail = Mail()
+        bridge = LoopBridge()
         future: asyncio.Future[EngineAnswer]
 
         context = contextvars.copy_context()  # LangGraph's stream writer is found in it
@@ -201,7 +206,7 @@ class LlamaCpp:
             if on_text is not None and not future.done():
                 context.run(on_text, piece)
 
-        emit = None if on_text is None else mail.to(show)
+        emit = None if on_text is None else bridge.to(show)
         submitted = time.monotonic()
 
         def steps(library: ModelCache, _queued: float) -> Generator[Ticket | None, None, EngineAnswer]:
@@ -214,25 +219,25 @@ class LlamaCpp:
                 message,
                 prompt.sample,
                 emit,
-                form.messages,
-                form.tools,
-                form.grammar,
+                structured.messages,
+                structured.tools,
+                structured.grammar,
                 stop_early=prompt.stop_early,
                 on_start=lambda: started.append(time.monotonic() - submitted),
             )
             return (yield from session.answer(question))
 
-        future = mail.future(decode_worker().submit(path, steps, max_active=MAX_AT_WORK))
+        future = bridge.future(decode_worker().submit(path, steps, max_active=MAX_AT_WORK))
         return await future
 
-    def _form(self, path: Path, prompt: Prompt) -> Form:
+    def _structured(self, path: Path, prompt: Prompt) -> StructuredPrompt:
         """Return messages, tools and grammar of a request that is more than a text; nothing for a text."""
         if self.closed or not (prompt.messages or prompt.tools or prompt.output_schema is not None):
-            return Form()
+            return StructuredPrompt()
         if self._native is None:
             template = read_metadata(path, {TEMPLATE_KEY}).get(TEMPLATE_KEY)
             self._native = isinstance(template, str) and "tools" in template
-        return form_of(self._config, prompt, native=self._native)
+        return structured_prompt(self._config, prompt, native=self._native)
 
     def _load(self, library: ModelCache, path: Path) -> Session:
         if self._session is not None and self._session.weights.closed:  # unloaded to make room
@@ -261,5 +266,5 @@ class LlamaCpp:
         return self._session
 
     def _error(self, text: str, billed: tuple[int, int]) -> ModelError:
-        place = self._config.path if self._path is None else str(self._path)
-        return ModelError(f"model {self.name!r} ({place}): {text}", billed)
+        file = self._config.path if self._path is None else str(self._path)
+        return ModelError(f"model {self.name!r} ({file}): {text}", billed)

@@ -55,7 +55,7 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self.code: asyncio.Future[int] = self._loop.create_future()
         self._why = ""
-        self._said: deque[str] = deque(maxlen=_LINES_KEPT)
+        self._last_lines: deque[str] = deque(maxlen=_LINES_KEPT)
         threading.Thread(target=self._wait, name="cascade-reaper", daemon=True).start()
 
     def kill(self, why: str) -> None:
@@ -79,23 +79,23 @@ class Process:
         finally:
             transport.close()
 
-    def obituary(self) -> str:
+    def exit_reason(self) -> str:
         """Return how it ended, what it said last, and what to do. It must be gone."""
         code = self.code.result()
-        said = f" ({_FOLDER.sub('', self._said[-1])})" if self._said else ""
+        last_words = f" ({_FOLDER.sub('', self._last_lines[-1])})" if self._last_lines else ""
         if self._why:
             how = self._why
         elif code < 0:
             cause = signal.Signals(-code)
-            how = f"died of {cause.name}{said}; {_FIXES.get(cause, _FIX)}"
+            how = f"died of {cause.name}{last_words}; {_FIXES.get(cause, _FIX)}"
         else:
-            how = f"ended with exit code {code}{said}; the log 'cascade.isolated' has all it said"
+            how = f"ended with exit code {code}{last_words}; the log 'cascade.isolated' has all it said"
         return f"its process {self.pid} {how}; the next call starts a new one"
 
     def _note(self, line: bytes) -> None:
         text = line[:_LINE_BYTES].decode(errors="replace").strip()
         if text:
-            self._said.append(text)
+            self._last_lines.append(text)
             _log.debug("process %d: %s", self.pid, text)
 
     def _wait(self) -> None:

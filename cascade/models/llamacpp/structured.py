@@ -37,7 +37,7 @@ _NAME = re.compile(r'"name"\s*:\s*"([^"]*)"')
 _ARGUMENTS = re.compile(r'"(?:arguments|parameters)"\s*:\s*', re.DOTALL)
 
 
-class Form(NamedTuple):
+class StructuredPrompt(NamedTuple):
     """What a model is asked with: messages and tools for its template, and the grammar of its answer."""
 
     messages: tuple[Message, ...] = ()
@@ -45,27 +45,31 @@ class Form(NamedTuple):
     grammar: str | None = None
 
 
-def form_of(config: Prompted, prompt: Prompt, *, native: bool) -> Form:
+def structured_prompt(config: Prompted, prompt: Prompt, *, native: bool) -> StructuredPrompt:
     """Return how a model answers `prompt`; `native` says that its chat template has a place for tools."""
     tools = prompt.tools if prompt.tool_choice != "none" else ()
     messages = _one_system(conversation(config, prompt))
     if tools and prompt.tool_choice != "auto":
         chosen = [tool for tool in tools if prompt.tool_choice in ("required", tool.name)]
-        said = f"Answer with a call of one of these functions, as JSON alone, {_SHAPE}:"
-        shown = messages if native else _told(_plain(messages), said, _described(chosen))
-        return Form(shown, tuple(chosen) if native else (), calls_grammar(chosen))
+        instruction = f"Answer with a call of one of these functions, as JSON alone, {_SHAPE}:"
+        shown = messages if native else _with_instruction(_plain(messages), instruction, _described(chosen))
+        return StructuredPrompt(shown, tuple(chosen) if native else (), calls_grammar(chosen))
     if tools and native:
-        return Form(messages, tools)
+        return StructuredPrompt(messages, tools)
     if not native:
         messages = _plain(messages)
     if tools:
-        said = f"You may call one of these functions, then with JSON alone, {_SHAPE}. Else use words."
-        return Form(_told(messages, said, _described(tools)), (), _or_words(calls_grammar(tools)))
+        instruction = f"You may call one of these functions, then with JSON alone, {_SHAPE}. Else use words."
+        return StructuredPrompt(
+            _with_instruction(messages, instruction, _described(tools)), (), _or_words(calls_grammar(tools))
+        )
     if prompt.output_schema is None:
-        return Form(messages)
-    said = "Answer with JSON alone, which satisfies this JSON Schema:"
+        return StructuredPrompt(messages)
+    instruction = "Answer with JSON alone, which satisfies this JSON Schema:"
     schema = json.dumps(prompt.output_schema, ensure_ascii=False)
-    return Form(_told(messages, said, schema), (), _grammar_of(prompt.output_schema))
+    return StructuredPrompt(
+        _with_instruction(messages, instruction, schema), (), _grammar_of(prompt.output_schema)
+    )
 
 
 def calls_grammar(tools: Sequence[Tool]) -> str:
@@ -88,24 +92,24 @@ def read_calls(text: str, prompt: Prompt) -> tuple[str, tuple[ToolCall, ...]]:
 
     Calls are read in `<tool_call>` blocks, after `[TOOL_CALLS]` or `<|python_tag|>`, and where the whole
     answer is one call or a list of them, within a Markdown fence or without. The arguments of a call that
-    broke off stay as they are, for validity to judge. What is no call is words.
+    broke off stay as they are, for validity to judge. The rest of the answer is text.
     """
     if not prompt.tools or prompt.tool_choice == "none":
         return text, ()
     blocks = _BLOCK.findall(text)
     words = _BLOCK.sub("", text).strip() if blocks else ""
-    found: list[tuple[str, str]] = []
+    calls: list[tuple[str, str]] = []
     for block in blocks or [_bare(text)]:
         read = _read(block)
         if read is None and (blocks or prompt.tool_choice != "auto"):
             read = [_broken(block)]
-        found += read or []
-    if not found:
+        calls += read or []
+    if not calls:
         return text, ()
     turn = len(prompt.messages)  # ids differ over the turns of a conversation
     return words, tuple(
         ToolCall(id=f"call_{turn}_{prompt.sample}_{index}", name=name, arguments=arguments)
-        for index, (name, arguments) in enumerate(found)
+        for index, (name, arguments) in enumerate(calls)
     )
 
 
@@ -115,15 +119,15 @@ def _read(text: str) -> list[tuple[str, str]] | None:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    found = []
+    calls = []
     for call in value if isinstance(value, list) and value else [value]:
         inner = call.get("function", call) if isinstance(call, dict) else None
         if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
             return None
         arguments = inner.get("arguments", inner.get("parameters", {}))
         written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-        found.append((inner["name"], written))
-    return found
+        calls.append((inner["name"], written))
+    return calls
 
 
 def _broken(text: str) -> tuple[str, str]:
@@ -152,14 +156,14 @@ def _or_words(calls: str) -> str:
     return f"root ::= words | call\nwords ::= [^{{] any*\nany ::= [^\\x01]\n{call}"
 
 
-def _moved(schema: Any, place: str) -> Any:
-    """Return `schema` with its references as they are where it stands at `place` of a larger one."""
+def _moved(schema: Any, pointer: str) -> Any:
+    """Return `schema` with its references as they are where it stands at `pointer` of a larger one."""
     if isinstance(schema, list):
-        return [_moved(item, place) for item in schema]
+        return [_moved(item, pointer) for item in schema]
     if not isinstance(schema, dict):
         return schema
     return {
-        key: place + inner[1:] if key == "$ref" and isinstance(inner, str) else _moved(inner, place)
+        key: pointer + inner[1:] if key == "$ref" and isinstance(inner, str) else _moved(inner, pointer)
         for key, inner in schema.items()
     }
 
@@ -171,13 +175,13 @@ def _described(tools: Sequence[Tool]) -> str:
     )
 
 
-def _told(messages: tuple[Message, ...], instruction: str, data: str) -> tuple[Message, ...]:
+def _with_instruction(messages: tuple[Message, ...], instruction: str, data: str) -> tuple[Message, ...]:
     """Return `messages` with an instruction at the end of the last user message."""
-    said = list(messages)
-    place = max(index for index, message in enumerate(said) if message.role == "user")
-    content = f"{said[place].content}\n\n{instruction}\n{data}"
-    said[place] = said[place].model_copy(update={"content": content})
-    return tuple(said)
+    changed = list(messages)
+    last = max(index for index, message in enumerate(changed) if message.role == "user")
+    content = f"{changed[last].content}\n\n{instruction}\n{data}"
+    changed[last] = changed[last].model_copy(update={"content": content})
+    return tuple(changed)
 
 
 def _one_system(messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -192,18 +196,18 @@ def _one_system(messages: Sequence[Message]) -> tuple[Message, ...]:
 def _plain(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Return `messages` with calls and results as text, for a template that knows neither."""
     names = {call.id: call.name for message in messages for call in message.tool_calls}
-    said = []
+    plain = []
     for message in messages:
         if message.role == "tool":
             name = names.get(message.tool_call_id or "", "the function")
-            said.append(Message(role="user", content=f"Result of {name}: {message.content}"))
+            plain.append(Message(role="user", content=f"Result of {name}: {message.content}"))
         elif message.tool_calls:
             calls = (
                 f'{{"name": {json.dumps(call.name)}, "arguments": {call.arguments.strip() or "{}"}}}'
                 for call in message.tool_calls
             )
             content = "\n".join(filter(None, (message.content, *calls)))
-            said.append(Message(role="assistant", content=content))
+            plain.append(Message(role="assistant", content=content))
         else:
-            said.append(message)
-    return tuple(said)
+            plain.append(message)
+    return tuple(plain)

@@ -14,29 +14,29 @@ from typing import Any, NamedTuple, TypeVar
 
 from cascade.errors import ModelError
 from cascade.models.base import Prompt, Reply
-from cascade.models.llamacpp.children import Child, ChildError, Refused, Settings
+from cascade.models.llamacpp.children import Child, ChildError, Refused, WorkerModel
 
 T = TypeVar("T")
 
 FIRST_DELAY = 0.5  # seconds before the second restart in a row; each further one doubles it
-LONGEST_DELAY = 10.0
+MAX_DELAY = 10.0
 # A worker that hangs is told from one that is loading: a slow disk reads this many bytes in a second.
 PATIENCE = 30.0
 _LOADED_PER_SECOND = 50 * 2**20
 
 
-class Place(NamedTuple):
-    """What one process is for: a file, and the most address space it may take, in MiB."""
+class WorkerKey(NamedTuple):
+    """What a worker process is for: a file, and the most address space it may take, in MiB."""
 
     path: Path
     memory_mb: int | None
 
 
-class Keeper:
-    """The process of one place: started by the first call, and again after it died."""
+class WorkerProcess:
+    """The worker process of one key: started by the first call, and again after it died."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, key: WorkerKey) -> None:
+        self._key = key
         self._child: Child | None = None
         self._starting: asyncio.Task[None] | None = None
         self._starts = 0
@@ -50,7 +50,7 @@ class Keeper:
         return self._child.process.pid if self._child is not None and not self._child.ended.done() else None
 
     async def ask(
-        self, model: Settings, prompt: Prompt, on_piece: Callable[[str], object] | None, deadline: float
+        self, model: WorkerModel, prompt: Prompt, on_piece: Callable[[str], object] | None, deadline: float
     ) -> tuple[Reply, int]:
         """Return the reply of `model`, and how many times the process had to be started again.
 
@@ -126,7 +126,7 @@ class Keeper:
         await asyncio.sleep(wait)
         self._starts += 1
         try:
-            self._child = child = Child(self._place.memory_mb, self._patience())
+            self._child = child = Child(self._key.memory_mb, self._patience())
         except OSError as error:
             self._failed()
             raise ChildError(
@@ -139,21 +139,21 @@ class Keeper:
         """Let the first restart come at once, and each further one in a row later."""
         self._failures += 1
         delay = 0.0 if self._failures == 1 else FIRST_DELAY * 2 ** min(self._failures - 2, 10)
-        self._not_before = time.monotonic() + min(delay, LONGEST_DELAY)
+        self._not_before = time.monotonic() + min(delay, MAX_DELAY)
 
     def _patience(self) -> float:
         try:
-            return PATIENCE + self._place.path.stat().st_size / _LOADED_PER_SECOND
+            return PATIENCE + self._key.path.stat().st_size / _LOADED_PER_SECOND
         except OSError:  # it is gone; the load will say so
             return PATIENCE
 
 
 class Supervisor:
-    """All keepers of this process, on an event loop in a thread of its own."""
+    """All worker processes of this process, on an event loop in a thread of its own."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        self._keepers: dict[Place, Keeper] = {}
+        self._workers: dict[WorkerKey, WorkerProcess] = {}
         self._running: set[Future[Any]] = set()
         self._loop = asyncio.SelectorEventLoop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cascade-isolated", daemon=True)
@@ -162,36 +162,36 @@ class Supervisor:
 
     async def ask(
         self,
-        place: Place,
-        model: Settings,
+        key: WorkerKey,
+        model: WorkerModel,
         prompt: Prompt,
         on_piece: Callable[[str], object] | None,
         deadline: float,
     ) -> tuple[Reply, int]:
-        """Like `Keeper.ask`, from any event loop; `on_piece` is called on the supervisor's thread."""
+        """Like `WorkerProcess.ask`, from any event loop; `on_piece` is called on the supervisor's thread."""
 
         async def ask() -> tuple[Reply, int]:
-            keeper = self._keepers.setdefault(place, Keeper(place))
-            keeper.users.add(model.number)
-            return await keeper.ask(model, prompt, on_piece, deadline)
+            worker = self._workers.setdefault(key, WorkerProcess(key))
+            worker.users.add(model.number)
+            return await worker.ask(model, prompt, on_piece, deadline)
 
         return await self._run(ask)
 
-    async def release(self, place: Place, number: int) -> None:
+    async def release(self, key: WorkerKey, number: int) -> None:
         """Free model `number`; the process ends with its last model."""
 
         async def release() -> None:
-            keeper = self._keepers.get(place)
-            if keeper is not None and keeper.users == {number}:
-                del self._keepers[place]
-            if keeper is not None:
-                await keeper.release(number)
+            worker = self._workers.get(key)
+            if worker is not None and worker.users == {number}:
+                del self._workers[key]
+            if worker is not None:
+                await worker.release(number)
 
         await self._run(release)
 
-    def processes(self) -> dict[Place, int]:
+    def processes(self) -> dict[WorkerKey, int]:
         """Return the process ids of the workers that live now."""
-        return {place: keeper.pid for place, keeper in list(self._keepers.items()) if keeper.pid is not None}
+        return {key: worker.pid for key, worker in list(self._workers.items()) if worker.pid is not None}
 
     def close(self) -> None:
         """Cancel all calls, kill all workers and end the thread: the process exits."""
@@ -222,7 +222,7 @@ class Supervisor:
             raise ModelError("isolated models have stopped because the process is exiting")
 
     async def _wind_up(self) -> None:
-        ends = [keeper.kill() for keeper in self._keepers.values()]
+        ends = [worker.kill() for worker in self._workers.values()]
         await asyncio.gather(*(end for end in ends if end is not None))
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:

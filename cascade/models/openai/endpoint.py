@@ -20,7 +20,7 @@ from cascade.models.openai.wire import Completion
 DEFAULT_URL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 5.0
 MAX_ANSWER_BYTES = 16 << 20  # of one response; an answer of 100,000 tokens with log-probabilities has 10 MB
-_SAID = 300  # characters of a server's own words that an error repeats
+_MAX_QUOTED = 300  # characters of a server's own words that an error repeats
 # All that the client raises because of what a server does. RecursionError: JSON nested too deep.
 _FAILURES = (
     openai.OpenAIError,
@@ -174,7 +174,7 @@ class Endpoint:
         """Return what went wrong and what to do about it."""
         address = "url" if self._config.url else self._config.url_env
         if isinstance(error, openai.APIStatusError):
-            return self._explain_status(error.status_code, self._scrub(_said(error))[:_SAID])
+            return self._explain_status(error.status_code, self._scrub(_server_message(error))[:_MAX_QUOTED])
         if isinstance(error, openai.APIConnectionError):
             cause = error.__cause__
             if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
@@ -184,18 +184,16 @@ class Endpoint:
                 return "sent nothing for too long; raise the model's timeout"
             return f"broke the call off ({cause or error}); if it happens again, look at the server's log"
         if isinstance(error, openai.APIError):
-            return f"reported an error in its answer: {self._scrub(_said(error))[:_SAID]}"
+            return f"reported an error in its answer: {self._scrub(_server_message(error))[:_MAX_QUOTED]}"
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, first["loc"])) or "body"
-            return (
-                f"sent no chat completion ({place}: {first['msg']}); {address} must be the base, often …/v1"
-            )
+            key = ".".join(map(str, first["loc"])) or "body"
+            return f"sent no chat completion ({key}: {first['msg']}); {address} must be the base, often …/v1"
         if isinstance(error, httpx2.HTTPError | httpx2.StreamError):
             return f"broke the answer off ({error}); if it happens again, look at the server's log"
         return f"sent an answer that cannot be read ({type(error).__name__}); look at the server's log"
 
-    def _explain_status(self, status: int, said: str) -> str:
+    def _explain_status(self, status: int, message: str) -> str:
         key = self._config.key_env or "key_env (it is null)"
         fixes = {
             400: "change what it names: model, temperature, logprobs: false, max_tokens",
@@ -211,7 +209,7 @@ class Endpoint:
             fix = "try again later"
         elif status < 400:
             fix = "it redirects, which is not followed; set the URL that it redirects to"
-        return f"answered {status}{f' ({said})' if said else ''}; {fix}"
+        return f"answered {status}{f' ({message})' if message else ''}; {fix}"
 
 
 class _Bounded(httpx2.AsyncByteStream):
@@ -274,7 +272,7 @@ def _nothing_generated(error: Exception) -> bool:
     return isinstance(error, openai.APIStatusError) or isinstance(error.__cause__, unreached)
 
 
-def _said(error: openai.APIError) -> str:
+def _server_message(error: openai.APIError) -> str:
     """Return the server's own words, whatever shape they come in."""
     body = error.body
     message = body.get("message") or body.get("detail") if isinstance(body, dict) else body

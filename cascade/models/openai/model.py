@@ -62,8 +62,8 @@ class OpenAI:
         server enforces. What a server adds to a prompt beyond its chat template is not in the bound, and
         neither is an attempt that the client repeats because the connection broke while it was answered.
         """
-        most = most_prompt_tokens(self._config, prompt, self._labels)
-        return most + CHAT_OVERHEAD, self._config.max_tokens
+        max_prompt = most_prompt_tokens(self._config, prompt, self._labels)
+        return max_prompt + CHAT_OVERHEAD, self._config.max_tokens
 
     async def ask(self, prompt: Prompt, on_text: OnText | None = None) -> Reply:
         """Ask the endpoint; with `on_text` the answer is streamed (a label is handed over whole).
@@ -176,9 +176,9 @@ class OpenAI:
 
 def _deployed(config: OpenAISettings, other: Deployment) -> OpenAISettings:
     """Return the settings of the same model at another endpoint, whose price is the same."""
-    place = {"url": other.url, "url_env": other.url_env, "key_env": other.key_env}
+    endpoint = {"url": other.url, "url_env": other.url_env, "key_env": other.key_env}
     same: dict[str, Any] = {"model": other.model or config.model, "price": config.token_price()}
-    return config.model_copy(update={**place, **same, "deployments": []})
+    return config.model_copy(update={**endpoint, **same, "deployments": []})
 
 
 def _cap_field(url: str) -> str:

@@ -112,15 +112,15 @@ class Answer:
         except ValidationError:
             self.evidence_broken = True
         for calls in (choice.message.tool_calls, choice.delta.tool_calls):
-            for place, call in enumerate(calls or ()):
-                self._add_call(place if call.index is None else call.index, call)
+            for position, call in enumerate(calls or ()):
+                self._add_call(position if call.index is None else call.index, call)
         new = (choice.message.content or "") + (choice.delta.content or "")
         self.text += new
         return new
 
-    def _add_call(self, place: int, call: _ToolCall) -> None:
+    def _add_call(self, position: int, call: _ToolCall) -> None:
         """Add a call, or the next piece of its name and arguments."""
-        parts = self.calls.setdefault(place, ["", "", ""])
+        parts = self.calls.setdefault(position, ["", "", ""])
         arguments = call.function.arguments
         written = json.dumps(arguments) if isinstance(arguments, dict) else arguments
         parts[0] = parts[0] or call.id or ""
@@ -129,12 +129,12 @@ class Answer:
 
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """Return the calls in order; ids that are missing or given twice are made."""
-        found: dict[str, ToolCall] = {}
-        for place in sorted(self.calls):
-            name, call = self.calls[place][0], self.calls[place]
-            name = name if name and name not in found else f"call_{len(found)}_{place}"
-            found[name] = ToolCall(id=name, name=call[1], arguments=call[2])
-        return tuple(found.values())
+        calls_by_id: dict[str, ToolCall] = {}
+        for position in sorted(self.calls):
+            name, call = self.calls[position][0], self.calls[position]
+            name = name if name and name not in calls_by_id else f"call_{len(calls_by_id)}_{position}"
+            calls_by_id[name] = ToolCall(id=name, name=call[1], arguments=call[2])
+        return tuple(calls_by_id.values())
 
     def evidence(self) -> tuple[Token, ...]:
         """Return the statistics of all tokens, or nothing if those of any one are malformed."""
