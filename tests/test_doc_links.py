@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from pathlib import Path
 
@@ -55,3 +56,10 @@ def test_the_glossary_has_each_word_once_in_order_and_names_modules_that_exist(r
         path = root.joinpath("cascade", *module.strip("`").split("."))
         assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), f"{word}: {module}"
         assert len(meaning.split()) >= 4, word
+
+
+def test_the_names_of_the_api_reference_exist(root: Path) -> None:
+    names = re.findall(r"^::: (\S+)$", (root / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(names) > 20
+    for name in names:
+        assert pkgutil.resolve_name(name), name
