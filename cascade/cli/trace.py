@@ -164,7 +164,8 @@ def _add_step(tree: Tree, step: Step) -> None:
         _add_call(node, call)
     if step.estimate is not None:
         node.add(_line({"estimate": step.estimate.by, **step.estimate.model_dump(exclude={"by"})}))
-    decision = step.decision.model_dump(exclude={"action"}, exclude_none=True)
+    unset = {"action"} if step.decision.facts else {"action", "facts"}
+    decision = step.decision.model_dump(exclude=unset, exclude_none=True)
     node.add(_line({"decision": step.decision.action, **decision}))
 
 

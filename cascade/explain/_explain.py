@@ -26,8 +26,13 @@ from cascade.explain._records import (
 from cascade.records import BudgetShortfall, Call, LimitShortfall, Result, Rule, Step
 from cascade.spec.schema import Graph, Stage
 
-_ALTERNATIVES = 5  # labels beside the answer
+_MAX_ALTERNATIVES = 5  # labels beside the answer
 _MIN_PROBABILITY = 0.001  # of such a label
+_LIMITS: dict[Rule, Setting] = {
+    "over_cost": "limits.cost_usd",
+    "over_calls": "limits.calls",
+    "over_seconds": "limits.seconds",
+}
 
 
 def explain(result: Result, graph: Graph | None = None) -> Explanation:
@@ -171,7 +176,7 @@ def _alternatives(step: Step) -> tuple[Scored, ...]:
         for name, value in labels.items()
         if judged is not None and name != judged.text and value >= _MIN_PROBABILITY
     ]
-    return _ranked(others)[:_ALTERNATIVES]
+    return _ranked(others)[:_MAX_ALTERNATIVES]
 
 
 def _spared(step: Step) -> Spared:
@@ -255,13 +260,6 @@ def _over_limit(context: StepContext, compared: Comparison | None) -> WhatIf:
         now=short.allowed,
         models=context.asked,
     )
-
-
-_LIMITS: dict[Rule, Setting] = {
-    "over_cost": "limits.cost_usd",
-    "over_calls": "limits.calls",
-    "over_seconds": "limits.seconds",
-}
 
 
 def _over_budget(context: StepContext, compared: Comparison | None) -> WhatIf:

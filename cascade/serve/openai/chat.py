@@ -84,9 +84,9 @@ def _completion(cascade: Cascade, body: ChatBody, results: list[Result]) -> dict
         "system_fingerprint": results[0].graph,
         "choices": [_choice(body, index, result) for index, result in enumerate(results)],
         "usage": convert.usage(results),
-        "cascade": convert.told(results[0])
+        "cascade": convert.decision_summary(results[0])
         if len(results) == 1
-        else {"runs": [convert.told(r) for r in results]},
+        else {"runs": [convert.decision_summary(r) for r in results]},
     }
 
 
@@ -157,7 +157,7 @@ def _last(head: dict[str, Any], result: Result, body: ChatBody, *, sent: bool) -
         delta |= {"refusal": reason}
     if delta:
         chunks.append(_chunk(head, delta, logprobs=convert.logprobs(result) if body.logprobs else None))
-    chunks.append(_chunk(head | {"cascade": convert.told(result)}, {}, finish=_finish(result)))
+    chunks.append(_chunk(head | {"cascade": convert.decision_summary(result)}, {}, finish=_finish(result)))
     if body.stream_options is not None and body.stream_options.include_usage:
         chunks.append(_data(head | {"choices": [], "usage": convert.usage([result])}))
     return chunks

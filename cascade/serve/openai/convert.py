@@ -181,7 +181,7 @@ def usage(results: Iterable[Result]) -> dict[str, int]:
     }
 
 
-def told(result: Result) -> dict[str, Any]:
+def decision_summary(result: Result) -> dict[str, Any]:
     """Return the `cascade` field of an answer, an extension: what was decided, and what it cost."""
     return {
         "run": result.run,

@@ -54,7 +54,7 @@ def _response(head: dict[str, Any], result: Result) -> dict[str, Any]:
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": counted["total_tokens"],
         },
-        "cascade": convert.told(result),
+        "cascade": convert.decision_summary(result),
     }
 
 
