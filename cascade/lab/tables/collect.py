@@ -238,8 +238,8 @@ async def ask_all(
 
     async def work() -> None:
         for row in todo:  # the workers share one iterator
-            outcomes = await asyncio.gather(*(_outcome(each, row) for each in asked))
-            keep(_row(row, dict(zip((each.model.name for each in asked), outcomes, strict=True))))
+            outcomes = await asyncio.gather(*(_outcome(one, row) for one in asked))
+            keep(_row(row, dict(zip((one.model.name for one in asked), outcomes, strict=True))))
 
     workers = [asyncio.create_task(work()) for _ in range(concurrency)]
     try:

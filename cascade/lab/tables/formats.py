@@ -29,7 +29,7 @@ Row = dict[str, Any] | RequestError
 
 
 def read_file(path: Path, expected: str) -> bytes:
-    """Return a file's bytes; `expected` says what to give where that is impossible.
+    """Return a file's bytes; `expected` tells in the error what to give instead.
 
     Raises:
         RequestError: the file cannot be read.
@@ -60,9 +60,9 @@ def csv_source(text: str) -> io.StringIO:
 
 
 def parse_file(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
-    """Yield (line, row) of a file's bytes; a row that cannot be read is its error.
+    """Yield (line, row) of a file's bytes; in place of a row that cannot be read, yield its error.
 
-    Lines count from 1; a Parquet file has none, so its rows are counted.
+    Lines count from 1. For Parquet, which has no lines, rows are counted.
 
     Raises:
         RequestError: the file as a whole cannot be read.
@@ -76,10 +76,10 @@ def parse_file(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
 
 
 def format_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return `rows` as a file of the kind that `path` ends in.
+    """Return `rows` as the bytes of a file; the suffix of `path` sets the format.
 
     Raises:
-        RequestError: there is no such kind, or Parquet is not installed.
+        RequestError: the suffix is unknown, or pyarrow is not installed.
     """
     if path.suffix == ".jsonl":
         return "".join(map(json_line, rows)).encode()
@@ -101,7 +101,7 @@ def format_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 def json_line(row: Mapping[str, Any]) -> str:
     """Return one line of JSON."""
-    # A lone surrogate, which a model may answer, is no UTF-8: such a line is escaped.
+    # A model may answer a lone surrogate, which UTF-8 cannot encode: escape such a line.
     text = json.dumps(row, ensure_ascii=False, allow_nan=False)
     return (text if _encodable(text) else json.dumps(row, allow_nan=False)) + "\n"
 
@@ -133,12 +133,12 @@ def _jsonl(text: str) -> Iterator[tuple[int, Row]]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    row = dict(pairs)
+    if len(row) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
+        twice = next(name for name in row if names.count(name) > 1)
         raise ValueError(f"key {twice!r} stands twice in one object; keep one")
-    return found
+    return row
 
 
 def _constant(name: str) -> float:
@@ -149,9 +149,9 @@ def _csv(text: str) -> Iterator[tuple[int, Row]]:
     reader = csv.reader(csv_source(text), strict=True)
     try:
         header = next(reader, [])
-        trouble = _bad_header(header)
-        if trouble:
-            yield 1, RequestError(trouble)
+        problem = _header_problem(header)
+        if problem:
+            yield 1, RequestError(problem)
             return
         for cells in reader:
             if not cells:
@@ -167,7 +167,7 @@ def _csv(text: str) -> Iterator[tuple[int, Row]]:
         yield reader.line_num, RequestError(f"not CSV ({error})")
 
 
-def _bad_header(header: Sequence[str]) -> str | None:
+def _header_problem(header: Sequence[str]) -> str | None:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         return f"columns {', '.join(twice)} stand twice; keep one of each"
@@ -181,7 +181,7 @@ def _bad_header(header: Sequence[str]) -> str | None:
 
 
 def _nest(cells: Mapping[str, Any], *, numbers: bool) -> dict[str, Any]:
-    """Turn one row of columns into a nested row; `numbers`: cells are text, and figures have to be parsed.
+    """Turn one row of columns into a nested row. With `numbers`, parse the figures, which are text.
 
     Raises:
         ValueError: a figure is not a number.
@@ -195,9 +195,9 @@ def _nest(cells: Mapping[str, Any], *, numbers: bool) -> dict[str, Any]:
         if signal := _SIGNAL.fullmatch(name):
             value = _number(name, cell) if numbers else cell
             models.setdefault(signal[1], {}).setdefault("signals", {})[signal[2]] = value
-        elif found := _VALUE.fullmatch(name):
-            figure = numbers and found[2] in _NUMBERS
-            models.setdefault(found[1], {})[found[2]] = _number(name, cell) if figure else cell
+        elif match := _VALUE.fullmatch(name):
+            figure = numbers and match[2] in _NUMBERS
+            models.setdefault(match[1], {})[match[2]] = _number(name, cell) if figure else cell
         else:
             row[name] = cell
     for name in [name for name, entry in models.items() if "error" in entry]:
@@ -229,15 +229,15 @@ def _parquet(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
         table = parquet.read_table(arrow.BufferReader(data))
     except (arrow.ArrowException, OSError) as error:
         raise RequestError(f"{path}: not a Parquet file: {error}") from error
-    trouble = _bad_header(table.column_names)
-    if trouble:
-        raise RequestError(f"{path}: {trouble}")
+    problem = _header_problem(table.column_names)
+    if problem:
+        raise RequestError(f"{path}: {problem}")
     rows = (row for batch in table.to_batches() for row in batch.to_pylist())
     return ((number, _nest(_dense(row), numbers=False)) for number, row in enumerate(rows, start=1))
 
 
 def _dense(value: Any) -> Any:
-    """Drop what is null: Parquet has every column in every row."""
+    """Drop nulls, because Parquet has every column in every row."""
     if isinstance(value, dict):
         kept = {name: _dense(item) for name, item in value.items() if item is not None}
         return {name: item for name, item in kept.items() if item != {} or name == "models"}
@@ -245,7 +245,7 @@ def _dense(value: Any) -> Any:
 
 
 def _pyarrow(path: Path) -> tuple[Any, Any]:
-    try:  # imported by name: it is no dependency, so type checkers cannot see it
+    try:  # imported by name, because type checkers cannot see an optional package
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
         text = missing_package("Parquet", error, "parquet")

@@ -69,7 +69,7 @@ def read_grades(path: str | Path) -> list[Grade]:
     """Read rows `{"run", "correct": 0|1 | "quality": 0..1, "model"?}` of a .jsonl file.
 
     Raises:
-        RequestError: the file cannot be read, or rows are wrong: all at once, each as `file:line: what`.
+        RequestError: the file cannot be read, or rows are invalid; all are listed, as `file:line: problem`.
     """
     path = Path(path)
     grades: list[Grade] = []
@@ -105,7 +105,7 @@ def stored_grades(store: TraceStore, graph: str | None) -> list[Grade]:
     for where, quality in filters:
         page = store.search(where, limit=_PAGE_SIZE)
         while page:
-            grades += [Grade(each.run, None, quality) for each in page]
+            grades += [Grade(summary.run, None, quality) for summary in page]
             page = store.search(where, limit=_PAGE_SIZE, before=page[-1].run)
     if not grades:
         raise RequestError(f"no graded run in {store.location}; see 'cascade grade', or give --grades FILE")
@@ -180,20 +180,20 @@ def _inferred(call: Call, result: Result, answer_quality: float | None) -> float
 
 
 def _entry(draft: _ModelDraft, quality: float) -> dict[str, Any]:
-    call, known = draft.call, recorded(draft.step, draft.call)
+    call, measurement = draft.call, recorded(draft.step, draft.call)
     graded: dict[str, Any] = {"correct": int(quality)} if quality in (0.0, 1.0) else {"quality": quality}
     entry = graded | {"cost_usd": round(draft.cost_usd, 12), "seconds": round(draft.seconds, 6)}
     if not _HASH.fullmatch(call.text):
         entry["text"] = call.text
-    if known.confidence is not None:
-        entry["confidence"] = known.confidence
-    if known.signals:
-        entry["signals"] = dict(known.signals)
+    if measurement.confidence is not None:
+        entry["confidence"] = measurement.confidence
+    if measurement.signals:
+        entry["signals"] = dict(measurement.signals)
     return entry
 
 
 def _problem(row: Mapping[str, Any] | RequestError) -> str | None:
-    """Say what is wrong with a row of grades, if anything is."""
+    """Return what is wrong with a row of grades; None if nothing is."""
     if isinstance(row, RequestError):
         return str(row)
     if not isinstance(row, dict):

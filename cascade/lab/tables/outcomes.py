@@ -7,8 +7,8 @@ One JSON object a line (CSV and Parquet hold the same as columns, see `cascade.l
                        "signals"?: {NAME: number}, "confidence"?: 0..1}},
      "failed"?: {NAME: {"cost_usd", "seconds"?, "error"?}}, FIELD?: text, number or boolean …}
 
-What was not measured is absent, never 0. A model that was not asked about a row is absent from it; one that
-was asked and gave no answer stands in `failed`, with what that cost.
+What was not measured is absent, never 0. A model that was not asked about a row is absent from it. One that
+was asked and gave no answer is in `failed`, with its cost.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from cascade.files import replace_file
 from cascade.lab.tables.formats import format_rows, parse_file, read_file
 from cascade.policy.table import Column, ModelOutcomes, Outcomes
 
-_LARGEST = 1e300  # infinities, and whole numbers that no float holds, are beyond it
-SHOWN = 100  # problems of one file in a message; the rest is counted
+_MAX_NUMBER = 1e300  # infinities and integers too large for a float are beyond it
+MAX_PROBLEMS = 100  # of one file in a message; the rest are counted
 _KEYS = ("id", "prompt", "label", "models", "failed")
 _ENTRY = ("correct", "quality", "cost_usd", "seconds", "text", "signals", "confidence")
 _FAILED = ("cost_usd", "seconds", "error")
@@ -41,7 +41,7 @@ def read_outcomes(path: str | Path) -> Outcomes:
     """Read an outcome table from a .jsonl, .csv or .parquet file.
 
     Raises:
-        RequestError: the file cannot be read, or rows are wrong: all at once, each as `file:line: what`.
+        RequestError: the file cannot be read, or rows are invalid; all are listed, as `file:line: problem`.
     """
     path = Path(path)
     return parse_outcomes(path, read_file(path, "an outcome table ('cascade outcomes')"))
@@ -51,25 +51,29 @@ def parse_outcomes(path: Path, data: bytes) -> Outcomes:
     """Return the table in `data`, the bytes of the file `path`.
 
     Raises:
-        RequestError: rows are wrong; all at once.
+        RequestError: rows are invalid; all are listed.
     """
     return _table(parse_file(path, data), str(path), hashlib.sha256(data).hexdigest())
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]], name: str = "rows") -> Outcomes:
-    """Return the table of `rows`, objects as in a JSONL file; `name` stands for the file in messages.
+    """Return the table of `rows`, which are like the objects of a JSONL file.
+
+    Args:
+        rows: the rows.
+        name: stands for the file in messages.
 
     Raises:
-        RequestError: rows are wrong; all at once.
+        RequestError: rows are invalid; all are listed.
     """
     return _table(enumerate(rows, start=1), name, "")
 
 
 def write_outcomes(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Write `rows` to a .jsonl, .csv or .parquet file; a reader sees the old file or the new one, whole.
+    """Write `rows` to a .jsonl, .csv or .parquet file. Readers see the complete old file or the new one.
 
     Raises:
-        RequestError: rows are wrong, or the file cannot be written.
+        RequestError: rows are invalid, or the file cannot be written.
     """
     path = Path(path)
     from_rows(rows, str(path))
@@ -81,7 +85,7 @@ def write_outcomes(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
 
 @dataclass
 class _Sparse:
-    """A column of numbers of which some rows have none."""
+    """A column of numbers that some rows lack."""
 
     rows: array[int] = field(default_factory=lambda: array("q"))
     values: array[float] = field(default_factory=lambda: array("d"))
@@ -136,13 +140,13 @@ def _table(rows: Iterable[tuple[int, Any]], name: str, sha256: str) -> Outcomes:
     models: dict[str, _Model] = {}
     fields: dict[str, dict[int, str]] = {}
     for line, row in rows:
-        found = list(_problems(row))
-        if not found and str(row["id"]) in lines:
-            found = [
+        own_problems = list(_problems(row))
+        if not own_problems and str(row["id"]) in lines:
+            own_problems = [
                 f"id {row['id']!r} is used twice, first in line {lines[str(row['id'])]}; ids must differ"
             ]
-        if found or problems:  # from the first problem on, only more of them are looked for
-            problems += [f"{name}:{line}: {problem}" for problem in found]
+        if own_problems or problems:  # after the first problem, only look for more
+            problems += [f"{name}:{line}: {problem}" for problem in own_problems]
             continue
         number = len(lines)
         lines[str(row["id"])] = line
@@ -152,8 +156,8 @@ def _table(rows: Iterable[tuple[int, Any]], name: str, sha256: str) -> Outcomes:
         for key in row.keys() - {"id", "prompt", "models", "failed"}:
             fields.setdefault(key, {})[number] = str(row[key])
     if problems:
-        more = [f"… and {len(problems) - SHOWN} more problems"] if len(problems) > SHOWN else []
-        raise RequestError("\n".join(problems[:SHOWN] + more))
+        more = [f"… and {len(problems) - MAX_PROBLEMS} more problems"] if len(problems) > MAX_PROBLEMS else []
+        raise RequestError("\n".join(problems[:MAX_PROBLEMS] + more))
     if not lines:
         raise RequestError(f'{name}: no rows; expected lines like {{"id": "1", "models": {{…}}}}')
     count = len(lines)
@@ -167,7 +171,7 @@ def _table(rows: Iterable[tuple[int, Any]], name: str, sha256: str) -> Outcomes:
 
 
 def _problems(row: Any) -> Iterator[str]:
-    """Say what is wrong with one row."""
+    """Yield what is wrong with one row."""
     if isinstance(row, RequestError):
         yield str(row)
         return
@@ -262,4 +266,4 @@ def _number_problem(where: str, key: str, value: Any) -> Iterator[str]:
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and -_LARGEST < value < _LARGEST
+    return isinstance(value, int | float) and -_MAX_NUMBER < value < _MAX_NUMBER

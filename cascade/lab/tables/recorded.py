@@ -1,10 +1,10 @@
-"""Published tables of what models answered, as outcome tables: nothing has to be run to measure a policy.
+"""Published tables of recorded model answers, as outcome tables: a policy is measured without asking models.
 
     routellm-gsm8k   1,307 questions × Mixtral-8x7B and GPT-4; the recorded flags, though some are wrong
     routellm-mmlu    14,037 questions × the same two models; no answers, only whether they were right
     zeroeval-gsm     1,319 questions × 14 models; zeroeval-crux 800 × 14; zeroeval-math 721 × 15
 
-Neither source has costs. They are estimated: 4 characters a token of prompt and of answer, at the prices of
+Neither source has costs. They are estimated at 4 characters per token of prompt and answer and the prices in
 `PRICES`. No row is ever stored in this repository.
 """
 
@@ -33,8 +33,8 @@ SOURCES = {
     "zeroeval": "Apache-2.0, github.com/WildEval/ZeroEval, result_dirs",
 }
 CHARS_PER_TOKEN = 4  # the usual figure for English
-# US dollars per million tokens of prompt and answer: the makers' list prices of the recorded versions, and
-# for open weights what hosts charged in 2024 by size (to 4, 8, 21, 41, 80 billion parameters).
+# US dollars per million tokens of prompt and answer: list prices of the recorded versions; for open weights,
+# what hosts charged in 2024 by size (up to 4, 8, 21, 41, 80 billion parameters).
 PRICES = {
     "gpt-4-1106-preview": (10.0, 30.0),
     "gpt-4o-2024-08-06": (2.5, 10.0),
@@ -60,7 +60,7 @@ PRICES = {
 _MMLU_CHARS = 20  # an MMLU answer is a letter; its length is not recorded
 _LEFT = re.compile(r"[\d.,$%()+*/×÷xX\s−-]+$")
 _RIGHT = re.compile(r"\s*\$?\s*(-?\d[\d,]*(?:\.\d+)?|-?\.\d+)")
-_LONGEST_SUM = 80  # characters
+_MAX_EXPRESSION = 80  # characters
 _OPERATORS: dict[type, Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -94,10 +94,10 @@ def half(ids: Sequence[str], salt: str = "") -> tuple[Rows, Rows]:
 
 
 def equations(text: str) -> tuple[int, int]:
-    """Count the sums worked out in a text (`3 * 4 = 12`), and those that do not come out (to 1 %)."""
+    """Count the equations in a text (`3 * 4 = 12`), and those that are off by more than 1 %."""
     count = wrong = 0
     for sign in re.finditer("=", text):
-        left = _LEFT.search(text[max(0, sign.start() - _LONGEST_SUM) : sign.start()])
+        left = _LEFT.search(text[max(0, sign.start() - _MAX_EXPRESSION) : sign.start()])
         right = _RIGHT.match(text, sign.end())
         value = _value(left.group()) if left and right else None
         if value is not None and right is not None:
@@ -129,7 +129,7 @@ def _fold(node: ast.expr) -> float:
 
 
 def _signals(outputs: Sequence[str]) -> dict[str, Column]:
-    """What can be measured of a full answer besides its last line."""
+    """Return what can be measured of a full answer besides its last line."""
     sums = np.array([equations(text) for text in outputs], dtype=float).reshape(-1, 2)
     return {
         "chars": np.array([math.log1p(len(text)) for text in outputs]),
@@ -177,15 +177,15 @@ def _zeroeval(path: Path) -> Outcomes:
     for name in rows[0]["models"]:
         cells = [row["models"][name] for row in rows]
         answers = [_short(str(cell["answer"])) for cell in cells]
-        known = name.partition("@")[0]
-        models[known] = _model(
-            known, prompts, [c["correct"] for c in cells], [c["output"] for c in cells], answers
+        model = name.partition("@")[0]
+        models[model] = _model(
+            model, prompts, [c["correct"] for c in cells], [c["output"] for c in cells], answers
         )
     return _table([row["id"] for row in rows], prompts, models, hashlib.sha256(content).hexdigest())
 
 
 def _short(answer: str) -> str:
-    """Drop what does not change an answer: quotes, currency, thousands commas, and a full stop."""
+    """Drop what does not change an answer: quotes, currency signs, thousands separators, a full stop."""
     plain = answer.strip().strip("'\"$`. ")
     number = re.fullmatch(r"\$?\s*(-?[\d,]*\.?\d+)\s*[%a-zA-Z.]*", plain)
     if number is None:

@@ -1,4 +1,4 @@
-"""Which models take part, and judged by what: every chain is tried on the fitting rows, out of fold."""
+"""Choosing the models and what judges them: every chain is tried on the fitting rows, out of fold."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from cascade.policy.bounds import fixed_sequence
 from cascade.policy.table import Column, Outcomes
 from cascade.policy.thresholds import Thresholds
 
-LONGEST = 4  # models in a chain
-_SAMPLE = 4000  # rows that chains are compared on; the chosen one is fitted on all
+MAX_CHAIN = 4  # models in a chain
+_SAMPLE = 4000  # rows that chains are compared on; the chosen chain is fitted on all rows
 _SMOOTHING = 300.0  # rows at which expected and observed quality weigh the same
-_Z = 2.0  # standard errors by which the design keeps clear of a promised loss
+_Z = 2.0  # standard errors of distance that a design keeps from a promised loss
 TARGETS: tuple[Target, ...] = ("correct", "gain")
 
 
@@ -35,8 +35,8 @@ TARGETS: tuple[Target, ...] = ("correct", "gain")
 class Design:
     """A chain with its scores and the path of thresholds to try.
 
-    `cost` (USD) and `quality` are what is expected of the last one that should keep the goal, a request;
-    `short` is by how much not even the first one is expected to, with some bad luck.
+    `cost` (USD) and `quality` per request are expected of the boldest thresholds that should keep the goal.
+    `short` is by how much even the first ones are expected to miss it, with some bad luck.
     """
 
     chain: tuple[str, ...]
@@ -54,36 +54,36 @@ class Design:
 
 
 def chains(models: Sequence[str], top: str | None) -> list[tuple[str, ...]]:
-    """Return every choice of up to four models in the given order; all end in `top`, if there is one."""
+    """Return every choice of up to four models in the given order, ending in `top` if there is one."""
     helpers = [name for name in models if name != top]
     if top is not None:
         helpers = list(models[: list(models).index(top)])
-        return [(*some, top) for size in range(1, LONGEST) for some in combinations(helpers, size)]
-    return [some for size in range(1, LONGEST + 1) for some in combinations(helpers, size)]
+        return [(*some, top) for size in range(1, MAX_CHAIN) for some in combinations(helpers, size)]
+    return [some for size in range(1, MAX_CHAIN + 1) for some in combinations(helpers, size)]
 
 
 def choose(fitting: Outcomes, goal: Goal, seed: int, top: str | None) -> Design | None:
-    """Return the chain and target that come out best on the fitting rows, out of fold."""
+    """Return the chain and target that do best on the fitting rows, out of fold."""
     sample = fitting
     if len(fitting) > _SAMPLE:
         sample = fitting.take(np.sort(np.random.default_rng(seed).permutation(len(fitting))[:_SAMPLE]))
     ensemble = ensemble_of(sample, seed)
-    most = math.inf if top is None else float(sample.models[top].cost_usd.mean())
-    found: list[tuple[tuple[float, float], tuple[str, ...], Target]] = []
+    max_cost = math.inf if top is None else float(sample.models[top].cost_usd.mean())
+    candidates: list[tuple[tuple[float, float], tuple[str, ...], Target]] = []
     for names in chains(list(fitting.models), top):
-        # A risk is about correctness; and one model alone has no score to train.
+        # A risk is about correctness, and a single model has no score to train.
         for target in TARGETS[: 1 if len(names) == 1 or goal.kind == "max_risk" else None]:
             design = design_chain(ensemble, names, target, goal, len(fitting) / len(sample))
-            if design is not None and (design.cost < most or most == 0.0):
+            if design is not None and (design.cost < max_cost or max_cost == 0.0):
                 rank = (
                     (-design.quality, design.cost)
                     if goal.kind in ("budget", "lambda")
                     else (design.short, design.cost)
                 )
-                found.append((rank, names, target))
-    if not found:
+                candidates.append((rank, names, target))
+    if not candidates:
         return None
-    _, names, target = min(found, key=lambda each: each[0])
+    _, names, target = min(candidates, key=lambda candidate: candidate[0])
     whole = ensemble if sample is fitting else ensemble_of(fitting, seed)
     return design_chain(whole, names, target, goal, 1.0)
 
@@ -91,14 +91,14 @@ def choose(fitting: Outcomes, goal: Goal, seed: int, top: str | None) -> Design 
 def design_chain(
     ensemble: Ensemble, names: tuple[str, ...], target: Target, goal: Goal, scale: float
 ) -> Design | None:
-    """Return a chain's path towards `goal`, or None where it leads nowhere.
+    """Return a chain's path towards `goal`, or None if it leads nowhere.
 
     Args:
         ensemble: scores on the fitting rows, out of fold.
         names: the chain.
-        target: what its scores are trained for.
+        target: what its scores are trained to predict.
         goal: what to keep.
-        scale: how many times as many rows the promise will have to stand on.
+        scale: rows that the promise will rest on, per row here.
     """
     stages = tuple(ensemble.stage(names[: i + 1], names[-1], target) for i in range(len(names) - 1))
     gate = ensemble.gate(names[0], names[-1]) if len(names) > 1 and goal.kind != "max_risk" else None
@@ -118,18 +118,19 @@ def design_chain(
 
 
 def smoothed(data: ChainData) -> ChainData:
-    """Replace part of each quality by what the score lets expect; the fewer the rows, the greater the part.
+    """Replace part of each quality by what its score predicts; the fewer rows, the greater the part.
 
-    Thresholds that are chosen on a few observed outcomes follow their noise; expectations hardly do, which is
-    what a copula model of the chain gains (arXiv 2501.09345). The last model's are on the last stage's score.
+    Thresholds chosen on a few observed outcomes follow their noise. Predictions hardly do, which is also what
+    a copula model of the chain gains (arXiv 2501.09345). The last model's quality is predicted from the last
+    stage's score.
     """
     share = _SMOOTHING / (_SMOOTHING + len(data.quality))
     scored = [index for index in range(data.checked) if np.isfinite(data.scores[:, index]).any()]
     quality = data.quality.copy()
     for index, by in [*((index, index) for index in scored), *((-1, index) for index in scored[-1:])]:
-        hoped = expected(data.scores[:, by], data.quality[:, index])
-        mixed = (1.0 - share) * data.quality[:, index] + share * hoped
-        quality[:, index] = np.where(np.isnan(hoped), data.quality[:, index], mixed)
+        predicted = expected(data.scores[:, by], data.quality[:, index])
+        mixed = (1.0 - share) * data.quality[:, index] + share * predicted
+        quality[:, index] = np.where(np.isnan(predicted), data.quality[:, index], mixed)
     return replace(data, quality=quality)
 
 
@@ -158,33 +159,35 @@ def _path(data: ChainData, goal: Goal, scale: float) -> tuple[list[Thresholds], 
         bounds = [_foreseen_risk(each, data.checked, delta, scale) for each in routings]
     else:
         bounds = [_foreseen_loss(data, each, scale) for each in routings]
-    start = int(np.argmin(bounds)) if bounds else 0  # what is before it is neither safer nor cheaper
+    start = int(np.argmin(bounds)) if bounds else 0  # anything before is neither safer nor cheaper
     passed = fixed_sequence(bound <= goal.value for bound in bounds[start:])
     short = max(0.0, bounds[start] - goal.value) if bounds else 0.0
     return path[start:], routings[start : start + max(1, passed)], short
 
 
-def _foreseen_risk(found: Routing, checked: int, delta: float, scale: float) -> float:
+def _foreseen_risk(routing: Routing, checked: int, delta: float, scale: float) -> float:
     """Return the largest bound among the stages that accept anything."""
     bounds = [0.0]
     for index in range(checked):
-        taken = found.answered_by == index
+        taken = routing.answered_by == index
         if taken.any():
             bounds.append(
-                foreseen_bound(scale * taken.sum(), scale * float((1.0 - found.quality[taken]).sum()), delta)
+                foreseen_bound(
+                    scale * taken.sum(), scale * float((1.0 - routing.quality[taken]).sum()), delta
+                )
             )
     return max(bounds)
 
 
-def _foreseen_loss(data: ChainData, found: Routing, scale: float) -> float:
-    loss = data.quality[:, -1] - found.quality
+def _foreseen_loss(data: ChainData, routing: Routing, scale: float) -> float:
+    loss = data.quality[:, -1] - routing.quality
     return float(loss.mean() + _Z * loss.std() / math.sqrt(scale * len(loss)))
 
 
 def chain_data(
     outcomes: Outcomes, names: Sequence[str], scores: Sequence[Column | None], goal: Goal
 ) -> ChainData:
-    """Return a chain's columns; a stage without a score never accepts, nor does one whose call failed."""
+    """Return a chain's columns. A stage without a score, or whose call failed, never accepts."""
     models = [outcomes.models[name] for name in names]
     quality = np.column_stack([model.credit for model in models])
     cost = np.column_stack([model.cost_usd for model in models])

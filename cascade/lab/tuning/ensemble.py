@@ -1,6 +1,6 @@
-"""Learned scores: a ridge regression on the prompt's words, and a small ensemble of signals for each stage.
+"""Learned scores: a ridge regression on the prompt's words, and a small ensemble of signals per stage.
 
-Every score that thresholds are chosen on is out of fold: the rows that it is computed for did not fit it.
+Every score that thresholds are chosen on is out of fold: it was not fitted on the rows it is computed for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.lab.tuning.evidence import LEAST_SPREAD, design, stage_terms
+from cascade.lab.tuning.evidence import MIN_SPREAD, design, stage_terms
 from cascade.policy.artifact import Feature, Score, Term, Words
 from cascade.policy.features import SHAPES, Features, features_of
 from cascade.policy.table import Column, Outcomes, Rows
@@ -23,18 +23,23 @@ if TYPE_CHECKING:
 Matrix = NDArray[np.float64]
 Target = Literal["correct", "gain"]
 FOLDS = 5
-_SIZES = ((2000, 2048), (200, 512))  # rows from which the prompt's words are worth so many buckets
-_PENALTIES = (100.0, 300.0, 1000.0, 3000.0)  # of the words' weights
-_PENALTY = 30.0  # of a stage's standardised features
-_WEAK = 0.1  # of a single score, only so that perfect separation stays finite
+_BUCKETS = ((2000, 2048), (200, 512))  # (minimum rows, hash buckets of the prompt's words)
+_WORD_PENALTIES = (100.0, 300.0, 1000.0, 3000.0)
+_PENALTY = 30.0  # of a stage's standardized features
+_WEAK_PENALTY = 0.1  # of a single score, so that perfect separation stays finite
 _STEEPNESS = 4.0  # gain → score, so that a gain of 0 is a score of one half
 
 
 @dataclass(frozen=True)
 class PromptModel:
-    """What the prompts' words and shapes say about each model's quality, relative to the models' mean.
+    """Each model's quality as predicted by the prompt's words and shapes, relative to the models' mean.
 
-    `held_out` has one column a model, out of fold; `scores` gives the weights fitted on all rows.
+    Attributes:
+        models: the models.
+        held_out: out-of-fold predictions, shape (rows, models).
+        weights: weights fitted on all rows, shape (1 + shapes + buckets, models).
+        means: mean of each shape.
+        scales: standard deviation of each shape.
     """
 
     models: tuple[str, ...]
@@ -65,23 +70,24 @@ class PromptModel:
 
 
 def folds_of(rows: int, seed: int) -> Rows:
-    """Return a fold number for each row, at random and of equal sizes."""
+    """Return a random fold number for each row; folds differ in size by at most one."""
     return np.asarray(np.random.default_rng(seed).permutation(rows) % FOLDS, dtype=np.intp)
 
 
 def fit_prompt_model(features: Features, outcomes: Outcomes, folds: Rows) -> PromptModel | None:
     """Fit one ridge regression per model on hashed words and shapes of the prompts (Hoerl and Kennard 1970).
 
-    The penalty is chosen by the held-out squared error. None where a prompt is missing or rows are few.
+    The penalty with the smallest held-out squared error is chosen. Return None if a prompt is missing or rows
+    are few.
     """
-    size = next((buckets for least, buckets in _SIZES if len(outcomes) >= least), 0)
+    size = next((buckets for min_rows, buckets in _BUCKETS if len(outcomes) >= min_rows), 0)
     if not size or any(prompt is None for prompt in outcomes.prompts):
         return None
     from scipy.sparse import csr_matrix, hstack
 
     rows = len(outcomes)
     shapes = features.matrix([Feature(kind="prompt", name=name) for name in SHAPES])
-    means, scales = shapes.mean(axis=0), np.maximum(shapes.std(axis=0), LEAST_SPREAD)
+    means, scales = shapes.mean(axis=0), np.maximum(shapes.std(axis=0), MIN_SPREAD)
     row, bucket = features.words(None, size)
     words = csr_matrix((np.ones(len(row)), (row, bucket)), shape=(rows, size))
     dense = np.column_stack([np.ones(rows), (shapes - means) / scales])
@@ -93,7 +99,7 @@ def fit_prompt_model(features: Features, outcomes: Outcomes, folds: Rows) -> Pro
 
 
 def _ridge(design: csr_matrix, target: Matrix, folds: Rows, free: int) -> tuple[Matrix, Matrix]:
-    """Return held-out predictions and all rows' weights; the first `free` columns are hardly penalised."""
+    """Return held-out predictions and all-row weights; the first `free` columns are hardly penalized."""
     from scipy.linalg import cho_factor, cho_solve
 
     parts = [design[folds == fold] for fold in range(FOLDS)]
@@ -101,7 +107,7 @@ def _ridge(design: csr_matrix, target: Matrix, folds: Rows, free: int) -> tuple[
     sides = [part.T @ target[folds == fold] for fold, part in enumerate(parts)]
     gram, side = sum(grams[1:], grams[0]), sum(sides[1:], sides[0])
     best: tuple[float, float, Matrix] | None = None
-    for penalty in _PENALTIES:
+    for penalty in _WORD_PENALTIES:
         ridge = np.full(len(gram), penalty)
         ridge[:free] = 1e-3
         held_out = np.empty_like(target)
@@ -120,9 +126,10 @@ def _ridge(design: csr_matrix, target: Matrix, folds: Rows, free: int) -> tuple[
 
 @dataclass(frozen=True)
 class StageModel:
-    """One stage's score: out of fold on the fitting rows (but for one of a single feature), and as fitted.
+    """One stage's score: its values on the fitting rows, and its formula.
 
-    It is NaN where one of the models that it looks at failed.
+    The values are out of fold, unless the score has a single feature. They are NaN where one of the models
+    that the score looks at failed.
     """
 
     held_out: Column
@@ -130,15 +137,15 @@ class StageModel:
 
 
 def ensemble_of(outcomes: Outcomes, seed: int) -> Ensemble:
-    """Return the scores of a table, the same object each time: other goals ask for the same scores."""
-    found = outcomes.memo.get(("ensemble", seed))
-    if not isinstance(found, Ensemble):
-        found = outcomes.memo["ensemble", seed] = Ensemble(outcomes, seed)
-    return found
+    """Return the scores of a table, the same object each time, because other goals need the same scores."""
+    ensemble = outcomes.memo.get(("ensemble", seed))
+    if not isinstance(ensemble, Ensemble):
+        ensemble = outcomes.memo["ensemble", seed] = Ensemble(outcomes, seed)
+    return ensemble
 
 
 class Ensemble:
-    """Fits stage scores on one table, each set of features once."""
+    """Fits stage scores on one table, each only once."""
 
     def __init__(self, outcomes: Outcomes, seed: int) -> None:
         self.outcomes = outcomes
@@ -148,11 +155,11 @@ class Ensemble:
 
     @cached_property
     def prompt(self) -> PromptModel | None:
-        """What the prompts alone say, or None."""
+        """The model of the prompts alone, or None."""
         return fit_prompt_model(self.features, self.outcomes, self.folds)
 
     def gate(self, first: str, last: str) -> StageModel | None:
-        """Return a score of the prompt alone: near 1 where `last` is expected to do better than `first`."""
+        """Return a score of the prompt: near 1 where `last` is expected to do better than `first`."""
         if self.prompt is None:
             return None
         held_out = _logistic(_STEEPNESS * self.prompt.difference(last, first))
@@ -161,9 +168,9 @@ class Ensemble:
     def stage(self, asked: tuple[str, ...], last: str, target: Target) -> StageModel | None:
         """Return the score of the last of `asked`; None if there is nothing to judge it by.
 
-        correct: P(the answer is right), by logistic regression. gain: how little asking `last` instead is
-        expected to gain, by ridge regression of the difference in quality (a correct answer that the top
-        model gets wrong is worth keeping twice over).
+        Target `correct` is P(the answer is right), by logistic regression. Target `gain` is how little asking
+        `last` instead is expected to gain, by ridge regression of the difference in quality (a correct answer
+        that the top model gets wrong counts twice).
         """
         key = (asked, last if target == "gain" else "", target)
         if key not in self._stages:
@@ -183,11 +190,11 @@ class Ensemble:
         weights, folds = solve(columns, value), self.folds[answered]
         held_out = np.full(len(self.outcomes), np.nan)
         for fold in range(FOLDS):
-            # A fold's own bias is lower the more of its left-out rows are right: that misranks few rows.
+            # Use the common bias: a fold's own is lower the more of its left-out rows are right.
             inside = folds != fold
             part = np.array([weights[0], *solve(columns[inside], value[inside])[1:]])
             held_out[answered[~inside]] = columns[~inside] @ part
-        if len({term.feature for term in terms}) == 1:  # of one feature the folds are worse than the optimism
+        if len({term.feature for term in terms}) == 1:  # with one feature, folds cost more than the optimism
             held_out[answered] = columns @ weights
         factor = 1.0 if target == "correct" else _STEEPNESS
         fitted = [
@@ -199,28 +206,29 @@ class Ensemble:
 
 
 def expected(score: Column, quality: Column) -> Column:
-    """Return the quality that a logistic regression on one score expects of each row; NaN without a score."""
+    """Return each row's quality as predicted by a logistic regression on one score; NaN without a score."""
     known = np.isfinite(score)
-    found = np.full(len(score), np.nan)
+    predicted = np.full(len(score), np.nan)
     if not known.any():
-        return found
-    spread = max(float(score[known].std()), LEAST_SPREAD)
+        return predicted
+    spread = max(float(score[known].std()), MIN_SPREAD)
     scaled = (score[known] - score[known].mean()) / spread
     design = np.column_stack([np.ones(len(scaled)), scaled])
-    found[known] = _logistic(design @ _newton(design, quality[known], _WEAK))
-    return found
+    predicted[known] = _logistic(design @ _newton(design, quality[known], _WEAK_PENALTY))
+    return predicted
 
 
 def _newton(design: Matrix, right: Column, weight: float = _PENALTY) -> Column:
-    """Logistic regression with an L2 penalty on all but the bias, by Newton's method."""
+    """Fit a logistic regression with an L2 penalty on all weights but the bias, by Newton's method."""
     penalty = np.full(design.shape[1], weight)
     penalty[0] = 1e-3
     weights = np.zeros(design.shape[1])
     for _ in range(25):
-        chance = _logistic(design @ weights)
-        slope = design.T @ (chance - right) + penalty * weights
-        bend = (design * (chance * (1 - chance))[:, None]).T @ design + np.diag(penalty)
-        step = np.linalg.solve(bend, slope)
+        probability = _logistic(design @ weights)
+        gradient = design.T @ (probability - right) + penalty * weights
+        variance = probability * (1 - probability)
+        hessian = (design * variance[:, None]).T @ design + np.diag(penalty)
+        step = np.linalg.solve(hessian, gradient)
         weights -= step
         if np.abs(step).max() < 1e-8:
             break
@@ -228,7 +236,7 @@ def _newton(design: Matrix, right: Column, weight: float = _PENALTY) -> Column:
 
 
 def _least_squares(design: Matrix, value: Column) -> Column:
-    """Ridge regression with the same penalty; gains vary about as much as a logistic's second derivative."""
+    """Fit a ridge regression with the same penalty; gains vary like a logistic's second derivative."""
     penalty = np.full(design.shape[1], _PENALTY)
     penalty[0] = 1e-3
     return np.asarray(np.linalg.solve(design.T @ design + np.diag(penalty), design.T @ value))

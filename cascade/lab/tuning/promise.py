@@ -1,4 +1,4 @@
-"""Keeping a promise: held-out rows say how far along a path it holds, or how many rows it would need."""
+"""Keeping a promise: held-out rows tell how far along a path it holds, or how many rows it would need."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from cascade.policy.features import features_of
 from cascade.policy.table import Column, Outcomes, Rows
 from cascade.policy.thresholds import Thresholds
 
-_FEWEST = 20  # rows whose error rate says something
-_POWER = NormalDist().inv_cdf(0.8)  # a promise that holds should then be supported four times in five
-_SHARES = np.linspace(0.05, 1.0, 20)  # of the rows, most confident first, that a refusal looks at
+_MIN_ROWS = 20  # for an error rate to say something
+_POWER = NormalDist().inv_cdf(0.8)  # with the rows needed, a true promise is supported four times in five
+_SHARES = np.linspace(0.05, 1.0, 20)  # of the most confident rows, which a refusal looks at
 
 
 @dataclass(frozen=True)
 class Refusal:
     """The rows do not support the promise.
 
-    `rows` is about how many would, in all: at least twice as many, for these were not enough. None if no
-    number would, with what these rows can tell.
+    `rows` is about how many rows would, in all; it is at least twice as many as there were. None if no number
+    of rows like these would.
     """
 
     reason: str
@@ -37,7 +37,7 @@ class Refusal:
 
 
 def check_binary(outcomes: Outcomes) -> None:
-    """Refuse graded qualities: the bounds count errors.
+    """Refuse graded qualities, because the bounds count errors.
 
     Raises:
         ConfigError: a quality is neither 0 nor 1.
@@ -59,8 +59,8 @@ def certify(
 
     Return None if there are none, or only ones that save nothing over asking the last model alone.
 
-    The path was fixed before these rows were looked at, and the test stops at the first failure. Where
-    several stages promise something, each has its share of delta at every step of their one path.
+    The path was fixed before these rows were looked at, and testing stops at the first failure. If several
+    stages promise something, each has its share of delta at every step of their common path.
     """
     features, rows = features_of(held_out), len(held_out)
     scores = [None if s is None else score_values(s.score, features, rows) for s in design.stages]
@@ -71,11 +71,11 @@ def certify(
     if not passed:
         return None
     thresholds = design.path[passed - 1]
-    found = route_rows(data, thresholds)
-    if (found.answered_by == data.checked).all() or found.cost.mean() > data.cost[:, -1].mean():
+    routing = route_rows(data, thresholds)
+    if (routing.answered_by == data.checked).all() or routing.cost.mean() > data.cost[:, -1].mean():
         return None
     return thresholds, certificates(
-        design.chain, found.answered_by, data.quality, goal, design.promising, bounds=True
+        design.chain, routing.answered_by, data.quality, goal, design.promising, bounds=True
     )
 
 
@@ -86,11 +86,11 @@ def certificates(
 
     Args:
         chain: the models.
-        stage: the index of the model that answered each row; −1 nobody.
-        quality: rows × models.
-        goal: max_risk, one certificate for each stage that accepts; max_loss, one for the policy.
+        stage: index of the model that answered each row, −1 if none did; shape (rows,).
+        quality: quality of each answer; shape (rows, models).
+        goal: max_risk gives one certificate per stage that accepts, max_loss one for the policy.
         promising: how many stages share delta.
-        bounds: compute the bound of a loss, which takes a moment; else it is its p-value's side of `alpha`.
+        bounds: compute the bound of a loss, which takes a moment; otherwise it only tells whether it holds.
     """
     delta, rows = goal.delta or 0.0, len(stage)
     if goal.kind == "max_loss":
@@ -105,22 +105,22 @@ def certificates(
                 accepted=accepted, errors=losses, gains=gains,
             ),
         )  # fmt: skip
-    made, share = [], delta / max(1, promising)
+    certified, share = [], delta / max(1, promising)
     for index, name in enumerate(chain[:-1]):
         taken = stage == index
         if accepted := int(taken.sum()):
             errors = int((1.0 - quality[taken, index]).sum())
-            made.append(
+            certified.append(
                 Certificate(
                     stage=name, kind="max_risk", alpha=goal.value, delta=share,
                     bound=risk_upper(errors, accepted, share), rows=rows, accepted=accepted, errors=errors,
                 )
             )  # fmt: skip
-    return tuple(made)
+    return tuple(certified)
 
 
 def renew(old: Policy, table: Outcomes, goal: Goal) -> tuple[Certificate, ...] | None:
-    """Return fresh certificates if an old policy, unchanged, keeps `goal` on rows it was not tuned on."""
+    """Return new certificates if an old policy, unchanged, keeps `goal` on rows it was not tuned on."""
     if old.data_sha256 == table.sha256 or old.goal.kind != goal.kind:
         return None
     if any(name not in table.models for name in old.chain):
@@ -129,36 +129,40 @@ def renew(old: Policy, table: Outcomes, goal: Goal) -> tuple[Certificate, ...] |
         return None
     stage = apply_policy(old, table).answered_by
     quality = np.column_stack([table.models[name].credit for name in old.chain])
-    promising = sum(isinstance(each.accept, float) for each in old.stages)
-    made = certificates(old.chain, stage, quality, goal, promising, bounds=True)
-    return made if made and all(each.bound <= each.alpha for each in made) else None
+    promising = sum(isinstance(tuned.accept, float) for tuned in old.stages)
+    certified = certificates(old.chain, stage, quality, goal, promising, bounds=True)
+    return (
+        certified
+        if certified and all(certificate.bound <= certificate.alpha for certificate in certified)
+        else None
+    )
 
 
 def refusal(fitting: Outcomes, goal: Goal, seed: int, top: str) -> Refusal:
-    """Say why the rows do not support `goal`, and how many would if they were like these."""
+    """Return why the rows do not support `goal`, and how many rows like these would."""
     if next(iter(fitting.models)) == top:
         return Refusal(
             f"{top} is the most accurate model, and none is cheaper: nothing can be saved; ask it alone, "
             "or name at least two with --chain, last the one that it is measured against",
             None,
         )
-    ensemble, found = ensemble_of(fitting, seed), []
+    ensemble, needs = ensemble_of(fitting, seed), []
     for names in chains(list(fitting.models), top):
         for target in TARGETS:
             stages = [ensemble.stage(names[: i + 1], names[-1], target) for i in range(len(names) - 1)]
             scores = [None if stage is None else stage.held_out for stage in stages]
             data = chain_data(fitting, names, scores, goal)
             need = _risk_rows(data, goal) if goal.kind == "max_risk" else _loss_rows(data, goal)
-            found += [] if need is None else [need]
+            needs += [] if need is None else [need]
     what = "error among the accepted" if goal.kind == "max_risk" else f"loss against {top}"
     promise = f"{what} of at most {goal.value:g} with probability {1 - (goal.delta or 0.0):g}"
     rows = 2 * len(fitting)
-    if not found:
+    if not needs:
         return Refusal(
             f"no setting errs little enough for {promise}: better signals are needed, not rows", None
         )
     return Refusal(
-        f"{rows} rows do not support {promise} for less than {top} alone costs", max(2 * rows, 2 * min(found))
+        f"{rows} rows do not support {promise} for less than {top} alone costs", max(2 * rows, 2 * min(needs))
     )
 
 
@@ -167,21 +171,21 @@ def _risk_rows(data: ChainData, goal: Goal) -> int | None:
     score, wrong = data.scores[:, -1], 1.0 - data.quality[:, data.checked - 1]
     if not np.isfinite(score).any():
         return None
-    errors, found = np.cumsum(wrong[np.argsort(-score, kind="stable")]), []
+    errors, needs = np.cumsum(wrong[np.argsort(-score, kind="stable")]), []
     for share in _SHARES:
         rows = round(share * len(score))
-        if rows < _FEWEST:
+        if rows < _MIN_ROWS:
             continue
-        likely = errors[rows - 1] / rows
-        need = rows_needed(goal.value, goal.delta or 0.0, float(likely))
-        found += [] if need is None else [math.ceil(need / share)]
-    return min(found, default=None)
+        error_rate = errors[rows - 1] / rows
+        need = rows_needed(goal.value, goal.delta or 0.0, float(error_rate))
+        needs += [] if need is None else [math.ceil(need / share)]
+    return min(needs, default=None)
 
 
 def _loss_rows(data: ChainData, goal: Goal) -> int | None:
     """Return how many held-out rows the easiest promise needs, by the normal approximation."""
     reach = NormalDist().inv_cdf(1.0 - (goal.delta or 0.0) / 2) + _POWER
-    found = []
+    needs = []
     for thresholds in frontier(data):
         routing = route_rows(data, thresholds)
         if (routing.answered_by == data.checked).all():
@@ -189,12 +193,12 @@ def _loss_rows(data: ChainData, goal: Goal) -> int | None:
         loss = data.quality[:, -1] - routing.quality
         spare = goal.value - float(loss.mean())
         if spare > 0:
-            least = 2.0 * math.log(2.0 / (goal.delta or 1.0)) / goal.value
-            found.append(math.ceil(max(least, reach**2 * float(loss.var()) / spare**2)))
-    return min(found, default=None)
+            min_rows = 2.0 * math.log(2.0 / (goal.delta or 1.0)) / goal.value
+            needs.append(math.ceil(max(min_rows, reach**2 * float(loss.var()) / spare**2)))
+    return min(needs, default=None)
 
 
 def _holds(data: ChainData, thresholds: Thresholds, design: Design, goal: Goal) -> bool:
     stage = route_rows(data, thresholds).answered_by
-    made = certificates(design.chain, stage, data.quality, goal, design.promising, bounds=False)
-    return all(each.bound <= each.alpha for each in made)
+    certified = certificates(design.chain, stage, data.quality, goal, design.promising, bounds=False)
+    return all(certificate.bound <= certificate.alpha for certificate in certified)
