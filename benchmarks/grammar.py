@@ -81,6 +81,13 @@ VALIDITY: dict[str, Any] = {
             _ANIMAL | {"properties": _ANIMAL["properties"] | {"kind": {"const": "dog"}}},
         ]
     },
+    "oneOf, by tag of referred schemas": {
+        "oneOf": [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}],
+        "$defs": {
+            "cat": {"type": "object", "properties": {"kind": {"const": "cat"}}, "required": ["kind"]},
+            "dog": {"type": "object", "properties": {"kind": {"enum": ["dog", "pup"]}}, "required": ["kind"]},
+        },
+    },
     "oneOf, by type": {"oneOf": [{"type": "integer"}, {"type": "string", "maxLength": 3}]},
     "recursion": {
         "$ref": "#/$defs/tree",
@@ -92,6 +99,7 @@ VALIDITY: dict[str, Any] = {
             }
         },
     },
+    "reference to itself": {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}},
     "pattern": {"type": "string", "pattern": "^[A-Z]{2}-[0-9]{1,3}$"},
     "multipleOf": {"type": "integer", "multipleOf": 7, "minimum": 0, "maximum": 100},
     "fractional bounds": {"type": "number", "minimum": 0.25, "maximum": 0.75},
@@ -324,7 +332,7 @@ def validity(
             token = draw.choice(ends if ends and draw.random() < 0.4 else allowed)
             if weights.is_end(token):
                 ended += 1
-                with contextlib.suppress(ValueError):  # neither JSON nor UTF-8
+                with contextlib.suppress(ValueError):  # not JSON, or not UTF-8
                     valid += check.is_valid(json.loads(text))
                 break
             text += weights.piece(token)
