@@ -12,6 +12,17 @@
 Messages name the thing, its value, what was expected, and the fix.
 """
 
+__all__ = [
+    "CascadeError",
+    "ConfigError",
+    "GradeError",
+    "ModelError",
+    "PrivacyError",
+    "RequestError",
+    "TraceError",
+    "UnknownRunError",
+]
+
 
 class CascadeError(Exception):
     """Base class of all errors that cascade raises on purpose."""

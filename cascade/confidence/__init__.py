@@ -2,6 +2,8 @@
 
 A signal that was not measured is missing, never a default: no estimate, and the stage escalates.
 Every signal is a share or a probability; every score lies in [0, 1] and grows with certainty.
+
+Private: a plugin declares its settings with `cascade.spec.ConfidenceSettings`.
 """
 
 from __future__ import annotations

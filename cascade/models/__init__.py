@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cascade.models.base import Model
+from cascade.models.base import Model, OnText, Prompt, Reply
 from cascade.spec.kinds import ModelFacts, ModelSettings
+
+__all__ = ["Model", "OnText", "Prompt", "Reply", "build_model"]
 
 
 def build_model(name: str, settings: ModelSettings, base: Path, facts: ModelFacts | None = None) -> Model:

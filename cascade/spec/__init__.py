@@ -9,6 +9,7 @@ from cascade.spec.kinds import (
     ModelSettings,
     Problem,
 )
+from cascade.spec.parts import Price
 
 __all__ = [
     "ConfidenceSettings",
@@ -17,5 +18,6 @@ __all__ = [
     "GateSettings",
     "ModelFacts",
     "ModelSettings",
+    "Price",
     "Problem",
 ]

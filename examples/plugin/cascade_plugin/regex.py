@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from cascade.errors import ModelError
-from cascade.models.base import OnText, Prompt, Reply
-from cascade.spec import Evidence, ModelFacts, ModelSettings, Problem
-from cascade.spec.parts import Price
+from cascade.models import OnText, Prompt, Reply
+from cascade.spec import Evidence, ModelFacts, ModelSettings, Price, Problem
 
 
 class RegexSettings(ModelSettings):
