@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cascade.config import limits, policies, thresholds
+from cascade.config import policies, thresholds
 from cascade.config.messages import suggest
 from cascade.policy.artifact import Policy
 from cascade.policy.calibrate import Calibration
@@ -53,7 +53,7 @@ def check_graph(graph: Graph, base: Path, *, calibrated: bool = True, tuned: boo
     problems += wrong
     problems += thresholds.gate_problems(graph, facts)
     problems += thresholds.confidence_problems(graph, facts)
-    problems += limits.limit_problems(graph, facts)
+    problems += thresholds.limit_problems(graph, facts)
     calibrations, misfits = thresholds.read_calibrations(graph, facts, base) if calibrated else ({}, [])
     if policy is not None and sound and not misfits:
         known = calibrations if calibrated else None

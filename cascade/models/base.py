@@ -11,27 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cascade.errors import ModelError
+from cascade.policy.early_exit import Tokens
 from cascade.records import Message, Request, Token, Tool, ToolCall
 from cascade.spec.parts import Price
 
 OnText = Callable[[str], None]
 
 
-class Running(Protocol):
-    """Statistics of the tokens that a draft has so far; `name` is logprob, margin or entropy, in nats."""
-
-    count: int
-
-    def mean(self, name: str = "logprob") -> float:
-        """Return the mean of `name` over the tokens."""
-        ...
-
-    def quantile(self, share: float, name: str = "logprob") -> float:
-        """Return the smallest value of `name` that at least `share` of the tokens do not exceed."""
-        ...
-
-
-StopEarly = Callable[[Running], bool]
+StopEarly = Callable[[Tokens], bool]
 
 
 @dataclass(frozen=True, slots=True, init=False)

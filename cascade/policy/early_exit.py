@@ -20,7 +20,7 @@ _SLACK = 1e-9  # of a score, for the order in which floats are summed
 
 
 class Tokens(Protocol):
-    """Statistics of the tokens so far (`cascade.models.base.Running`)."""
+    """Statistics of the tokens that a draft has so far; `name` is logprob, margin or entropy, in nats."""
 
     count: int
 

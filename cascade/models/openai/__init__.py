@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from cascade.config.prices import lookup
+from cascade.models.openai.prices import lookup
 from cascade.models.prompted import Prompted, attempt, label_problems
 from cascade.spec.kinds import Evidence, ModelFacts, Problem, settings_sha256
 from cascade.spec.parts import BreakerConfig, Deployment, Price

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cascade.config.prices import lookup
+from cascade.models.openai.prices import lookup
 from cascade.spec.parts import Price
 
 
@@ -57,5 +57,5 @@ def test_a_fee_by_the_request_is_no_price_per_token() -> None:
 
 
 def test_importing_the_module_does_not_load_the_table() -> None:
-    code = "import sys, cascade.config.prices; sys.exit('genai_prices' in sys.modules)"
+    code = "import sys, cascade.models.openai.prices; sys.exit('genai_prices' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
