@@ -21,7 +21,7 @@ class HumanSettings(ModelSettings):
     question: str = "{text}"
     """What the person is asked; {text} is the request."""
     price: Price = Price(input=0.0, output=0.0)
-    """People cost something too, but not by the token."""
+    """People cost something too, but not per token."""
     local: bool = True
     """False if the question leaves this machine."""
 

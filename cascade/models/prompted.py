@@ -26,9 +26,9 @@ class Prompted(ModelSettings):
     system: str | None = None
     """System message, for models with a chat template."""
     labels: list[str] | str | None = None
-    """The closed set of answers: a list; `bundled:NAME#TASK`, alone or in it, is a task's labels."""
+    """The closed set of answers, as a list; `bundled:NAME#TASK`, alone or in it, means a task's labels."""
     max_tokens: int = Field(512, ge=1)
-    """Most tokens that one answer may have; the worst case that limits are priced with."""
+    """Maximum number of tokens in one answer; limits price this worst case."""
     temperature: float = Field(0.0, ge=0.0, le=2.0)
     """Sampling temperature; 0 is greedy."""
     top_p: float = Field(1.0, gt=0.0, le=1.0)

@@ -26,7 +26,7 @@ class ScriptedCall(Config):
     """A tool call of a scripted reply."""
 
     name: str | None = None
-    """The tool's name; default: the one that `tool_choice` names, or else the first that is offered."""
+    """The tool's name; default: the one that `tool_choice` names, otherwise the first one offered."""
     arguments: dict[str, Any] | str = Field(default_factory=dict)
     """The arguments, or the text that a broken model writes instead of their JSON."""
 
@@ -35,9 +35,9 @@ class ScriptedReply(Config):
     """An answer that calls tools where the request allows it."""
 
     text: str = ""
-    """The answer's text; alone where the request offers no tools."""
+    """The answer's text; used alone if the request offers no tools."""
     calls: list[ScriptedCall] = Field(default_factory=list)
-    """Tools to call, where the request offers any."""
+    """Tools to call, if the request offers any."""
 
 
 class ScriptedSettings(ModelSettings):
@@ -61,7 +61,7 @@ class ScriptedSettings(ModelSettings):
     price: Price = Price(input=0.0, output=0.0)
     """Price per million tokens; a token is a whitespace-separated word here."""
     max_tokens: int = Field(64, ge=1)
-    """Most words that one answer may have; the worst case that limits are priced with."""
+    """Maximum number of words in one answer; limits price this worst case."""
     local: bool = True
     """False to play a remote model."""
 

@@ -97,11 +97,11 @@ class ModelSettings(Config):
     timeout: float = Field(60.0, gt=0.0)
     """Seconds that one call may take."""
     breaker: BreakerConfig | None = None
-    """When the model is left alone because it keeps failing; null: never."""
+    """When to stop calling the model because it keeps failing; null: never."""
     concurrency: int | None = Field(None, ge=1)
-    """Most calls at work at once; the others wait."""
+    """Maximum number of calls at once; the others wait."""
     queue: int = Field(256, ge=0)
-    """Most calls that may wait where `concurrency` is set; one more fails at once, as busy."""
+    """How many calls may wait if `concurrency` is set; the next one fails at once, as busy."""
     kind: str
     local: bool = False
     """True only if requests stay on this machine: local-only requests may go there."""
@@ -244,7 +244,7 @@ class GateSettings(Config):
     to: dict[str, Name] | None = None
     """Candidate → stage to continue with; a stage that branches asks no model itself."""
     accept: Probability | None = None
-    """Least score of the best branch; below it the stage escalates by rule gate_unsure."""
+    """Minimum score of the best branch; below it the stage escalates (rule gate_unsure)."""
     by: str
 
     @property

@@ -30,9 +30,9 @@ class BreakerConfig(Config):
     """When a model that keeps failing is left alone (rule breaker_open), and for how long."""
 
     failures: int = Field(5, ge=1)
-    """Failures in a row that open it. A request that the model rightly refuses is none."""
+    """Failures in a row that open it. A request that the model rightly rejects does not count."""
     share: float | None = Field(None, gt=0.0, le=1.0)
-    """Share of failures among the last `window` calls that opens it too."""
+    """Share of failures among the last `window` calls that also opens it."""
     window: int = Field(20, ge=2)
     """How many calls `share` looks at."""
     seconds: float = Field(30.0, gt=0.0)
@@ -56,18 +56,18 @@ class Limits(Config):
     """Hard limits of one run; a stage whose worst case exceeds what is left is not started."""
 
     cost_usd: float | None = Field(None, ge=0.0)
-    """Most money, in US dollars."""
+    """Maximum cost in US dollars."""
     seconds: float | None = Field(None, gt=0.0)
-    """Most time; calls are cut off when it is used up."""
+    """Maximum time; calls are cut off when it is used up."""
     calls: int | None = Field(None, ge=1)
-    """Most model calls, gates and failed calls included."""
+    """Maximum number of model calls, including gates and failed calls."""
 
 
 class AccountBudget(Config):
     """What one account may spend."""
 
     day_usd: float = Field(ge=0.0, le=1e6)
-    """Most money on one UTC day, in US dollars."""
+    """Maximum spend per UTC day, in US dollars."""
 
 
 class DayBudgets(Config):
@@ -76,7 +76,7 @@ class DayBudgets(Config):
     day_usd: float | None = Field(None, ge=0.0, le=1e6)
     """What this graph may spend on one UTC day, in US dollars."""
     account_day_usd: float | None = Field(None, ge=0.0, le=1e6)
-    """What each account (of a request's `account`) may spend on one UTC day, over all graphs."""
+    """What each account (a request's `account`) may spend on one UTC day, over all graphs."""
     accounts: dict[str, AccountBudget] = Field(default_factory=dict)
     """Account → its own budget, in place of `account_day_usd`."""
 
@@ -87,6 +87,6 @@ class Trace(Config):
     store_text: bool = True
     """False stores SHA-256 hashes in place of prompts and answers."""
     otel_content: bool = False
-    """Put prompts, answers and error messages into OpenTelemetry spans; without it they hold none."""
+    """Put prompts, answers and error messages into OpenTelemetry spans; otherwise they contain none."""
     langsmith: bool = False
-    """Let LangSmith's environment variables trace runs; without it they are overruled."""
+    """Let LangSmith's environment variables trace runs; otherwise they have no effect."""

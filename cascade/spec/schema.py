@@ -33,11 +33,11 @@ class Stage(Config):
     confidence: Annotated[ConfidenceSettings, CONFIDENCES] | None = None
     """How the answer is checked; without it every answer is accepted by rule unchecked."""
     accept: Probability | None = None
-    """Least confidence at which the answer is accepted."""
+    """Minimum confidence at which the answer is accepted."""
     audit_rate: Probability = 0.0
-    """Share of the answers it would accept that go on all the same (rule audit), for the next to grade."""
+    """Share of the answers it would accept that go on anyway (rule audit), for the next stage to check."""
     on_drift: Literal["report", "tighten"] = "report"
-    """What `cascade monitor` does when the stage drifted: tighten raises its threshold as audits demand."""
+    """What `cascade monitor` does after drift: tighten raises the threshold as audits require."""
     early_exit: bool = False
     """Stop a local draft as soon as its confidence can no longer reach `accept` (rule early_exit)."""
     hedge: float | None = Field(None, gt=0.0)
@@ -61,7 +61,7 @@ class Graph(Config):
     """One sentence for people."""
     limits: Limits = Limits()
     budgets: DayBudgets = DayBudgets()
-    """Most money per UTC day, for the graph and for accounts."""
+    """Maximum spend per UTC day, for the graph and for accounts."""
     on_exhausted: Literal["abstain", "best"] = "abstain"
     """When no stage accepts: give no answer, or the best evaluated draft (status best_effort)."""
     baseline: Name | None = None

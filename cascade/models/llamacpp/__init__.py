@@ -36,7 +36,7 @@ class LlamaCppSettings(Prompted):
     path: str
     """A file beside the graph, `bundled:NAME`, or `hf:OWNER/REPO/FILE.gguf`."""
     task: str | None = None
-    """Task of a bundled expert; its labels and prompt are in the GGUF. Needed where it has several."""
+    """Task of a bundled expert; its labels and prompt are in the GGUF. Required if it has several."""
     lora: str | None = None
     """A LoRA adapter for this model: a GGUF file beside the graph."""
     min_p: float = Field(0.0, ge=0.0, lt=1.0)
@@ -54,19 +54,19 @@ class LlamaCppSettings(Prompted):
     n_ctx: int = Field(4096, ge=16)
     """Context length in tokens, prompt and answer together."""
     n_threads: int | None = Field(None, ge=1)
-    """Most threads of one decode; default: one less than the machine's cores, at least one."""
+    """Maximum number of threads of one decode; default: one less than the machine's cores, at least one."""
     isolate: Literal["none", "process"] = "none"
     """process: run it in a process of its own, so that a crash of llama.cpp is one failed call."""
     memory_mb: int | None = Field(None, ge=1024)
-    """Most address space of that process in MiB; it reserves about 1200 before it loads the model."""
+    """Maximum address space of that process in MiB; it reserves about 1200 before it loads the model."""
     top_logprobs: int = Field(0, ge=0, le=20)
-    """Keep so many of the most probable tokens of each generated token's distribution in the trace."""
+    """How many of the most probable tokens to keep in the trace for each generated token."""
     prefix_dir: str | None = None
-    """Folder beside the graph that keeps the evaluated prompt before the request's text on disk."""
+    """Folder beside the graph that caches the evaluated prompt up to the request's text."""
     prompt_statistics: bool = False
-    """Measure the prompt's tokens too; its beginning is then never taken over from another prompt."""
+    """Measure the prompt's tokens too; then no prefix of another prompt is reused."""
     reproducible: bool = False
-    """Decode each request by itself and without flash attention: slower, and the same in any company."""
+    """Decode each request alone and without flash attention: slower, but independent of other requests."""
     price: Price = Price(input=0.0, output=0.0)
     """What the tokens cost you; local tokens are free unless you say otherwise."""
     local: Literal[True] = True

@@ -37,9 +37,9 @@ class OpenAISettings(Prompted):
     max_retries: int = Field(1, ge=0, le=5)
     """Retries of the openai client on 408, 409, 429, 5xx and connection errors."""
     breaker: BreakerConfig | None = BreakerConfig()
-    """When the model is left alone because it keeps failing; null: never."""
+    """When to stop calling the model because it keeps failing; null: never."""
     deployments: list[Deployment] = Field(default_factory=list)
-    """Equal endpoints to ask in turn where this one fails; each has a breaker of its own."""
+    """Equal endpoints to ask in turn if this one fails; each has its own breaker."""
     local: bool = False
     """True only for an endpoint on your own machine: local-only requests may go there."""
 
