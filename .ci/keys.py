@@ -1,6 +1,6 @@
-"""Writes the tables of keys in docs/graph.md from the schema: `python docs/keys.py`; a test compares them.
+"""Writes the tables of keys in docs/graph.md from the schema: `python .ci/keys.py`; a test compares them.
 
-A package that adds kinds names its own page: `python docs/keys.py README.md`, with the package installed.
+A package that adds kinds names its own page: `python .ci/keys.py README.md`, with the package installed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from cascade.cli.schema import json_schema
 
-PAGE = Path(__file__).with_name("graph.md")
+PAGE = Path(__file__).parents[1] / "docs" / "graph.md"
 # Keys that have no heading of their own in the page.
 _PLACES = {
     "stage": "stages", "daybudgets": "budgets", "accountbudget": "budgets", "breakerconfig": "breaker",
@@ -22,7 +22,7 @@ _TABLE = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def rendered(page: str) -> str:
-    """Return `page` with every table of keys written anew."""
+    """Return `page` with every table of keys brought up to date."""
     schema = json_schema()
     parts = {schema["title"]: schema, **schema["$defs"]}
     return _TABLE.sub(lambda match: match[1] + _table(parts[match[2]]) + match[3], page)
@@ -88,4 +88,4 @@ if __name__ == "__main__":
     page = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE
     text = page.read_text(encoding="utf-8")
     page.write_text(rendered(text), encoding="utf-8")
-    sys.exit(rendered(text) != text and f"{page} was out of date; it is written anew")
+    sys.exit(rendered(text) != text and f"{page} was out of date and has been updated")
