@@ -69,11 +69,11 @@ def noted(call: Call, measurement: Measurement) -> Call:
 
 def answers(trace: Iterable[Step]) -> dict[str, MeasuredAnswer]:
     """Return model → answer of the steps of a run, live or stored; a model that failed is absent."""
-    found: dict[str, MeasuredAnswer] = {}
+    by_model: dict[str, MeasuredAnswer] = {}
     for step in trace:
         for name in dict.fromkeys(call.model for call in step.calls if _answers(call)):
-            found[name] = recorded(step, draft_of(step, name))
-    return found
+            by_model[name] = recorded(step, draft_of(step, name))
+    return by_model
 
 
 def draft_of(step: Step, name: str) -> Call:

@@ -140,11 +140,11 @@ class _ModelCall:
             if not self._begun:
                 text = f"is busy: no free slot (concurrency) within {self._limit:.3g} s"
                 return ModelError(f"model {self._model.name!r} {text}", healthy=True, refused="busy")
-            trouble = f"no answer within {self._limit:.3g} s"
+            reason = f"no answer within {self._limit:.3g} s"
         except Exception as failure:  # noqa: BLE001 - whatever a model raises is a recorded, failed call
-            trouble = f"{type(failure).__name__}: {failure}"
+            reason = f"{type(failure).__name__}: {failure}"
         # The model did not say what the broken call costs: limits stay safe only with its worst case.
-        return ModelError(f"model {self._model.name!r}: {trouble}", billed=self._worst())
+        return ModelError(f"model {self._model.name!r}: {reason}", billed=self._worst())
 
     def _worst(self) -> tuple[int, int]:
         return self._model.worst_case(self._prompt)

@@ -89,8 +89,8 @@ class Checkpoints(BaseCheckpointSaver[Any]):
 
     async def alist(self, config: RunnableConfig | None, **options: Any) -> AsyncIterator[CheckpointTuple]:
         """Yield the checkpoints of a run."""
-        for found in await asyncio.to_thread(lambda: list(self._saver.list(config, **options))):
-            yield found
+        for checkpoint in await asyncio.to_thread(lambda: list(self._saver.list(config, **options))):
+            yield checkpoint
 
 
 def open_checkpoints(url: str) -> Checkpoints:

@@ -2,12 +2,79 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, nullcontext
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from cascade.errors import ModelError
 from cascade.graph.breaker import Breaker, Pass
-from cascade.graph.slots import Slots
 from cascade.spec.kinds import ModelSettings
+
+
+class _Slots:
+    """Lets `max_calls` calls work at once and `queue` more wait; first come, first served.
+
+    asyncio's own semaphore belongs to one event loop; a cascade serves several.
+    """
+
+    def __init__(self, name: str, max_calls: int, queue: int) -> None:
+        self._name = name
+        self._max_calls = max_calls
+        self._queue = queue
+        self._lock = threading.Lock()
+        self._used = 0
+        self._waiting: deque[Future[None]] = deque()
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Hold one slot.
+
+        Raises:
+            ModelError: as many calls as may wait are waiting already.
+        """
+        waiter = self._enter()
+        if waiter is not None:
+            try:
+                await asyncio.wrap_future(waiter)
+            except BaseException:
+                with self._lock:
+                    if waiter in self._waiting:
+                        self._waiting.remove(waiter)
+                if not waiter.cancel():  # the slot came at the same moment
+                    self._leave()
+                raise
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _enter(self) -> Future[None] | None:
+        with self._lock:
+            if self._used < self._max_calls:
+                self._used += 1
+                return None
+            if len(self._waiting) >= self._queue:
+                raise ModelError(
+                    f"model {self._name!r} is busy: {self._max_calls} calls at work (concurrency) and "
+                    f"{len(self._waiting)} waiting (queue); ask again later, or raise them",
+                    refused="busy",
+                )
+            waiter: Future[None] = Future()
+            self._waiting.append(waiter)
+            return waiter
+
+    def _leave(self) -> None:
+        """Hand the slot to the one that waits longest, or free it."""
+        with self._lock:
+            while self._waiting:
+                waiter = self._waiting.popleft()
+                if waiter.set_running_or_notify_cancel():
+                    waiter.set_result(None)
+                    return
+            self._used -= 1
 
 
 class EndpointGuard:
@@ -21,8 +88,9 @@ class EndpointGuard:
     def __init__(self, name: str, config: ModelSettings | None = None) -> None:
         self._name = name
         self._breaker = Breaker(config.breaker) if config is not None and config.breaker else None
-        most = None if config is None else config.concurrency
-        self._slots = Slots(name, most, config.queue) if config is not None and most is not None else None
+        self._slots: _Slots | None = None
+        if config is not None and config.concurrency is not None:
+            self._slots = _Slots(name, config.concurrency, config.queue)
 
     def refusal(self) -> str | None:
         """Return why no call would be let through now, or None."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from cascade.graph.guard import EndpointGuard
 from cascade.models.base import Model, deployments
 from cascade.policy.artifact import Policy
-from cascade.policy.baseline import baseline_model
 from cascade.policy.calibrate import Calibration
 from cascade.policy.decider import Decider
+from cascade.policy.result import baseline_model
 from cascade.policy.tuned import decider_of
 from cascade.records import RaisedThreshold
 from cascade.spec.parts import Price

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from cascade.policy.budget import Spend, worst_case
-from cascade.policy.decide import admit
-from cascade.records import Decision, Request
+from cascade.policy.budget import Spend, over_limit, worst_case
+from cascade.policy.decide import move_on
+from cascade.records import Decision, RemoteModels, Request, Rule, UnavailableModel
 from cascade.spec.schema import Graph, Stage
+
+_OVER: Mapping[str, Rule] = {"cost_usd": "over_cost", "calls": "over_calls", "seconds": "over_seconds"}
 
 
 class Availability(Protocol):
@@ -71,3 +74,40 @@ def admission(graph: Graph, stage: Stage, request: Request, used: Spend, models:
         worst=worst,
     )
     return Admission(usable, worst, refusal)
+
+
+def admit(
+    graph: Graph,
+    stage: Stage,
+    request: Request,
+    *,
+    remote: Sequence[str],
+    unavailable: Mapping[str, str],
+    used: Spend,
+    worst: Spend,
+    broken: Mapping[str, str] | None = None,
+) -> Decision | None:
+    """Decide whether `stage` may call its models at all; None means it may.
+
+    Args:
+        graph: the graph that `stage` belongs to.
+        stage: the stage about to start.
+        request: the request being answered.
+        remote: the remote models without which the stage cannot work.
+        unavailable: model → why it cannot be called now, of those without which the stage cannot work.
+        used: what the run has used so far.
+        worst: what the stage may use at worst.
+        broken: model → why its circuit breaker is open, of those without which the stage cannot work.
+    """
+    if request.local_only and remote:
+        return move_on(graph, stage, "local_only", facts=[RemoteModels(models=tuple(remote))])
+    missing = [UnavailableModel(model=name, reason=reason) for name, reason in unavailable.items()]
+    if broken:
+        left_alone = [
+            UnavailableModel(model=name, reason=reason, breaker=True) for name, reason in broken.items()
+        ]
+        return move_on(graph, stage, "breaker_open", facts=[*left_alone, *missing])
+    if missing:
+        return move_on(graph, stage, "unavailable", facts=missing)
+    shortfall = over_limit(graph.limits, used, worst)
+    return move_on(graph, stage, _OVER[shortfall.limit], facts=[shortfall]) if shortfall else None

@@ -14,7 +14,7 @@ from cascade.policy.table import Column
 
 _CELLS = (16, 200)  # of the nuisance interval: few are quick and enough where the answer is clear
 _GAMMA = 0.1  # share of delta spent on the nuisance interval
-_MOST_ROWS = 10_000_000
+_MAX_ROWS = 10_000_000
 
 
 def risk_upper(errors: int, rows: int, delta: float) -> float:
@@ -48,7 +48,7 @@ def rows_needed(alpha: float, delta: float, risk: float = 0.0) -> int | None:
     high = 1
     while not enough(high):
         high *= 2
-        if high > _MOST_ROWS:
+        if high > _MAX_ROWS:
             return None
     low = high // 2
     while high - low > 1:
@@ -114,8 +114,8 @@ def fixed_sequence(passes: Iterable[bool]) -> int:
     return count
 
 
-def _difference_cdf(most: int, rows: int, loss: Column, gain: Column) -> Column:
-    """Return P(losses − gains ≤ `most`) for each pair of chances, from above where terms are left out."""
+def _difference_cdf(max_difference: int, rows: int, loss: Column, gain: Column) -> Column:
+    """Return P(losses − gains ≤ `max_difference`) per pair of chances; terms left out count as 1."""
     from scipy.stats import binom
 
     apart = loss + gain
@@ -125,6 +125,6 @@ def _difference_cdf(most: int, rows: int, loss: Column, gain: Column) -> Column:
     number = np.arange(start, stop + 1)[:, None]
     weight = binom.pmf(number, rows, apart)
     share = np.divide(loss, apart, out=np.ones_like(loss), where=apart > 0)
-    below = binom.cdf(np.floor((number + most) / 2), number, share)
+    below = binom.cdf(np.floor((number + max_difference) / 2), number, share)
     left_out = np.clip(1.0 - weight.sum(axis=0), 0.0, 1.0)
     return np.asarray((weight * below).sum(axis=0) + left_out)

@@ -33,13 +33,14 @@ def day_budgets(
     `granted` says what an account may spend by its key; the less of that and of what the graph says holds.
     """
     limits, account = graph.budgets, request.account
-    found = [] if limits.day_usd is None else [Budget(f"graph:{graph.name}", limits.day_usd)]
+    budgets = [] if limits.day_usd is None else [Budget(f"graph:{graph.name}", limits.day_usd)]
     if account is not None:
         own = limits.accounts.get(account)
-        most = limits.account_day_usd if own is None else own.day_usd
-        given = [usd for usd in (most, granted(account) if granted else None) if usd is not None]
-        found += [Budget(f"account:{account}", min(given))] if given else []
-    return found
+        by_graph = limits.account_day_usd if own is None else own.day_usd
+        by_key = granted(account) if granted else None
+        amounts = [usd for usd in (by_graph, by_key) if usd is not None]
+        budgets += [Budget(f"account:{account}", min(amounts))] if amounts else []
+    return budgets
 
 
 def spent(trace: Sequence[Step]) -> Spend:

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from cascade.policy.budget import Spend, over_limit
 from cascade.policy.thresholds import reaches
 from cascade.records import (
     BudgetShortfall,
@@ -15,52 +14,11 @@ from cascade.records import (
     Estimate,
     Fact,
     GateCandidate,
-    RemoteModels,
-    Request,
     Rule,
-    UnavailableModel,
 )
 from cascade.spec.schema import Graph, Stage
 
 _COMPARED = frozenset({"confident", "audit", "below_threshold"})  # rules that compare a confidence
-_OVER: Mapping[str, Rule] = {"cost_usd": "over_cost", "calls": "over_calls", "seconds": "over_seconds"}
-
-
-def admit(
-    graph: Graph,
-    stage: Stage,
-    request: Request,
-    *,
-    remote: Sequence[str],
-    unavailable: Mapping[str, str],
-    used: Spend,
-    worst: Spend,
-    broken: Mapping[str, str] | None = None,
-) -> Decision | None:
-    """Decide whether `stage` may call its models at all; None means it may.
-
-    Args:
-        graph: the graph that `stage` belongs to.
-        stage: the stage about to start.
-        request: the request being answered.
-        remote: the remote models without which the stage cannot work.
-        unavailable: model → why it cannot be called now, of those without which the stage cannot work.
-        used: what the run has used so far.
-        worst: what the stage may use at worst.
-        broken: model → why its circuit breaker is open, of those without which the stage cannot work.
-    """
-    if request.local_only and remote:
-        return _move_on(graph, stage, "local_only", facts=[RemoteModels(models=tuple(remote))])
-    missing = [UnavailableModel(model=name, reason=reason) for name, reason in unavailable.items()]
-    if broken:
-        left_alone = [
-            UnavailableModel(model=name, reason=reason, breaker=True) for name, reason in broken.items()
-        ]
-        return _move_on(graph, stage, "breaker_open", facts=[*left_alone, *missing])
-    if missing:
-        return _move_on(graph, stage, "unavailable", facts=missing)
-    shortfall = over_limit(graph.limits, used, worst)
-    return _move_on(graph, stage, _OVER[shortfall.limit], facts=[shortfall]) if shortfall else None
 
 
 def decide(
@@ -85,13 +43,13 @@ def decide(
     if stage.confidence is None:
         return Decision(action="accept", rule="unchecked")
     if estimate is None or stage.accept is None:
-        return _move_on(graph, stage, "no_estimate")
+        return move_on(graph, stage, "no_estimate")
     if reaches(estimate.confidence, stage.accept):
         target = graph.next_stage(stage.name)
         if target is not None and audited(stage, run):
             return Decision(action="escalate", rule="audit", threshold=stage.accept, to=target)
         return Decision(action="accept", rule="confident", threshold=stage.accept)
-    return _move_on(graph, stage, "below_threshold")
+    return move_on(graph, stage, "below_threshold", threshold=stage.accept)
 
 
 def no_answer(graph: Graph, stage: Stage, calls: Sequence[Call]) -> Decision | None:
@@ -99,10 +57,12 @@ def no_answer(graph: Graph, stage: Stage, calls: Sequence[Call]) -> Decision | N
     drafts = [call for call in calls if call.role == "answer" and call.error is None]
     if not drafts:
         errors = "; ".join(dict.fromkeys(call.error for call in calls if call.error))
-        return _move_on(graph, stage, _failed(calls), errors or None)
+        rule = _failed(calls)
+        threshold = stage.accept if rule == "early_exit" else None
+        return move_on(graph, stage, rule, errors or None, threshold=threshold)
     if all(call.invalid for call in drafts):
         reasons = dict.fromkeys(f"{call.model}: {call.invalid}" for call in drafts)
-        return _move_on(graph, stage, "invalid", "; ".join(reasons))
+        return move_on(graph, stage, "invalid", "; ".join(reasons))
     return None
 
 
@@ -118,8 +78,8 @@ def mark_marginal(decision: Decision, confidence: tuple[float, float] | None) ->
 def over_budget(graph: Graph, stage: Stage, shortfall: BudgetShortfall | str) -> Decision:
     """Decide what follows where a budget cannot pay the worst case of `stage`, or why none can be read."""
     if isinstance(shortfall, str):
-        return _move_on(graph, stage, "over_budget", shortfall)
-    return _move_on(graph, stage, "over_budget", facts=[shortfall])
+        return move_on(graph, stage, "over_budget", shortfall)
+    return move_on(graph, stage, "over_budget", facts=[shortfall])
 
 
 def stopped(rule: Literal["hedged", "cancelled"], to: str | None) -> Decision:
@@ -148,11 +108,12 @@ def route(graph: Graph, stage: Stage, scores: Mapping[str, float] | None) -> Dec
     if stage.gate is None:
         return None
     if not scores:
-        return _move_on(graph, stage, "gate_failed")
+        return move_on(graph, stage, "gate_failed")
     best = max(scores, key=lambda name: scores[name])
     threshold = stage.gate.accept
     if threshold is not None and not reaches(scores[best], threshold):
-        return _move_on(graph, stage, "gate_unsure", facts=[GateCandidate(name=best, score=scores[best])])
+        candidate = GateCandidate(name=best, score=scores[best])
+        return move_on(graph, stage, "gate_unsure", facts=[candidate], threshold=threshold)
     if stage.gate.to is None:
         return None
     return Decision(action="route", rule="routed", threshold=threshold, to=stage.gate.to[best])
@@ -169,15 +130,21 @@ def _lot(run: str, stage: Stage) -> float:
     return int.from_bytes(drawn[:6]) / 2**48
 
 
-def _move_on(
-    graph: Graph, stage: Stage, rule: Rule, detail: str | None = None, *, facts: Sequence[Fact] = ()
+def move_on(
+    graph: Graph,
+    stage: Stage,
+    rule: Rule,
+    detail: str | None = None,
+    *,
+    facts: Sequence[Fact] = (),
+    threshold: float | None = None,
 ) -> Decision:
+    """Return the decision to escalate by `rule`, or to abstain after the last stage.
+
+    `threshold` is given only where one was compared.
+    """
     target = graph.next_stage(stage.name)
     action = "abstain" if target is None else "escalate"
-    # The threshold belongs to the record only where one was compared.
-    gate = stage.gate and stage.gate.accept
-    compared = {"below_threshold": stage.accept, "early_exit": stage.accept, "gate_unsure": gate}
-    threshold = compared.get(rule)
     return Decision(
         action=action, rule=rule, threshold=threshold, to=target, facts=tuple(facts), detail=detail
     )

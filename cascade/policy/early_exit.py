@@ -55,9 +55,9 @@ def best_score(signal: str, tokens: Tokens, max_tokens: int) -> float:
 
 
 class EarlyExit(Record):
-    """Says of a draft whether no ending of it can reach a confidence of `accept`.
+    """Stops a draft that can no longer reach a confidence of `accept`, however it ends.
 
-    Plain data, so that it can be asked in the process where the draft is written.
+    Plain data, so that it can be sent to the process where the draft is written.
     """
 
     signal: str
@@ -66,18 +66,18 @@ class EarlyExit(Record):
     max_tokens: int
 
     def __call__(self, tokens: Tokens) -> bool:
-        """Say it of the draft whose tokens so far are `tokens`."""
+        """Return whether a draft with these tokens so far can no longer be accepted."""
         bound = best_score(self.signal, tokens, self.max_tokens)
         return (self.calibration.apply(bound) if self.calibration is not None else bound) < self.accept
 
 
 def _best_quantile(share: float, tokens: Tokens, total: int) -> float:
     """The quantile if every token to come has log-probability 0: those stand above all that are there."""
-    place = share * (total - 1)
-    low = math.floor(place)
+    rank = share * (total - 1)
+    low = math.floor(rank)
 
     def ranked(index: int) -> float:
         """The value at `index` of the sorted log-probabilities of the finished draft."""
         return 0.0 if index >= tokens.count else min(0.0, tokens.quantile((index + 0.5) / tokens.count))
 
-    return ranked(low) + (place - low) * (ranked(low + 1) - ranked(low))
+    return ranked(low) + (rank - low) * (ranked(low + 1) - ranked(low))

@@ -52,10 +52,10 @@ def term_values(term: Term, features: Features) -> Column:
 
 def features_of(outcomes: Outcomes) -> Features:
     """Return the features of a table, the same object each time."""
-    found = outcomes.memo.get("features")
-    if not isinstance(found, Features):
-        found = outcomes.memo["features"] = Features(outcomes)
-    return found
+    features = outcomes.memo.get("features")
+    if not isinstance(features, Features):
+        features = outcomes.memo["features"] = Features(outcomes)
+    return features
 
 
 class Features:
@@ -88,9 +88,9 @@ class Features:
         """
         key = (model, size)
         if key not in self._hashed:
-            found = self._all_buckets(model, size)
-            rows = np.repeat(np.arange(len(found)), [len(each) for each in found])
-            flat = np.fromiter((bucket for each in found for bucket in each), np.intp, len(rows))
+            buckets_of = self._all_buckets(model, size)
+            rows = np.repeat(np.arange(len(buckets_of)), [len(each) for each in buckets_of])
+            flat = np.fromiter((bucket for each in buckets_of for bucket in each), np.intp, len(rows))
             self._hashed[key] = (rows, flat)
         return self._hashed[key]
 
@@ -98,11 +98,11 @@ class Features:
         if (model, size) not in self._buckets:
             parent = self._outcomes.parent
             if parent is None:
-                found = [buckets(text, size) for text in self._texts(model)]
+                buckets_of = [buckets(text, size) for text in self._texts(model)]
             else:
                 known = features_of(parent[0])._all_buckets(model, size)
-                found = [known[row] for row in parent[1]]
-            self._buckets[model, size] = found
+                buckets_of = [known[row] for row in parent[1]]
+            self._buckets[model, size] = buckets_of
         return self._buckets[model, size]
 
     def unread(self, model: str | None) -> NDArray[np.bool_]:
@@ -139,15 +139,15 @@ class Features:
         ours = self._answer_codes(feature.model or "")
         theirs = np.column_stack([self._answer_codes(name) for name in feature.among])
         if feature.name == "for":
-            found = (theirs == ours[:, None]).sum(axis=1)
+            votes = (theirs == ours[:, None]).sum(axis=1)
         elif feature.name == "against":
             alike = theirs[:, :, None] == theirs[:, None, :]
-            found = (alike.sum(axis=2) * (theirs != ours[:, None])).max(axis=1)
+            votes = (alike.sum(axis=2) * (theirs != ours[:, None])).max(axis=1)
         else:
             ordered = np.sort(np.column_stack([ours, theirs]), axis=1)
-            found = 1 + (np.diff(ordered, axis=1) != 0).sum(axis=1)
+            votes = 1 + (np.diff(ordered, axis=1) != 0).sum(axis=1)
         unknown = (ours < 0) | (theirs < 0).any(axis=1)
-        return np.where(unknown, np.nan, found.astype(float))
+        return np.where(unknown, np.nan, votes.astype(float))
 
     def _answer_codes(self, model: str) -> NDArray[np.intp]:
         """Number the distinct answers; −1 where there is none."""

@@ -98,9 +98,9 @@ def share_of(delta: float, look: int) -> float:
 
 
 def supported(
-    values: Sequence[float], wrong: Sequence[bool], *, least: float, alpha: float, delta: float
+    values: Sequence[float], wrong: Sequence[bool], *, min_accept: float, alpha: float, delta: float
 ) -> Supported:
-    """Return the smallest threshold of at least `least` above which at most `alpha` errs, at 1 − `delta`.
+    """Return the smallest threshold from `min_accept` on above which at most `alpha` errs, at 1 − `delta`.
 
     Thresholds are tested from the safest down, at the exact bound of Clopper and Pearson (1934), until the
     first failure; which ones depends on the values alone, so all of them share `delta` (fixed-sequence
@@ -109,16 +109,16 @@ def supported(
     Args:
         values: confidence or score of a random sample of what the stage would accept.
         wrong: whether each was wrong.
-        least: the threshold that holds without drift.
+        min_accept: the threshold that holds without drift.
         alpha: the error among the accepted that is promised.
         delta: the probability with which the promise may be broken.
     """
     from cascade.policy.bounds import risk_upper, rows_needed
 
     ranked = sorted(zip(values, wrong, strict=True), key=lambda item: -item[0])
-    ranked = [item for item in ranked if item[0] >= least]
+    ranked = [item for item in ranked if item[0] >= min_accept]
     first, errors = rows_needed(alpha, delta), 0
-    found = Supported(REFUSE, 0, 0, 1.0)
+    best = Supported(REFUSE, 0, 0, 1.0)
     for rows, (value, bad) in enumerate(ranked, start=1):
         errors += bad
         cuts = rows == len(ranked) or ranked[rows][0] < value  # a threshold takes all equal values
@@ -127,5 +127,5 @@ def supported(
         bound = risk_upper(errors, rows, delta)
         if bound > alpha:
             break
-        found = Supported(least if rows == len(ranked) else value, rows, errors, bound)
-    return found
+        best = Supported(min_accept if rows == len(ranked) else value, rows, errors, bound)
+    return best

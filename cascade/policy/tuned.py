@@ -13,17 +13,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cascade.policy.artifact import Policy, PolicyStage, Score
-from cascade.policy.decide import audited, no_answer
+from cascade.policy.decide import audited, move_on, no_answer
 from cascade.policy.decider import Decider, MeasuredAnswer, StageEvidence, ThresholdDecider
 from cascade.records import (
     CertifiedBound,
     Decision,
     Estimate,
-    Fact,
     MissingSignals,
     PolicyBasis,
     PolicySkip,
-    Rule,
 )
 from cascade.spec.schema import Graph, Stage
 
@@ -78,7 +76,8 @@ class PolicyDecider:
         if index is None:
             if not before_last(policy, self.graph, stage):
                 return None
-            return self._onward(stage, "policy_skip", PolicySkip(digest=policy.digest, asks=policy.chain))
+            fact = PolicySkip(digest=policy.digest, asks=policy.chain)
+            return move_on(self.graph, stage, "policy_skip", facts=[fact])
         gate = policy.gate
         if gate is None or index >= policy.skip_to:
             return None
@@ -87,7 +86,7 @@ class PolicyDecider:
             return None
         asks = (gate.to,)
         fact = PolicySkip(digest=policy.digest, asks=asks, score=float(need[0]), skip_at=gate.skip_at)
-        return self._onward(stage, "policy_skip", fact)
+        return move_on(self.graph, stage, "policy_skip", facts=[fact])
 
     def accepts_all(self, stage: Stage) -> bool:
         """Return whether neither the policy nor the stage checks the answers of `stage`."""
@@ -111,7 +110,8 @@ class PolicyDecider:
         if unanswered is not None:
             return unanswered, None
         if drafts.chosen is None:
-            return self._onward(stage, "no_estimate", PolicyBasis(digest=self.policy.digest)), None
+            basis = PolicyBasis(digest=self.policy.digest)
+            return move_on(self.graph, stage, "no_estimate", facts=[basis]), None
         here = self.policy.stages[index]
         score, signals = _score(here.score, evidence.prompt, drafts.answers)
         if here.score is None:
@@ -122,7 +122,7 @@ class PolicyDecider:
         if math.isnan(value):
             missing = tuple(name for name, known in signals.items() if math.isnan(known))
             facts = self._basis(here), MissingSignals(signals=missing)
-            return self._onward(stage, "no_estimate", *facts), None
+            return move_on(self.graph, stage, "no_estimate", facts=facts), None
         estimate = Estimate(
             by="policy",
             chosen=drafts.chosen,
@@ -148,7 +148,7 @@ class PolicyDecider:
             return Decision(action="abstain", rule="policy_abstain", threshold=low, facts=facts)
         if index + 1 == len(self.policy.stages):
             return Decision(action="abstain", rule="policy_below", threshold=accept, facts=facts)
-        return self._onward(stage, "policy_below", *facts, threshold=accept)
+        return move_on(self.graph, stage, "policy_below", facts=facts, threshold=accept)
 
     def _basis(self, stage: PolicyStage) -> PolicyBasis:
         """Name the policy and the certificate that the decisions of one of its stages stand on."""
@@ -158,11 +158,6 @@ class PolicyDecider:
         first = certificates[0]
         bound = CertifiedBound(promise=first.kind, alpha=first.alpha, delta=first.delta, bound=first.bound)
         return PolicyBasis(digest=self.policy.digest, certificate=bound)
-
-    def _onward(self, stage: Stage, rule: Rule, *facts: Fact, threshold: float | None = None) -> Decision:
-        target = self.graph.next_stage(stage.name)
-        action = "abstain" if target is None else "escalate"
-        return Decision(action=action, rule=rule, threshold=threshold, to=target, facts=facts)
 
 
 def _score(

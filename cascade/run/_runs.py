@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cascade.errors import RequestError, UnknownRunError
 from cascade.models.base import Prompt
-from cascade.policy.baseline import price_baseline
 from cascade.policy.budget import spent
-from cascade.policy.result import summarize
+from cascade.policy.result import price_baseline, summarize
 from cascade.records import Baseline, Request, Result, Step
 from cascade.run._loop import await_uncancelled
 

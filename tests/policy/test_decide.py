@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cascade.policy.admission import admit
 from cascade.policy.budget import Spend, over_limit, spent
-from cascade.policy.decide import admit, decide, route
+from cascade.policy.decide import decide, route
 from cascade.records import Call, Decision, Estimate, Request, Step
 from cascade.spec.schema import Graph
 

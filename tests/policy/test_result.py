@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from cascade.policy.baseline import baseline_model, price_baseline
-from cascade.policy.result import best_draft, summarize
+from cascade.policy.result import baseline_model, best_draft, price_baseline, summarize
 from cascade.records import Call, Decision, Estimate, Step
 from cascade.spec.parts import Price
 from cascade.spec.schema import Graph

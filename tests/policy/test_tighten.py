@@ -22,7 +22,7 @@ def test_what_is_supported_keeps_the_bound_and_is_never_below_the_old(
     audits: list[tuple[float, bool]], alpha: float, least: float
 ) -> None:
     values, wrong = [value for value, _ in audits], [bad for _, bad in audits]
-    found = supported(values, wrong, least=least, alpha=alpha, delta=0.1)
+    found = supported(values, wrong, min_accept=least, alpha=alpha, delta=0.1)
     assert found.accept >= least
     taken = [bad for value, bad in audits if value >= found.accept]
     assert (len(taken), sum(taken)) == (found.rows, found.errors)
@@ -32,11 +32,11 @@ def test_what_is_supported_keeps_the_bound_and_is_never_below_the_old(
 
 def test_good_audits_leave_the_threshold_bad_ones_raise_it_few_refuse() -> None:
     values = [0.5 + 0.005 * step for step in range(100)]
-    fine = supported(values, [False] * 100, least=0.5, alpha=0.05, delta=0.1)
+    fine = supported(values, [False] * 100, min_accept=0.5, alpha=0.05, delta=0.1)
     assert (fine.accept, fine.rows) == (0.5, 100)
-    raised = supported(values, [value < 0.6 for value in values], least=0.5, alpha=0.05, delta=0.1)
+    raised = supported(values, [value < 0.6 for value in values], min_accept=0.5, alpha=0.05, delta=0.1)
     assert 0.55 < raised.accept <= 0.6
-    assert supported(values[:20], [False] * 20, least=0.5, alpha=0.05, delta=0.1).accept == REFUSE
+    assert supported(values[:20], [False] * 20, min_accept=0.5, alpha=0.05, delta=0.1).accept == REFUSE
 
 
 def test_a_refusal_says_how_many_audits_the_next_look_needs() -> None:
@@ -47,7 +47,9 @@ def test_a_refusal_says_how_many_audits_the_next_look_needs() -> None:
     least = refused.fact.rows_needed or 0
     values = [0.8 + index / 10_000 for index in range(least)]
     for count, supports in ((least, True), (least - 1, False)):
-        found = supported(values[:count], [False] * count, least=0.8, alpha=0.03, delta=share_of(0.05, 2))
+        found = supported(
+            values[:count], [False] * count, min_accept=0.8, alpha=0.03, delta=share_of(0.05, 2)
+        )
         assert (found.accept < REFUSE) is supports
 
 
@@ -62,7 +64,7 @@ def test_all_looks_together_break_the_promise_at_most_as_often_as_delta_says() -
             supported(
                 [value for value, _ in audits[:size]],
                 [bad for _, bad in audits[:size]],
-                least=0.0,
+                min_accept=0.0,
                 alpha=0.2,
                 delta=share_of(0.1, look),
             )

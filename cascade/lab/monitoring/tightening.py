@@ -83,7 +83,7 @@ def _raised(
     was, alpha, delta = _promised(loaded, stage)
     look = 1 if old is None or old.alarm != alarm else old.looks + 1
     values, wrong = [audit.value for audit in audits], [audit.wrong for audit in audits]
-    threshold = supported(values, wrong, least=was, alpha=alpha, delta=share_of(delta, look))
+    threshold = supported(values, wrong, min_accept=was, alpha=alpha, delta=share_of(delta, look))
     return Tightened(
         was=was, accept=threshold.accept, alpha=alpha, delta=delta, bound=threshold.bound,
         rows=threshold.rows, errors=threshold.errors, audited=len(audits), looks=look, alarm=alarm,
