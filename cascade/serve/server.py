@@ -64,6 +64,8 @@ def create_server(
         title="cascade", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
         openapi_url="/openapi.json",
     )  # fmt: skip
+    for error, handler in _HANDLERS.items():
+        app.add_exception_handler(error, handler)
     app.state.service = service
     app.include_router(chat.router)
     app.include_router(responses.router)
@@ -74,9 +76,6 @@ def create_server(
         """Return Prometheus metrics."""
         return metrics.response()
 
-    app.add_exception_handler(ApiError, _api_error)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http_error)
     viewer = create_app(store, [cascade.loaded for cascade in graphs.values()], hosts=hosts, board=board)
     app.mount("/", _Admin(viewer, app))
     return app
@@ -124,3 +123,10 @@ def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     detail = error.detail if isinstance(error, HTTPException) else "unexpected"
     return ApiError(status, f"{request.method} {request.url.path}: {detail}").response()
+
+
+_HANDLERS: dict[type[Exception], Callable[[Request, Exception], Response]] = {
+    ApiError: _api_error,
+    RequestValidationError: _invalid,
+    HTTPException: _http_error,
+}

@@ -3,7 +3,7 @@
 The drawing of a graph, the viewer's charts and the report's plots are made of these.
 """
 
-from cascade.svg._elements import coordinates, element, escape, text
+from cascade.svg._elements import element, text
 from cascade.svg._palette import DARK, LIGHT, PRINT, SERIES, Palette, style_sheet, variables
 from cascade.svg._plot import Axis, Frame, Plot, Point, axis_around, fluid, marker
 
@@ -18,9 +18,7 @@ __all__ = [
     "Plot",
     "Point",
     "axis_around",
-    "coordinates",
     "element",
-    "escape",
     "fluid",
     "marker",
     "style_sheet",

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-__all__ = ["coordinates", "element", "escape", "text"]
-
 
 def element(name: str, /, *children: str, **attributes: str | float | None) -> str:
     """Return an element.
 
     Args:
         name: of the element.
-        children: its content as SVG; pass texts through `escape` or `text`.
+        children: its content as SVG; pass texts through `text`.
         attributes: underscores in a name become hyphens, a trailing one is dropped (`class_`); numbers get
             one decimal, None leaves an attribute out.
     """

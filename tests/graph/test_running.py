@@ -15,6 +15,7 @@ from scripting import REMOTE, checked, load, scripted, write
 
 from cascade import Cascade, RequestError, Result, Step, TextPiece
 from cascade.explain import describe, explain, render_text
+from cascade.records import LimitShortfall
 
 TWO: list[dict[str, Any]] = [checked("first", "small"), checked("last", "large")]
 
@@ -111,6 +112,9 @@ def test_a_stage_whose_worst_case_costs_too_much_is_not_started(tmp_path: Path) 
     assert short.status == "accepted"
     assert path(result)[1] == ("last", "abstain", "over_cost")
     assert "worst case $0.00012" in (describe(result.trace[1].decision) or "")
+    [shortfall] = result.trace[1].decision.facts
+    assert isinstance(shortfall, LimitShortfall)
+    assert (shortfall.limit, shortfall.worst_case) == ("cost_usd", pytest.approx(0.00012, rel=0.1))
     assert result.cost_usd == 0
 
 
