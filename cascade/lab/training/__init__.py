@@ -1,1 +1,1 @@
-"""Train or distil a small task-specific expert and write it as GGUF; needs the `train` extra."""
+"""Training or distilling a small task-specific expert, written as GGUF; needs the `train` extra."""

@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     for command in (train, polish, export):
         command.add_argument("name", choices=sorted(RECIPES))
     train.add_argument("--seed", type=int, help="default: the recipe's")
-    polish.add_argument("--branch", type=int, default=1, help="number of the branch; export takes the mean")
+    polish.add_argument("--branch", type=int, default=1, help="number of the branch; export averages them")
     for command in (teacher, train, polish, export, card):
         command.add_argument("--data", type=Path, default=default_dir(), help="folder of the data sets")
         command.add_argument(
@@ -54,9 +54,9 @@ def main() -> int:
         print("error: training needs PyTorch; do: pip install -e '.[train]'", file=sys.stderr)
         return 1
     torch.set_num_threads(args.threads)
-    shop = steps.Workshop(args.data, args.work, Log(args.command))
+    workspace = steps.Workspace(args.data, args.work, Log(args.command))
     try:
-        _run(args, shop)
+        _run(args, workspace)
     except CascadeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -66,21 +66,21 @@ def main() -> int:
     return 0
 
 
-def _run(args: argparse.Namespace, shop: steps.Workshop) -> None:
+def _run(args: argparse.Namespace, workspace: steps.Workspace) -> None:
     if args.command == "teacher":
-        steps.make_teachers(shop)
-        steps.make_pools(shop)
-        steps.make_marks(shop)
+        steps.make_teachers(workspace)
+        steps.make_pools(workspace)
+        steps.make_marks(workspace)
     if args.command == "train":
-        steps.make_expert(shop, args.name, args.seed)
+        steps.make_expert(workspace, args.name, args.seed)
     if args.command == "polish":
-        steps.polish_expert(shop, args.name, args.branch)
+        steps.polish_expert(workspace, args.name, args.branch)
     if args.command in ("train", "export"):
-        print(steps.export_expert(shop, args.name, args.out))
+        print(steps.export_expert(workspace, args.name, args.out))
     if args.command == "card":
         from cascade.lab.training import card
 
-        card.write_all(shop, args.out)
+        card.write_all(workspace, args.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Sentences near the training sentences, for the teacher to label.
+"""Variations of the training sentences, for the teacher to label.
 
-All randomness comes from the given generator.
+All randomness comes from the generator that the caller passes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from collections.abc import Callable, Sequence
 from cascade.lab.training.words import Neighbours
 
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_BESIDE = {c: (row[max(0, i - 1) : i] + row[i + 1 : i + 2]) for row in _ROWS for i, c in enumerate(row)}
+_ADJACENT_KEYS = {
+    c: (row[max(0, i - 1) : i] + row[i + 1 : i + 2]) for row in _ROWS for i, c in enumerate(row)
+}
 
 Words = list[str]
 
 
 def typo(word: str, rng: random.Random) -> str:
-    """One slip of the finger: a letter lost, doubled, swapped, or a neighbour on the keyboard."""
+    """Make one typing error: drop, double, swap or mistype a letter."""
     if len(word) < 3:
         return word
     at = rng.randrange(len(word) - 1)
@@ -29,17 +31,17 @@ def typo(word: str, rng: random.Random) -> str:
         return word[:at] + word[at] + word[at:]
     if kind == 2:
         return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    return word[:at] + rng.choice(_BESIDE.get(word[at], string.ascii_lowercase)) + word[at + 1 :]
+    return word[:at] + rng.choice(_ADJACENT_KEYS.get(word[at], string.ascii_lowercase)) + word[at + 1 :]
 
 
 def drop(words: Words, rng: random.Random, share: float) -> Words:
-    """Lose some words, never all."""
+    """Drop some words, but never all."""
     kept = [word for word in words if rng.random() >= share]
     return kept or [rng.choice(words)]
 
 
 def swap(words: Words, rng: random.Random) -> Words:
-    """Exchange two neighbours."""
+    """Swap two adjacent words."""
     if len(words) < 2:
         return words
     at = rng.randrange(len(words) - 1)
@@ -47,7 +49,7 @@ def swap(words: Words, rng: random.Random) -> Words:
 
 
 def repeat(words: Words, rng: random.Random) -> Words:
-    """Say one word twice."""
+    """Repeat one word."""
     at = rng.randrange(len(words))
     return [*words[: at + 1], *words[at:]]
 
@@ -58,7 +60,7 @@ def slip(words: Words, rng: random.Random, share: float) -> Words:
 
 
 def replace(words: Words, rng: random.Random, share: float, near: Neighbours) -> Words:
-    """Put neighbours in meaning in the place of some words."""
+    """Replace some words by words of similar meaning."""
     result = []
     for word in words:
         others = near.of(word.lower().strip(".,?!")) if rng.random() < share else ()
@@ -67,11 +69,11 @@ def replace(words: Words, rng: random.Random, share: float, near: Neighbours) ->
 
 
 def vary(text: str, rng: random.Random, near: Neighbours) -> str:
-    """One sentence near `text`: one to three of the changes above."""
+    """Return a variation of `text`, made by one to three of the changes above."""
     words = text.split()
     if not words:
         return text
-    moves: list[Callable[[Words], Words]] = [
+    changes: list[Callable[[Words], Words]] = [
         lambda w: replace(w, rng, rng.choice((0.15, 0.3, 0.5)), near),
         lambda w: replace(w, rng, rng.choice((0.15, 0.3, 0.5)), near),
         lambda w: drop(w, rng, rng.choice((0.1, 0.2, 0.35))),
@@ -79,13 +81,13 @@ def vary(text: str, rng: random.Random, near: Neighbours) -> str:
         lambda w: swap(w, rng),
         lambda w: repeat(w, rng),
     ]
-    for move in rng.sample(moves, rng.choice((1, 1, 2, 3))):
-        words = move(words)
+    for change in rng.sample(changes, rng.choice((1, 1, 2, 3))):
+        words = change(words)
     return " ".join(words)
 
 
 def splice(first: str, second: str, rng: random.Random) -> str:
-    """The start of one sentence and the end of another, or both in full."""
+    """Join the start of one sentence and the end of another, or both in full."""
     a, b = first.split(), second.split()
     if rng.random() < 0.25:
         return " ".join([*a, *b])
@@ -94,5 +96,5 @@ def splice(first: str, second: str, rng: random.Random) -> str:
 
 
 def splices(texts: Sequence[str], count: int, rng: random.Random) -> list[str]:
-    """`count` splices of random pairs."""
+    """Return `count` splices of random pairs."""
     return [splice(rng.choice(texts), rng.choice(texts), rng) for _ in range(count)]

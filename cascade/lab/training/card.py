@@ -1,10 +1,11 @@
-"""Measure the GGUF files through llama.cpp and write one JSON card each, and one page for people."""
+"""Measure the GGUF files through llama.cpp, and write a JSON card for each and one page for people."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from cascade.errors import ConfigError
 from cascade.lab.evaluation.metrics import auroc, coverage_at_risk, ece, wilson
 from cascade.lab.training import steps
 from cascade.lab.training.datasets import LICENCES, OOS, Row
-from cascade.lab.training.pair import Answers, cascade_on_test
 from cascade.lab.training.probe import Probe
 from cascade.lab.training.recipes import ASSISTANTS, RECIPES, Recipe
-from cascade.lab.training.steps import Workshop
+from cascade.lab.training.steps import Workspace
 from cascade.lab.training.targets import softmax
 
+RISK = 0.01  # share of wrong answers among the accepted that a tier may have
+MAX_OUTSIDE = 0.02  # share of out-of-scope rows that a tier may accept; two tiers stay under 5 %
 PROVENANCE = (
     "Trained by this project on the training rows and on sentences made from them, labelled by teachers that "
     "are fine-tuned from all-MiniLM-L6-v2 (Apache-2.0). The text tokens' embeddings start at principal "
@@ -27,72 +29,127 @@ PROVENANCE = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """An expert's answers to the rows of one task; every attribute has one entry per row.
+
+    Attributes:
+        truth: the true label.
+        predicted: the label that the expert answered.
+        confidence: the probability of that label.
+        best_in_scope: the highest probability of an in-scope label.
+        probabilities: the distribution over all labels, shape (rows, labels).
+    """
+
+    truth: Any
+    predicted: Any
+    confidence: Any
+    best_in_scope: Any
+    probabilities: Any
+
+
 def answers(probe: Probe, task: str, rows: Sequence[Row]) -> Answers:
-    """Ask one expert every row."""
+    """Ask one expert about every row."""
     labels = probe.tasks[task]["labels"]
-    shares = softmax(probe.logits([row.text for row in rows], task))
-    best = shares.argmax(1)
+    probabilities = softmax(probe.logits([row.text for row in rows], task))
+    best = probabilities.argmax(1)
     truth = np.array([row.label for row in rows])
-    said = np.array(labels)[best]
-    inside = np.array([k for k, label in enumerate(labels) if label != OOS])
-    return Answers(truth, said, shares[np.arange(len(best)), best], shares[:, inside].max(1), shares)
+    predicted = np.array(labels)[best]
+    confidence = probabilities[np.arange(len(best)), best]
+    in_scope = np.array([k for k, label in enumerate(labels) if label != OOS])
+    return Answers(truth, predicted, confidence, probabilities[:, in_scope].max(1), probabilities)
 
 
-def figures(found: Answers) -> dict[str, Any]:
-    """Return one task's figures; CLINC150's accuracy, calibration and coverage are of its in-scope rows."""
-    known = found.truth != OOS
-    right = (found.said == found.truth)[known]
-    trust = found.trust[known]
+def figures(answers: Answers) -> dict[str, Any]:
+    """Return one task's figures; accuracy, calibration and coverage are over the in-scope rows."""
+    in_scope = answers.truth != OOS
+    right = (answers.predicted == answers.truth)[in_scope]
+    confidence = answers.confidence[in_scope]
     low, high = wilson(int(right.sum()), len(right))
     result = {
         "rows": len(right),
         "accuracy": float(right.mean()),
         "interval_95": [low, high],
-        "ece": ece(trust, right),
-        "auroc": auroc(trust, right),
-        "coverage_at_2pct_risk": coverage_at_risk(trust, right, 0.02),
+        "ece": ece(confidence, right),
+        "auroc": auroc(confidence, right),
+        "coverage_at_2pct_risk": coverage_at_risk(confidence, right, 0.02),
     }
-    if not known.all():
-        result["oos_rows"] = int((~known).sum())
-        result["oos_auroc"] = auroc(found.inside, known)
-        result["oos_recall"] = float((found.said == OOS)[~known].mean())
+    if not in_scope.all():
+        result["oos_rows"] = int((~in_scope).sum())
+        result["oos_auroc"] = auroc(answers.best_in_scope, in_scope)
+        result["oos_recall"] = float((answers.predicted == OOS)[~in_scope].mean())
     return result
 
 
-def measure(path: Path, shop: Workshop) -> tuple[dict[str, Any], dict[str, tuple[Answers, Answers]]]:
+def measure(path: Path, workspace: Workspace) -> tuple[dict[str, Any], dict[str, tuple[Answers, Answers]]]:
     """Return one file's figures on test and val, and the answers behind them."""
     probe = Probe(path)
-    found: dict[str, Any] = {}
-    kept: dict[str, tuple[Answers, Answers]] = {}
+    measured: dict[str, Any] = {}
+    answers_of: dict[str, tuple[Answers, Answers]] = {}
     for task, contract in probe.tasks.items():
-        split = shop.split(task)
-        kept[task] = answers(probe, task, split.val), answers(probe, task, split.test)
-        val, test = (figures(part) for part in kept[task])
-        found[task] = {"labels": len(contract["labels"]), "data": _licence(task), "test": test, "val": val}
-        shop.log.say(f"{path.stem} {task} test accuracy {test['accuracy']:.4f}")
+        split = workspace.split(task)
+        answers_of[task] = answers(probe, task, split.val), answers(probe, task, split.test)
+        val, test = (figures(part) for part in answers_of[task])
+        measured[task] = {"labels": len(contract["labels"]), "data": _licence(task), "test": test, "val": val}
+        workspace.log.say(f"{path.stem} {task} test accuracy {test['accuracy']:.4f}")
     probe.close()
-    return found, kept
+    return measured, answers_of
+
+
+def threshold(answers: Answers) -> float:
+    """Return the lowest threshold whose accepted rows keep to `RISK` and `MAX_OUTSIDE`."""
+    outside = answers.truth == OOS
+    for value in np.unique(np.round(answers.confidence, 4)):
+        taken = (answers.confidence >= value) & (answers.predicted != OOS)
+        wrong = taken & ~outside & (answers.predicted != answers.truth)
+        if not taken.any():
+            break
+        safe = wrong.sum() <= RISK * (taken & ~outside).sum()
+        if safe and (taken & outside).sum() <= MAX_OUTSIDE * outside.sum():
+            return float(value)
+    return 1.0
+
+
+def cascade_on_test(first: tuple[Answers, Answers], second: tuple[Answers, Answers]) -> dict[str, Any]:
+    """Return what two tiers answer on test with thresholds from val; each argument is (val, test)."""
+    low, high = threshold(first[0]), threshold(second[0])
+    one, two = first[1], second[1]
+    by_first = (one.confidence >= low) & (one.predicted != OOS)
+    by_second = ~by_first & (two.confidence >= high) & (two.predicted != OOS)
+    predicted = np.where(by_first, one.predicted, two.predicted)
+    taken, in_scope = by_first | by_second, one.truth != OOS
+    result = {
+        "thresholds": [low, high],
+        "answered": float(taken[in_scope].mean()),
+        "first_share": float(by_first[in_scope].mean()),
+        "accuracy_answered": float((predicted == one.truth)[in_scope & taken].mean()),
+    }
+    if not in_scope.all():
+        result["oos_accepted"] = float(taken[~in_scope].mean())
+    return result
 
 
 def _licence(task: str) -> str:
     return "; ".join(LICENCES.values()) if task == "desk" else LICENCES[task]
 
 
-def agreement(shop: Workshop, name: str, kept: dict[str, tuple[Answers, Answers]]) -> float | None:
-    """Return how often PyTorch's answer to a test row is the file's, if the checkpoint is at hand."""
+def agreement(
+    workspace: Workspace, name: str, answers_of: dict[str, tuple[Answers, Answers]]
+) -> float | None:
+    """Return the share of test rows that PyTorch and the file answer alike; None without the checkpoint."""
     from cascade.lab.training import train
 
-    if not shop.file(f"{name}.pt").exists():
+    if not workspace.file(f"{name}.pt").exists():
         return None
-    student, vocabulary = steps.finished(shop, name)
+    student, vocabulary = steps.finished(workspace, name)
     same: list[bool] = []
-    for task, (_, test) in kept.items():
-        out = train.probabilities(student, vocabulary, task, [row.text for row in shop.split(task).test])
-        same += list(np.array(vocabulary.tasks[task])[out.argmax(1)] == test.said)
+    for task, (_, test) in answers_of.items():
+        out = train.probabilities(student, vocabulary, task, [row.text for row in workspace.split(task).test])
+        same += list(np.array(vocabulary.tasks[task])[out.argmax(1)] == test.predicted)
     return float(np.mean(same))
 
 
-def card(path: Path, recipe: Recipe, found: dict[str, Any], same: float | None) -> dict[str, Any]:
+def card(path: Path, recipe: Recipe, measured: dict[str, Any], same: float | None) -> dict[str, Any]:
     """Return one expert's card."""
     data = path.read_bytes()
     return {
@@ -106,7 +163,7 @@ def card(path: Path, recipe: Recipe, found: dict[str, Any], same: float | None) 
         "architecture": f"llama, {recipe.layers} layers of {recipe.width}, attention both ways",
         "provenance": PROVENANCE,
         "torch_agreement": same,
-        "tasks": found,
+        "tasks": measured,
     }
 
 
@@ -116,41 +173,43 @@ def _parameters(path: Path) -> int:
     return int(sum(tensor.n_elements for tensor in gguf.GGUFReader(str(path)).tensors))
 
 
-def write_all(shop: Workshop, out: Path) -> None:
+def write_all(workspace: Workspace, out: Path) -> None:
     """Write a card for the GGUF file of every recipe in `out`, the pair's figures, and the page.
 
     Raises:
-        ConfigError: a file is missing: the page tells of all.
+        ConfigError: a file is missing; the page needs all of them.
     """
     paths = {name: out / f"{name}.gguf" for name in RECIPES}
     if missing := [path.name for path in paths.values() if not path.is_file()]:
-        text = f"{out} has no {', '.join(missing)}; the page tells of all experts"
+        text = f"{out} has no {', '.join(missing)}; the page needs all experts"
         raise ConfigError(
             f"{text}; make them with: python -m cascade.lab.training export NAME, or give --out"
         )
-    cards, kept = [], {}
+    cards, answers_of = [], {}
     for name, recipe in RECIPES.items():
-        found, kept[name] = measure(paths[name], shop)
-        made = card(paths[name], recipe, found, agreement(shop, name, kept[name]))
-        cards.append(_rounded(with_agreement(made, out / f"{name}.json")))
+        measured, answers_of[name] = measure(paths[name], workspace)
+        new_card = card(paths[name], recipe, measured, agreement(workspace, name, answers_of[name]))
+        cards.append(_rounded(with_agreement(new_card, out / f"{name}.json")))
         _dump(cards[-1], out / f"{name}.json")
-    pairs = {task: cascade_on_test(kept["tiny"][task], kept["small"][task]) for task in ASSISTANTS}
-    pairs["tram"] = cascade_on_test(kept["hunter"]["tram"], kept["small"]["tram"])
+    pairs = {
+        task: cascade_on_test(answers_of["tiny"][task], answers_of["small"][task]) for task in ASSISTANTS
+    }
+    pairs["tram"] = cascade_on_test(answers_of["hunter"]["tram"], answers_of["small"]["tram"])
     pairs = _rounded(pairs)
     _dump(pairs, out / "pairs.json")
     (out / "README.md").write_text(page(cards, pairs), encoding="utf-8")
 
 
-def with_agreement(made: dict[str, Any], before: Path) -> dict[str, Any]:
-    """Return a card with PyTorch's agreement from the card before it, if that is of the same file.
+def with_agreement(new_card: dict[str, Any], before: Path) -> dict[str, Any]:
+    """Return a card with PyTorch's agreement from the earlier card, if that is of the same file.
 
-    Only who has the checkpoint can measure it.
+    Agreement can be measured only with the checkpoint.
     """
-    if made["torch_agreement"] is not None or not before.is_file():
-        return made
-    told = json.loads(before.read_text(encoding="utf-8"))
-    same = told["torch_agreement"] if told["sha256"] == made["sha256"] else None
-    return made | {"torch_agreement": same}
+    if new_card["torch_agreement"] is not None or not before.is_file():
+        return new_card
+    earlier = json.loads(before.read_text(encoding="utf-8"))
+    same = earlier["torch_agreement"] if earlier["sha256"] == new_card["sha256"] else None
+    return new_card | {"torch_agreement": same}
 
 
 def _dump(value: Any, path: Path) -> None:

@@ -1,9 +1,9 @@
-"""The labelled sets that experts are trained, calibrated and measured on, and how each one is split.
+"""The labelled data sets that experts are trained, calibrated and measured on, and how each is split.
 
-    clinc150   its own train, val and test, each followed by its out-of-scope rows, label `oos`
-    banking77  its own test (6 of its texts repeat a training text but for white space); val is cut from train
-               by the hash of the text
-    tram       test and val are whole documents, by the hash of the title; texts seen in training are left out
+    clinc150   its own train, val and test, each followed by its out-of-scope rows with label `oos`
+    banking77  its own test (6 of its texts repeat a training text except for white space); val is cut from
+               train by the hash of the text
+    tram       test and val are whole documents, by the hash of the title, without texts seen in training
     desk       all rows of the three, labelled with the assistant that should get them
 
 No row is ever stored in this repository. `python -m cascade.lab.training.datasets TASK SPLIT --data DIR`
@@ -33,7 +33,7 @@ LICENCES = {
     "banking77": "CC BY 4.0, github.com/PolyAI-LDN/task-specific-datasets",
     "tram": "Apache-2.0, github.com/center-for-threat-informed-defense/tram; MITRE ATT&CK terms of use apply",
 }
-ROWS = {  # train, val, test of the published files: another count means other rows
+ROWS = {  # train, val and test of the published files; other counts mean other rows
     "clinc150": (15_100, 3_100, 5_500),
     "banking77": (9_144, 859, 3_080),
     "tram": (3_690, 318, 1_015),
@@ -78,7 +78,7 @@ def load(task: str, root: Path) -> Split:
 
     Raises:
         ValueError: there is no such task.
-        RequestError: a file is missing, broken, or does not hold the published rows.
+        RequestError: a file is missing or broken, or does not hold the published rows.
     """
     if task == "desk":
         return _desk(root)
@@ -94,11 +94,11 @@ def load(task: str, root: Path) -> Split:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise RequestError(f"{folder}: not the files of {task} ({LICENCES[task]}): {error!r}") from error
-    found = (len(split.train), len(split.val), len(split.test))
-    if found != ROWS[task]:
+    counts = (len(split.train), len(split.val), len(split.test))
+    if counts != ROWS[task]:
         raise RequestError(
-            f"{folder}: {found} rows in train, val and test, expected {ROWS[task]}; "
-            f"get the files anew ({LICENCES[task]})"
+            f"{folder}: {counts} rows in train, val and test, expected {ROWS[task]}; "
+            f"download the files again ({LICENCES[task]})"
         )
     return split
 
@@ -145,9 +145,9 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _cut(rows: list[Row], held: Callable[[Row], bool]) -> tuple[list[Row], list[Row]]:
-    keep = [row for row in rows if not held(row)]
-    return keep, _unseen((row for row in rows if held(row)), keep)
+def _cut(rows: list[Row], held_out: Callable[[Row], bool]) -> tuple[list[Row], list[Row]]:
+    keep = [row for row in rows if not held_out(row)]
+    return keep, _unseen((row for row in rows if held_out(row)), keep)
 
 
 def _unseen(rows: Iterable[Row], known: Iterable[Row]) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Write a student as a GGUF file that llama.cpp reads, with the `cascade.tasks` contract in its metadata."""
+"""Write a student as a GGUF file for llama.cpp, with the `cascade.tasks` contract in its metadata."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEAD = " "
 
 @dataclass(frozen=True, slots=True)
 class TaskPrompt:
-    """How the engine asks one task; see `docs/experts.md` for the meaning of each field."""
+    """How the engine asks about one task; `docs/experts.md` explains each field."""
 
     prefix: list[int]
     suffix: list[int]
@@ -34,7 +34,7 @@ class TaskPrompt:
 
 
 def prompts(vocabulary: Vocabulary, limits: Mapping[str, int], causal: bool) -> dict[str, TaskPrompt]:
-    """The contract of every task that the vocabulary has labels for."""
+    """Return the contract of every task that the vocabulary has labels for."""
     return {
         task: TaskPrompt(
             prefix=[],
@@ -109,7 +109,11 @@ def _tensor(writer: Any, key: str, values: np.ndarray, kind: str) -> None:
 
 
 def read_tasks(path: Path) -> dict[str, dict[str, Any]]:
-    """The `cascade.tasks` contract of a written file."""
+    """Return the `cascade.tasks` contract of a file.
+
+    Raises:
+        ValueError: the file has none.
+    """
     import gguf
 
     field = gguf.GGUFReader(str(path)).get_field("cascade.tasks")
@@ -122,8 +126,14 @@ def read_tasks(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def checked(labels: Sequence[str]) -> list[str]:
-    """Labels that may become token texts."""
-    bad = [label for label in labels if not label or any(c in label for c in "<>:\n")]
-    if bad:
-        raise ValueError(f"labels cannot become tokens: {bad!r}; use letters, digits, '_', '.', '?' and '-'")
+    """Return `labels` if all of them can become token texts.
+
+    Raises:
+        ValueError: some cannot.
+    """
+    invalid = [label for label in labels if not label or any(c in label for c in "<>:\n")]
+    if invalid:
+        raise ValueError(
+            f"labels cannot become tokens: {invalid!r}; use letters, digits, '_', '.', '?' and '-'"
+        )
     return list(labels)

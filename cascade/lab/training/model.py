@@ -1,7 +1,7 @@
 """The student: a small llama-shaped encoder whose label tokens are rows of its own vocabulary.
 
-The layout follows llama.cpp's `llama` architecture weight for weight, so `cascade.lab.training.export`
-only copies. Attention looks both ways; the last token's state is compared with the label tokens' embeddings.
+The layout matches llama.cpp's `llama` architecture weight for weight, so `cascade.lab.training.export` only
+copies. Attention is bidirectional; the last token's state is compared with the label tokens' embeddings.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Shape:
 
 
 class Norm(nn.Module):  # type: ignore[misc]  # torch is not seen by the type checker
-    """Root-mean-square normalisation with a gain."""
+    """Root-mean-square normalization with a gain."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -42,20 +42,20 @@ class Norm(nn.Module):  # type: ignore[misc]  # torch is not seen by the type ch
 
 
 def rope_table(length: int, size: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of llama's rotary positions."""
+    """Return cosines and sines of llama's rotary positions, each of shape (length, size / 2)."""
     step = ROPE_BASE ** (-torch.arange(0, size, 2).float() / size)
     angle = torch.outer(torch.arange(length).float(), step)
     return angle.cos(), angle.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn neighbouring pairs of channels by their position's angle."""
+    """Rotate adjacent pairs of channels by their position's angle."""
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
 
 
 class Block(nn.Module):  # type: ignore[misc]
-    """Attention and a gated feed-forward layer, both with a normalised input and a residual."""
+    """Attention and a gated feed-forward layer, both with normalized input and a residual connection."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -79,16 +79,16 @@ class Block(nn.Module):  # type: ignore[misc]
 
         q, k = (rotate(split(layer(h)), cos, sin) for layer in (self.attn_q, self.attn_k))
         v = split(self.attn_v(h))
-        with torch.autocast("cpu", enabled=False):  # bfloat16 has a backward pass ten times slower
-            seen = fn.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=self.causal)
-        x = x + self.drop(self.attn_output(seen.transpose(1, 2).reshape(rows, length, width)))
+        with torch.autocast("cpu", enabled=False):  # in bfloat16 the backward pass is ten times slower
+            attended = fn.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=self.causal)
+        x = x + self.drop(self.attn_output(attended.transpose(1, 2).reshape(rows, length, width)))
         h = self.ffn_norm(x)
         out: Tensor = x + self.drop(self.ffn_down(fn.silu(self.ffn_gate(h)) * self.ffn_up(h)))
         return out
 
 
 class Student(nn.Module):  # type: ignore[misc]
-    """Token ids in, the last position's hidden state out; `logits` compares it with label tokens."""
+    """Maps token ids to the last position's hidden state, which `logits` compares with label tokens."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class Student(nn.Module):  # type: ignore[misc]
         self.reset()
 
     def reset(self) -> None:
-        """Fresh weights."""
+        """Draw new weights."""
         nn.init.normal_(self.token_embd.weight, std=0.05)
         for name, weight in self.blk.named_parameters():
             if weight.dim() == 2:
@@ -109,7 +109,7 @@ class Student(nn.Module):  # type: ignore[misc]
                 nn.init.normal_(weight, std=scale * weight.shape[1] ** -0.5)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """`tokens` is rows of one length, without padding."""
+        """Return hidden states, shape (rows, width); `tokens` are rows of one length, without padding."""
         cos, sin = rope_table(tokens.shape[1], self.shape.width // self.shape.heads)
         x = self.drop(self.token_embd(tokens))
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
@@ -119,10 +119,10 @@ class Student(nn.Module):  # type: ignore[misc]
         return out
 
     def logits(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """The logits of the given label tokens."""
+        """Return the logits of the given label tokens, shape (rows, labels)."""
         return hidden @ self.token_embd(labels).T
 
     @property
     def parameters_count(self) -> int:
-        """How many weights there are."""
+        """The number of weights."""
         return sum(weight.numel() for weight in self.parameters())

@@ -1,4 +1,4 @@
-"""Sentences that belong to no known intent, made without any data set but the training rows' own frames."""
+"""Sentences that belong to no known intent, made from patterns and the frames of training rows only."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _OPEN = OPENINGS.split("|")
 
 
 def question(rng: random.Random) -> str:
-    """One question from the pattern grammar."""
+    """Return one question from the pattern grammar."""
     line = _SLOT.sub(lambda match: rng.choice(_CHOICES[match[1]]), rng.choice(_LINES))
     return rng.choice(_OPEN) + line
 
 
 def questions(count: int, seed: int) -> list[str]:
-    """`count` different questions, the same ones for the same seed."""
+    """Return `count` different questions, which depend only on the seed."""
     rng = generator(seed)
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found[question(rng)] = None
-    return list(found)
+    distinct: dict[str, None] = {}
+    while len(distinct) < count:
+        distinct[question(rng)] = None
+    return list(distinct)
 
 
 def telling_words(rows: Iterable[Row], share: float = 0.2) -> set[str]:
-    """Words that give an intent away: more than `share` of a word's uses fall in one label."""
+    """Return the words that give an intent away: more than `share` of their uses have one label."""
     uses: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         if row.label != OOS:
@@ -44,7 +44,7 @@ def telling_words(rows: Iterable[Row], share: float = 0.2) -> set[str]:
 
 
 def hollow(rows: Sequence[Row], words: Sequence[str], count: int, seed: int) -> list[str]:
-    """Training sentences whose telling words give way to foreign ones: the frame stays, the intent goes."""
+    """Return training sentences with their telling words replaced, which keep the frame, not the intent."""
     rng = generator(seed)
     telling = telling_words(rows)
     foreign = [word for word in words if word not in telling]

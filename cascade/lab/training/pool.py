@@ -1,4 +1,4 @@
-"""The transfer set: every sentence that a student learns from, with what the teachers say of it."""
+"""The transfer set: every sentence that a student learns from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cascade.lab.training.words import Neighbours
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A sentence for one task; `label` is empty where only the teacher knows."""
+    """A sentence for one task; `label` is empty if only the teacher can label it."""
 
     text: str
     task: str
@@ -27,7 +27,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """How many sentences of each kind."""
+    """The number of sentences of each kind."""
 
     variants: int = 8
     splices: int = 12000
@@ -40,7 +40,7 @@ class PoolSettings:
 def compose(
     splits: Sequence[Split], words: Sequence[str], near: Neighbours, settings: PoolSettings
 ) -> list[Item]:
-    """Training rows first, then their variants; outliers join CLINC150."""
+    """Return the training rows, then their variations; outliers belong to CLINC150."""
     rng = generator(settings.seed)
     items = [Item(row.text, split.task, row.label) for split in splits for row in split.train]
     for split in splits:
@@ -58,7 +58,7 @@ def compose(
 
 
 def _twins(split: Split, count: int, rng: random.Random, near: Neighbours) -> list[Item]:
-    """Splices of two sentences of one label, varied once more."""
+    """Return varied splices of two sentences with the same label."""
     by_label: dict[str, list[str]] = defaultdict(list)
     for row in split.train:
         by_label[row.label].append(row.text)
@@ -71,7 +71,7 @@ def _twins(split: Split, count: int, rng: random.Random, near: Neighbours) -> li
 
 
 def join(parts: Sequence[Sequence[Item]], known: set[Item]) -> list[Item]:
-    """One pool out of several: the given rows of all first, then what is in no `known` pool."""
+    """Return one pool made of several: all training rows first, then sentences that are not `known`."""
     given = [item for part in parts for item in part[: _given(part)]]
     rest = (item for part in parts for item in part[_given(part) :] if item not in known)
     return list(dict.fromkeys([*given, *rest]))
@@ -82,7 +82,7 @@ def _given(items: Sequence[Item]) -> int:
 
 
 def save(items: Sequence[Item], path: Path) -> None:
-    """Write one JSON line an item."""
+    """Write one line of JSON per item."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(asdict(item)) + "\n" for item in items), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Ask a GGUF file through llama.cpp, one sentence at a time: what the cards and tests measure with."""
+"""Asking a GGUF file through llama.cpp, one sentence at a time, to measure cards and tests."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Probe:
         return [*ask["prefix"], *self.tokenize(clean)[: ask["max_tokens"]], *ask["suffix"]]
 
     def row(self, tokens: Sequence[int]) -> Any:
-        """The whole logits row at the last token."""
+        """Return the logits of all tokens at the last position, shape (vocabulary,)."""
         count = self.batch.n_tokens = len(tokens)
         if count > self.length:
             raise ValueError(f"{count} tokens do not fit in {self.length}; cut the text")
@@ -65,7 +65,7 @@ class Probe:
         return np.ctypeslib.as_array(self.lib.llama_get_logits_ith(self.context, -1), (self.size,)).copy()
 
     def logits(self, texts: Sequence[str], task: str) -> Any:
-        """Label logits, one row per text."""
+        """Return the label logits, shape (texts, labels)."""
         tokens = self.tasks[task]["tokens"]
         return np.stack([self.row(self.prompt(task, text))[tokens] for text in texts])
 
@@ -80,7 +80,7 @@ _KEEP: list[Any] = []
 
 
 def _quiet(lib: Any) -> Any:
-    """A log callback that drops every line; kept alive because llama.cpp calls it later."""
+    """Return a log callback that drops every line; it is kept alive because llama.cpp calls it later."""
     if not _KEEP:
         _KEEP.append(lib.llama_log_callback(lambda level, text, data: None))
     return _KEEP[0]

@@ -1,4 +1,4 @@
-"""What each teacher and each bundled expert is: its tasks, its size and how long it trains."""
+"""The tasks, size and training length of each teacher and each bundled expert."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cascade.lab.training.teacher import TeacherSettings
 
 @dataclass(frozen=True, slots=True)
 class TeacherPlan:
-    """One teacher: what it is fitted on, and the outliers that CLINC150's `oos` gets besides its own rows."""
+    """One teacher: its tasks, and the outliers that join CLINC150's own `oos` rows."""
 
     name: str
     tasks: tuple[str, ...]
@@ -21,7 +21,7 @@ class TeacherPlan:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that makes one expert, apart from the data and the teachers."""
+    """Everything that defines one expert except the data and the teachers."""
 
     name: str
     tier: str

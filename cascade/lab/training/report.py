@@ -1,4 +1,4 @@
-"""A log that says how long things took."""
+"""A log with elapsed times."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 
 
 class Log:
-    """Lines with the seconds since the start, on standard error."""
+    """Prints lines with the seconds since the start to standard error."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.begun = time.monotonic()
+        self._started = time.monotonic()
 
     def say(self, text: str) -> None:
-        """Write one line."""
-        print(f"[{self.name} {time.monotonic() - self.begun:6.0f}s] {text}", file=sys.stderr, flush=True)
+        """Print one line."""
+        print(f"[{self.name} {time.monotonic() - self._started:6.0f}s] {text}", file=sys.stderr, flush=True)

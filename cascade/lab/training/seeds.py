@@ -1,4 +1,4 @@
-"""Randomness that repeats."""
+"""Reproducible randomness."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ import random
 
 def generator(seed: int) -> random.Random:
     """Return a generator that gives the same numbers for the same seed."""
-    return random.Random(seed)  # noqa: S311 - sentences are drawn here, not keys
+    return random.Random(seed)  # noqa: S311 - it draws sentences, not keys

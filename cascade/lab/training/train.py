@@ -1,4 +1,4 @@
-"""Train one student on a transfer set: its teachers' distributions and sentence vectors, the desk labels."""
+"""Training one student on a transfer set: teachers' distributions, sentence vectors and desk labels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REPORT_EVERY = 1000
 
 @dataclass(slots=True)
 class Run:
-    """One training run's moving parts."""
+    """The state of one training run."""
 
     recipe: Recipe
     student: Student
@@ -45,14 +45,14 @@ class Run:
 
 
 def shape_of(recipe: Recipe, vocabulary: Vocabulary) -> Shape:
-    """Return the sizes that a recipe asks for."""
+    """Return the sizes that a recipe defines."""
     return Shape(
         len(vocabulary.tokens), recipe.width, recipe.layers, recipe.heads, recipe.feed, dropout=recipe.dropout
     )
 
 
 def start_embeddings(student: Student, vectors: Any, plain: int, scale: float = 0.3) -> None:
-    """Start the text pieces at the principal components of the teacher's vectors for them."""
+    """Initialize the text pieces with principal components of the teacher's vectors for them."""
     centred = vectors - vectors.mean(0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     low = centred @ axes[: student.shape.width].T
@@ -75,7 +75,7 @@ def prepare(
 
 
 def plan(run: Run) -> list[list[int]]:
-    """One pass: rows with a true label several times, the others once, in batches of one exact length."""
+    """Return one pass in batches of equal length; rows with a true label occur several times."""
     times = np.where(run.targets.labelled, run.recipe.keep_labels, 1)
     chosen: list[int] = np.repeat(np.arange(len(times)), times).tolist()
     run.rng.shuffle(chosen)
@@ -98,7 +98,7 @@ def noisy(tokens: Tensor, share: float, plain: int) -> Tensor:
 
 
 def loss_of(run: Run, group: Sequence[int]) -> Tensor:
-    """Cross-entropy to the soft targets, plus the desk and the sentence-vector terms."""
+    """Return the cross-entropy with the soft targets, plus the desk and sentence-vector terms."""
     targets, recipe = run.targets, run.recipe
     tokens = noisy(torch.tensor([run.ids[i] for i in group]), recipe.noise, run.vocabulary.plain)
     with torch.autocast("cpu", torch.bfloat16):
@@ -120,7 +120,7 @@ def loss_of(run: Run, group: Sequence[int]) -> Tensor:
 
 
 def optimiser_of(run: Run) -> torch.optim.Optimizer:
-    """AdamW; embeddings and gains do not decay."""
+    """Return AdamW without weight decay on embeddings and gains."""
     weights = [*run.student.parameters(), *run.bridge.parameters()]
     flat = [w for w in weights if w.dim() < 2 or w is run.student.token_embd.weight]
     deep = [w for w in weights if not any(w is other for other in flat)]
@@ -129,7 +129,7 @@ def optimiser_of(run: Run) -> torch.optim.Optimizer:
 
 
 def fit(run: Run, splits: Mapping[str, Split], log: Log, save_to: Path) -> None:
-    """Warm up, then decay along a half cosine to zero."""
+    """Train with a warm-up and then a half-cosine decay of the learning rate to zero."""
     optimiser, step, seen = optimiser_of(run), 0, 0.0
     length = len(plan(run))
     total = round(length * run.recipe.passes)
@@ -157,12 +157,12 @@ def _step(run: Run, group: Sequence[int], optimiser: torch.optim.Optimizer) -> f
 
 
 def pace(done: float, warm: float = 0.05) -> float:
-    """The share of the full learning rate at a share of the run."""
+    """Return the share of the full learning rate after a share of the run."""
     return done / warm if done < warm else 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
 
 
 def probabilities(student: Student, vocabulary: Vocabulary, task: str, texts: Sequence[str]) -> Any:
-    """The student's label distributions, by PyTorch in 32 bits."""
+    """Return the student's label distributions, computed by PyTorch in 32 bits; shape (texts, labels)."""
     student.eval()
     ids = vocabulary.encode(texts, LIMITS[task])
     labels = torch.tensor(vocabulary.label_ids(task))
@@ -183,7 +183,7 @@ def probabilities(student: Student, vocabulary: Vocabulary, task: str, texts: Se
 
 
 def report(run: Run, splits: Mapping[str, Split]) -> str:
-    """Val accuracy of every task, and how well confidence tells in-scope rows from the others."""
+    """Return every task's accuracy on val, and how well confidence tells in-scope rows from others."""
     parts = []
     for task, split in splits.items():
         names = run.vocabulary.tasks[task]
@@ -198,7 +198,7 @@ def report(run: Run, splits: Mapping[str, Split]) -> str:
 
 
 def save(student: Student, vocabulary: Vocabulary, path: Path) -> None:
-    """A checkpoint: weights and vocabulary."""
+    """Write a checkpoint: weights and vocabulary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save((student.shape, student.state_dict()), path)
     vocabulary.save(path.with_suffix(".vocab.json"))
@@ -213,7 +213,7 @@ def mean(models: Sequence[tuple[Student, Vocabulary]]) -> tuple[Student, Vocabul
 
 
 def restore(path: Path) -> tuple[Student, Vocabulary]:
-    """Read what `save` wrote (a file of our own making: it is unpickled)."""
+    """Read what `save` wrote. The file is unpickled, so it must be one of ours."""
     shape, state = torch.load(path, weights_only=False)
     student = Student(shape)
     student.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""Byte-level BPE vocabulary, as llama.cpp's `gpt-2` pre-tokeniser cuts it, plus one control token a label."""
+"""Byte-level BPE vocabulary, split like llama.cpp's `gpt-2` pre-tokenizer, and a control token per label."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ASK = "<ask>"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`tokens[:plain]` are text pieces; then come the question mark token and every task's labels."""
+    """`tokens[:plain]` are text pieces; the asking token and every task's labels follow."""
 
     tokens: list[str]
     merges: list[str]
@@ -23,7 +23,7 @@ class Vocabulary:
 
     @property
     def ask(self) -> int:
-        """The token that asks for a label; it ends every prompt."""
+        """The token that asks for a label and ends every prompt."""
         return self.plain
 
     def label_ids(self, task: str) -> list[int]:
@@ -37,7 +37,7 @@ class Vocabulary:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The same cutting by the `tokenizers` package."""
+        """The same tokenizer in the `tokenizers` package."""
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
         pairs = [tuple(merge.split(" ")) for merge in self.merges]
@@ -48,7 +48,7 @@ class Vocabulary:
         return tokenizer
 
     def encode(self, texts: Iterable[str], limit: int) -> list[list[int]]:
-        """Prompts: the text's tokens, cut after `limit`, and the asking token."""
+        """Return prompts: at most `limit` tokens of the text, then the asking token."""
         cleaned = [" " + text.strip().lower() for text in texts]
         return [[*item.ids[:limit], self.ask] for item in self.tokenizer.encode_batch(cleaned)]
 

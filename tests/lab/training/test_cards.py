@@ -13,8 +13,8 @@ import pytest
 import cascade
 from cascade.formats.gguf import read_tasks
 from cascade.lab.training import card
+from cascade.lab.training.card import Answers, cascade_on_test, threshold
 from cascade.lab.training.datasets import OOS
-from cascade.lab.training.pair import Answers, cascade_on_test, threshold
 from cascade.lab.training.recipes import RECIPES
 
 EXPERTS = Path(cascade.__file__).parent / "experts"

@@ -14,23 +14,23 @@ from cascade.lab.training.report import Log
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> steps.Workshop:
-    return steps.Workshop(tmp_path / "data", tmp_path / "work", Log("test"))
+def workspace(tmp_path: Path) -> steps.Workspace:
+    return steps.Workspace(tmp_path / "data", tmp_path / "work", Log("test"))
 
 
-def test_a_step_before_its_time_names_the_command_that_comes_first(shop: steps.Workshop) -> None:
+def test_a_step_before_its_time_names_the_command_that_comes_first(workspace: steps.Workspace) -> None:
     with pytest.raises(ConfigError, match=r"tiny\.pt does not exist; .*lab\.training train tiny, or give"):
-        steps.export_expert(shop, "tiny", shop.work)
+        steps.export_expert(workspace, "tiny", workspace.work)
     with pytest.raises(ConfigError, match=r"small\.pt does not exist; .*lab\.training train small"):
-        steps.polish_expert(shop, "small", 1)
+        steps.polish_expert(workspace, "small", 1)
     with pytest.raises(ConfigError, match=r"pool_tram\.jsonl does not exist; .*lab\.training teacher"):
-        steps.gather(shop, RECIPES["tiny"], "assistants")
+        steps.gather(workspace, RECIPES["tiny"], "assistants")
 
 
-def test_cards_need_every_file_and_say_which_are_missing(shop: steps.Workshop, tmp_path: Path) -> None:
+def test_cards_need_every_file_and_say_which_are_missing(workspace: steps.Workspace, tmp_path: Path) -> None:
     (tmp_path / "hunter.gguf").touch()
     with pytest.raises(ConfigError, match=r"has no tiny\.gguf, small\.gguf; .*export NAME"):
-        card.write_all(shop, tmp_path)
+        card.write_all(workspace, tmp_path)
 
 
 @pytest.mark.parametrize("threads", ["0", "-1", "two"])
