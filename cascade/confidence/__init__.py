@@ -59,7 +59,7 @@ def estimate(
 def _measured(
     config: ConfidenceSettings, calls: Sequence[Call], replies: Sequence[Reply | None]
 ) -> list[tuple[int, Mapping[str, float]]]:
-    """Index and signals of each draft that can be judged."""
+    """Return index and signals of each draft that can be judged."""
     asked = [
         (index, reply if call.error is None and not call.invalid else None)
         for index, (call, reply) in enumerate(zip(calls, replies, strict=False))

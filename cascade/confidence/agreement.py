@@ -19,7 +19,7 @@ class AgreementConfidence(ConfidenceSettings):
     by: Literal["agreement"]
 
     def measure(self, drafts: Sequence[Draft | None]) -> list[tuple[int, Mapping[str, float]]]:
-        """Return the majority's first draft; none without two answers."""
+        """Return the majority's first draft; empty without two answers."""
         voted = vote([validity.canonical(draft) if draft is not None else None for draft in drafts])
         return [] if voted is None else [voted]
 
@@ -29,7 +29,7 @@ class AgreementConfidence(ConfidenceSettings):
 
 
 def normalise(text: str) -> str:
-    """Return `text` as answers are compared: Unicode NFKC, without regard to case or to white space."""
+    """Return `text` in the form in which answers are compared: NFKC, case and white space ignored."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 

@@ -31,7 +31,7 @@ class LabelsConfidence(ConfidenceSettings):
 
     @property
     def evidence(self) -> Evidence:
-        """A lower bound is enough for top1, the others need the whole distribution."""
+        """A lower bound is enough for top1; the other signals need the whole distribution."""
         return "top_label" if self.signal == "top1" else "labels"
 
     def signals(self, draft: Draft) -> dict[str, float]:
@@ -39,13 +39,13 @@ class LabelsConfidence(ConfidenceSettings):
         return signals(draft)
 
     def lowest_score(self, label_counts: Sequence[int], drafts: int) -> float:
-        """Return the probability that the best of equal labels has."""
+        """Return the probability of the best label if all are equally likely."""
         if self.signal != "top1" or 0 in label_counts:
             return 0.0
         return min((1 / count for count in label_counts), default=0.0)
 
     def noise_range(self, estimate: Estimate, nats: float) -> tuple[float, float] | None:
-        """Return the range of top1 or margin; entropy follows from no single probability."""
+        """Return the range of top1 or margin; None for entropy, which depends on all probabilities."""
         if self.signal == "top1":
             return _probability_range(estimate.score, nats)
         if self.signal != "margin":
@@ -61,9 +61,9 @@ def signals(reply: Draft) -> dict[str, float]:
 
     top1: probability of the answer. margin: that minus the best other label's (negative if another label
     is likelier). entropy: 1 − H / log K over K labels, so 1 is certain and 0 is uniform.
-    A distribution that is none (a NaN, a negative, a sum other than 1, fewer than two labels) says nothing,
-    nor does one without the answer. Of a model that only looked for the best label (`label_scoring: top1`)
-    there is just a lower bound of top1.
+    An invalid distribution (a NaN, a negative, a sum other than 1, fewer than two labels) gives no signals,
+    and neither does one without the answer. A model that only searched for the best label
+    (`label_scoring: top1`) reports a lower bound of top1.
     """
     labels = reply.labels
     if labels is None and isinstance(best := reply.meta.get("top1"), dict):

@@ -33,7 +33,7 @@ class LogprobConfidence(ConfidenceSettings):
 
     @property
     def evidence(self) -> Evidence:
-        """The tokens' log-probabilities, for entropy with their entropies."""
+        """The tokens' log-probabilities; for the signal entropy, their entropies too."""
         return "entropy" if self.signal == "entropy" else "tokens"
 
     @property
@@ -76,7 +76,7 @@ def signals(reply: Draft) -> dict[str, float]:
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
-    """Linear interpolation between order statistics (type 7 of Hyndman and Fan 1996)."""
+    """Interpolate linearly between order statistics (type 7 of Hyndman and Fan 1996)."""
     position = share * (len(ordered) - 1)
     low = math.floor(position)
     high = min(low + 1, len(ordered) - 1)
@@ -84,6 +84,6 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean, or None if a value is missing, infinite, NaN or below 0."""
+    """Return the mean, or None if a value is missing, infinite, NaN or below 0."""
     known = [max(0.0, value) for value in values if value is not None and -_ROUNDING <= value < math.inf]
     return sum(known) / len(known) if len(known) == len(values) else None

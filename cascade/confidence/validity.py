@@ -31,12 +31,12 @@ def demanded(request: Request) -> bool:
 
 
 def needs_words(request: Request) -> bool:
-    """Return whether a model that knows nothing but its labels cannot do what `request` asks."""
+    """Return whether `request` needs more than a label, so that a model with labels cannot answer it."""
     return request.output_schema is not None or (bool(request.tools) and request.tool_choice != "none")
 
 
 def problem(request: Request, reply: Reply) -> str | None:
-    """Return why `reply` is no valid answer to `request`, or None if it is one."""
+    """Return why `reply` is not a valid answer to `request`, or None if it is."""
     calls, choice = reply.tool_calls, request.tool_choice
     if calls:
         if not request.tools or choice == "none":
@@ -90,7 +90,7 @@ def fields(reply: Reply) -> list[dict[str, Any]]:
 
 
 def canonical(reply: Draft) -> str:
-    """Return an answer as answers are compared: JSON and tool calls by their values, not their spelling."""
+    """Return an answer in the form in which answers are compared: JSON and tool calls by value."""
     if not reply.tool_calls:
         return _spelled(reply.text) if reply.text.lstrip()[:1] in ("{", "[") else reply.text
     calls = sorted([call.name, _spelled(call.arguments)] for call in reply.tool_calls)
@@ -98,10 +98,10 @@ def canonical(reply: Draft) -> str:
 
 
 def arguments_of(call: ToolCall) -> Any:
-    """Return the arguments of `call` as a value; blank ones are none.
+    """Return the arguments of `call` as a value; blank text means no arguments.
 
     Raises:
-        ValueError: they are no JSON.
+        ValueError: they are not JSON.
     """
     return parse_json(call.arguments) if call.arguments.strip() else {}
 
@@ -126,7 +126,7 @@ def _call_problem(request: Request, call: ToolCall) -> str | None:
 
 
 def _read(text: str, what: str) -> tuple[Any, str | None]:
-    """Return the value of the JSON `text`, or why it has none."""
+    """Return the value of the JSON `text`, or why it is not JSON."""
     if len(text) > MAX_ANSWER:
         return None, f"{what}: {len(text)} characters; at most {MAX_ANSWER} are looked at"
     try:
@@ -148,7 +148,7 @@ def _scalar_spans(text: str) -> list[tuple[str, int, int]]:
             scalars.append(scalar)
             if len(scalars) == MAX_FIELDS:
                 break
-    except (ValueError, IndexError, RecursionError):  # it is no JSON
+    except (ValueError, IndexError, RecursionError):  # it is not JSON
         return []
     return scalars
 

@@ -73,9 +73,9 @@ def change_graph(
 
 
 def _decide_by(data: dict[str, Any], policy: Path) -> None:
-    """Put a policy into a graph's data, in place of the thresholds that it decides about."""
+    """Put a policy into a graph's data, in place of the thresholds of the stages that it decides about."""
     data["policy"] = str(policy)
-    with contextlib.suppress(ConfigError):  # what is wrong with the file is found with everything else
+    with contextlib.suppress(ConfigError):  # the checks report what is wrong with the file
         chain = read_policy(policy).chain
         for stage in data["stages"]:
             if len(stage.get("ask", ())) == 1 and stage["ask"][0] in chain:
@@ -83,7 +83,7 @@ def _decide_by(data: dict[str, Any], policy: Path) -> None:
 
 
 def _settable(graph: Graph) -> dict[str, Loc]:
-    """Every path that can be set, and where it is in the graph."""
+    """Return every path that can be set, with its location in the graph."""
     paths: dict[str, Loc] = {}
     for index, stage in enumerate(graph.stages):
         if stage.confidence is not None and graph.policy is None:
@@ -109,7 +109,7 @@ def _put(data: Any, loc: Loc, value: Any) -> None:
 
 
 def _error(loaded: LoadedGraph, given: Mapping[Loc, str], problems: Sequence[Problem]) -> ConfigError:
-    """Return the error that names, of each problem, the setting that it comes from."""
+    """Return an error that names the setting behind each problem."""
     every = f"{loaded.path} with --set {' '.join(given.values())}" if given else str(loaded.path)
     return ConfigError(
         *(

@@ -75,7 +75,7 @@ def _inspect(graph: Graph, base: Path) -> tuple[dict[str, ModelFacts], list[Prob
 
 
 def _names(graph: Graph) -> Iterator[Problem]:
-    """Stage names are unique, and none is the word for the end."""
+    """Check that stage names are unique, and none is the word for the end."""
     seen: dict[str, int] = {}
     for index, stage in enumerate(graph.stages):
         loc = ("stages", index, "name")
@@ -87,7 +87,7 @@ def _names(graph: Graph) -> Iterator[Problem]:
 
 
 def _references(graph: Graph) -> Iterator[Problem]:
-    """Every model and stage that is named exists, and every model is used."""
+    """Check that every named model and stage exists, and every model is used."""
     used = set()
     for loc, name in _model_references(graph):
         used.add(name)
@@ -123,7 +123,7 @@ def _stage_references(graph: Graph) -> Iterator[tuple[Loc, str]]:
 
 
 def _shapes(graph: Graph, decided: Container[str]) -> Iterator[Problem]:
-    """A stage either asks models or branches, and has only the keys that go with it.
+    """Check that a stage either asks models or branches, and has only the keys that go with that.
 
     `decided` are the stages whose answers a policy accepts, so that a check needs no threshold.
     """
@@ -162,7 +162,7 @@ def _asking(stage: Stage, decided: bool) -> Iterator[Problem]:
 
 
 def _haste(graph: Graph) -> Iterator[Problem]:
-    """Early exit can judge the drafts that it stops, and a hedge has a stage to start."""
+    """Check that early exit can judge the drafts it stops, and that a hedge has a stage to start."""
     for index, stage in enumerate(graph.stages):
         bounded = stage.confidence is not None and stage.confidence.early_exit_signal is not None
         if stage.early_exit and not bounded:
@@ -185,7 +185,7 @@ def _haste(graph: Graph) -> Iterator[Problem]:
 
 
 def _flow(graph: Graph) -> Iterator[Problem]:
-    """Every stage can be reached, no request can come back to a stage, and audits have a next stage."""
+    """Check that every stage can be reached, none is visited twice, and audits have a next stage."""
     exits = {stage.name: _exits(graph, stage) for stage in graph.stages}
     reached = _reachable(exits, graph.stages[0].name)
     for index, stage in enumerate(graph.stages):

@@ -23,7 +23,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Arrow:
-    """A way from box `source` to box `target`, taken when `label` holds."""
+    """A connection from box `source` to box `target`, taken when `label` holds."""
 
     source: str
     target: str
@@ -77,7 +77,7 @@ def _arrows(graph: Graph, stage: Stage) -> list[Arrow]:
 
 
 def _otherwise(graph: Graph, stage: Stage) -> str:
-    """When a stage neither answers nor branches."""
+    """Return when a stage neither answers nor branches, for an arrow's label."""
     gate = stage.gate
     unsure = f"gate < {gate.accept:g}" if gate is not None and gate.accept is not None else ""
     if gate is not None and gate.to:

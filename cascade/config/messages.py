@@ -37,7 +37,7 @@ def suggest(value: object, known: Iterable[str]) -> str:
 
 
 def quoted_names(names: Sequence[str]) -> str:
-    """Return names for people; of many, the first few."""
+    """Return names for a message; if there are many, the first eight and their number."""
     shown = ", ".join(repr(name) for name in names[:8])
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown
 
@@ -55,7 +55,7 @@ def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[Problem
 
 
 def _join(texts: list[str]) -> str:
-    """A value that fits none of two types is one problem: `5 is wrong: expected a list, or expected text`."""
+    """Join the texts of one value: `5 is wrong: expected a list, or expected text`."""
     head = texts[0].partition(": expected")[0]
     if len(texts) > 1 and all(text.partition(": expected")[0] == head for text in texts):
         return ", or".join([texts[0], *(text.removeprefix(head + ":") for text in texts[1:])])
@@ -63,7 +63,7 @@ def _join(texts: list[str]) -> str:
 
 
 def _place(loc: Loc, data: Any, missing: bool) -> Loc:
-    """Drop from pydantic's location what is not in the file: the names of union branches, and '[key]'."""
+    """Drop the parts of pydantic's location that are not in the file: union branches and '[key]'."""
     kept: list[str | int] = []
     for index, part in enumerate(loc):
         if _has(data, part):

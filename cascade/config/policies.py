@@ -1,4 +1,4 @@
-"""The policy that a graph refers to: what it must fit, and what each of its models was when it was tuned."""
+"""The policy that a graph refers to: whether it fits the graph, and whether its models have changed since."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def setup_hash(
     calibrations: Mapping[str, Calibration],
     facts: ModelFacts | None = None,
 ) -> str:
-    """Return a SHA-256 (hex) over what a model is and how the stage that asks it alone asks and checks it.
+    """Return a SHA-256 (hex) over a model and over how its own stage asks and checks it.
 
     `facts` are what is known about the model; they are resolved if they are missing.
 
@@ -100,7 +100,7 @@ def setup_hash(
 
 
 def _order(graph: Graph, policy: Policy) -> Iterator[Problem]:
-    """Each model is asked alone by one stage, and escalation leads through them in the policy's order."""
+    """Check that one stage asks each model alone, and that stages escalate in the policy's order."""
     line, name = [], graph.stages[0].name if graph.stages else None
     while name is not None and name not in line:
         line.append(name)

@@ -1,4 +1,4 @@
-"""What a graph file refers to: GGUF files, bundled experts, the hub, label sets; and what identifies a model.
+"""What a graph file refers to: GGUF files, bundled experts, the hub, label sets; and their hashes.
 
 Light on purpose: no llama.cpp, and huggingface-hub only to download.
 """
@@ -113,7 +113,7 @@ def resolve_model_path(path: str, base: Path) -> Path:
 
 
 def _in_hub_cache(hub: HubFile) -> Path | None:
-    # The hub library's own look-up imports its HTTP client: 0.1 s that `cascade check` does not have.
+    # The hub library's own look-up would import its HTTP client, which takes 0.1 s.
     try:
         from huggingface_hub.constants import HF_HUB_CACHE
     except ImportError:  # without the extra `local` nothing was downloaded that could run
@@ -220,6 +220,6 @@ def _file_sha256(path: Path, size: int, changed: int) -> str:
             return known
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    with contextlib.suppress(OSError):  # without a cache the next look is slow, not wrong
+    with contextlib.suppress(OSError):  # without the cache the next call is slow, but right
         replace_file(note, digest.encode())
     return digest

@@ -122,7 +122,7 @@ def _compose(text: str, file: str) -> Any:
 
 
 class _Walker:
-    """Turns composed nodes into plain data; collects what is not allowed and goes on."""
+    """Turns composed nodes into plain data, and collects everything that is not allowed."""
 
     def __init__(self, marks: Marks) -> None:
         from ruamel.yaml import YAML

@@ -108,7 +108,7 @@ def read_calibrations(graph: Graph, facts: Facts, base: Path) -> tuple[dict[str,
 
 
 def _mismatch(graph: Graph, stage: Stage, calibration: Calibration, facts: Facts, base: Path) -> str | None:
-    """Why `calibration` is not one of this stage."""
+    """Return why `calibration` does not belong to this stage, or None if it does."""
     check = stage.confidence
     if check is None:
         return None

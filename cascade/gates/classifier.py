@@ -34,7 +34,7 @@ class ClassifierGate(GateSettings):
         models: Mapping[str, ModelSettings],
         facts: Mapping[str, ModelFacts],
     ) -> Iterator[Problem]:
-        """The model reports a distribution over labels, which are the candidates."""
+        """Check that the model reports a distribution whose labels are the candidates."""
         model = models.get(self.model)
         if model is None or facts[self.model].unknown:
             return

@@ -25,7 +25,7 @@ class KeywordsGate(GateSettings):
         models: Mapping[str, ModelSettings],
         facts: Mapping[str, ModelFacts],
     ) -> Iterator[Problem]:
-        """Each candidate has words, and none is blank."""
+        """Check that each candidate has words, and that none is blank."""
         for name, words in self.rules.items():
             if name not in candidates:
                 yield Problem(("rules", name), f"unknown candidate {name!r}; {suggest(name, candidates)}")

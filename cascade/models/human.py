@@ -46,7 +46,7 @@ class HumanSettings(ModelSettings):
 
 
 class Human:
-    """A person who is asked when the cascade gets there. Has the shape of `base.Model`."""
+    """Asks a person. Has the shape of `base.Model`."""
 
     def __init__(self, name: str, config: HumanSettings) -> None:
         self.name = name
@@ -79,7 +79,7 @@ class Human:
         question = {"model": self.name, "question": self._question.replace("{text}", prompt.text)}
         try:
             answer = interrupt(question)
-        except (RuntimeError, KeyError) as error:  # what LangGraph raises where there is no run
+        except (RuntimeError, KeyError) as error:  # LangGraph raises these outside of a run
             raise ModelError(
                 f"model {self.name!r} is a person and can only be asked inside a run of a graph; use Cascade"
             ) from error

@@ -59,7 +59,7 @@ class Prompted(ModelSettings):
         return self.max_tokens
 
     def repeats(self, facts: ModelFacts) -> str | None:
-        """Greedy decoding repeats itself."""
+        """Return that greedy decoding always gives the same answer, at temperature 0."""
         return "its temperature is 0; raise it" if self.temperature == 0 else None
 
     def answer_settings(self, facts: ModelFacts, *keys: str) -> dict[str, object]:

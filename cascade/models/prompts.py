@@ -45,7 +45,7 @@ def conversation(config: Prompted, prompt: Prompt) -> tuple[Message, ...]:
 
 
 def last_message(prompt: Prompt) -> str:
-    """Return what is to be answered: the last message, a tool's result maybe, or the text."""
+    """Return what is to be answered: the last message (perhaps a tool's result), or the text."""
     return prompt.messages[-1].content if prompt.messages else prompt.text
 
 
@@ -71,9 +71,9 @@ def most_prompt_tokens(
 
 
 def match_label(answer: str, labels: Sequence[str]) -> str | None:
-    """Return the label that `answer` is, without regard to case, quotes and Markdown; None if it is none.
+    """Return the label that `answer` is, without regard to case, quotes and Markdown; None if it is not one.
 
-    An answer that could be several labels that way is none of them, unless it is exactly one of them.
+    An answer that fits several labels is taken only if it is exactly one of them.
     """
     if answer.strip() in labels:
         return answer.strip()
@@ -86,7 +86,7 @@ def chosen_label(who: str, answer: str, labels: Sequence[str], billed: tuple[int
     """Return the label that `answer` is.
 
     Raises:
-        ModelError: it is none of `labels`; `who` names the model, `billed` is what the answer used.
+        ModelError: it is not one of `labels`; `who` names the model, `billed` is what the answer used.
     """
     label = match_label(answer, labels)
     if label is None:

@@ -168,7 +168,7 @@ class Scripted:
         return reply
 
     def _written(self, words: list[str], prompt: Prompt) -> tuple[list[str], str]:
-        """Return the words that come to be written, and why no more do."""
+        """Return the words that are written, and the finish reason."""
         kept = words[: self._config.max_tokens]
         logprob = self._logprob()
         if prompt.stop_early is not None and logprob is not None:
@@ -213,7 +213,7 @@ class Scripted:
     def _logprob(self) -> float | None:
         if self._config.confidence is None:
             return None
-        # The smallest positive float stands for zero, whose logarithm is no JSON number.
+        # The smallest positive float stands in for zero, whose logarithm is not a JSON number.
         return math.log(max(self._config.confidence, sys.float_info.min))
 
     def _labels(self, answer: str) -> dict[str, float] | None:
@@ -238,7 +238,7 @@ def _words(prompt: Prompt) -> int:
 
 @dataclass
 class _Same:
-    """The statistics of tokens that all have the same log-probability."""
+    """Statistics of tokens that all have the same log-probability."""
 
     count: int
     logprob: float

@@ -1,4 +1,4 @@
-"""From the decode thread to an event loop: one wake-up for everything that one decode gives."""
+"""From the decode thread to an event loop, with one wake-up for all results of a decode."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class LoopBridge:
         self._queue = _queues.setdefault(self._loop, deque())
 
     def post(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Have the loop make a call soon; for the decode thread."""
+        """Schedule a call on the loop; called on the decode thread."""
         self._queue.append((call, arguments))
         decode_worker().defer(self._loop, self._send)
 
     def to(self, call: Callable[[T], object]) -> Callable[[T], object]:
-        """Return a function for the decode thread that posts `call`."""
+        """Return a function that posts `call` from the decode thread."""
         return lambda value: self.post(call, value)
 
     def future(self, source: Future[T]) -> asyncio.Future[T]:
-        """Return a future of the loop that ends as `source` does, and whose cancelling cancels `source`."""
+        """Return a future of the loop that ends as `source` does; cancelling it cancels `source`."""
         future: asyncio.Future[T] = self._loop.create_future()
         future.add_done_callback(lambda own: source.cancel() if own.cancelled() else None)
         source.add_done_callback(lambda done: self.post(_copy, done, future))
@@ -47,7 +47,7 @@ class LoopBridge:
     def _empty(self) -> None:
         while self._queue:
             call, arguments = self._queue.popleft()
-            self._loop.call_soon(call, *arguments)  # one that raises stops no other
+            self._loop.call_soon(call, *arguments)  # an exception in one does not stop the others
 
 
 def _copy(source: Future[T], target: asyncio.Future[T]) -> None:

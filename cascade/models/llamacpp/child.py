@@ -25,7 +25,7 @@ from cascade.models.llamacpp.model import LlamaCpp
 from cascade.spec.kinds import ModelFacts
 
 _PR_SET_PDEATHSIG = 1
-_OOM_SCORE = "500"  # out of memory, the kernel is to kill this process before its parent
+_OOM_SCORE = "500"  # makes the kernel kill this process before its parent when memory runs out
 
 
 def main(arguments: list[str]) -> None:
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _guard(parent: int, memory_mb: int) -> None:
-    """Die with the parent, leave its signals to it, and take the blame where memory runs out."""
+    """Die with the parent, ignore its signals, and be the first to be killed when memory runs out."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         with contextlib.suppress(OSError):
@@ -51,7 +51,7 @@ def _guard(parent: int, memory_mb: int) -> None:
     # Ctrl-C and a service manager's stop reach the whole group; the parent may still want answers then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # gigabytes of weights on disk help nobody
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold gigabytes of weights
     if memory_mb:
         resource.setrlimit(resource.RLIMIT_AS, (memory_mb * 2**20, memory_mb * 2**20))
 
@@ -62,7 +62,7 @@ async def _serve(connection: socket.socket) -> None:
     server.send({"event": "ready"})
     while (frame := await read_frame(reader)) is not None:
         server.handle(frame)
-    os._exit(0)  # nobody listens any more; the system frees everything at once, a decode in flight too
+    os._exit(0)  # the parent is gone; exiting frees everything at once, even during a decode
 
 
 class _Server:
@@ -122,7 +122,7 @@ class _Server:
         return self._models[number]
 
     async def _cancel(self, call: int, _frame: Frame) -> None:
-        """Cancel a call, and say so as soon as the engine has left the step that it was in."""
+        """Cancel a call, and report once the engine has left its current step."""
         task = self._calls.get(call)
         if task is not None:
             task.cancel()
@@ -138,7 +138,7 @@ class _Server:
 
 
 async def _engine_moves() -> None:
-    """Return when the decode thread runs a new job, so that it does not hang."""
+    """Return once the decode thread runs a new job, which shows that it does not hang."""
 
     def nothing(_library: object, _queued: float) -> Generator[None, None, None]:
         yield

@@ -1,4 +1,4 @@
-"""The calls inside one worker process of isolated models: sent, streamed, cancelled, and failed with it.
+"""The calls to one worker process of isolated models: sending, streaming, cancelling, and failing with it.
 
 The process is a plain subprocess that speaks `frames` over a socket pair, not `multiprocessing`: that
 runs the user's main module again, brings a resource tracker, and unpickles what a broken child sends.
@@ -145,7 +145,7 @@ class Child:
         return reply
 
     async def close_model(self, number: int) -> None:
-        """Free what the process holds of a model; a process that ends, meanwhile too, holds nothing."""
+        """Free what the process holds for a model. Nothing to do if the process has ended, or ends now."""
         if number in self._known and not self.ended.done():
             with contextlib.suppress(ChildError):  # the file's last model was closed, or it died
                 await self._request({"op": "close", "model": number})
@@ -168,7 +168,7 @@ class Child:
         try:
             self._known.add(frame["model"])
             self._writer.write(data)
-            with contextlib.suppress(ConnectionError):  # it is dying; `_live` says how
+            with contextlib.suppress(ConnectionError):  # the process is dying; `_live` reports how
                 await self._writer.drain()
             return await call.future
         except asyncio.CancelledError:
@@ -213,7 +213,7 @@ class Child:
         reader, self._writer = await asyncio.open_unix_connection(sock=connection)
         tasks = {asyncio.create_task(self._read(reader)), asyncio.create_task(self.process.listen())}
         await self.process.code
-        await asyncio.wait(tasks, timeout=1)  # for what it said last
+        await asyncio.wait(tasks, timeout=1)  # its last lines of output may still arrive
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -224,20 +224,20 @@ class Child:
         _log.info("%s", text)
         if not self._ready.done():
             self._ready.set_exception(ChildError(text, sent=False))
-            self._ready.exception()  # seen, even if nobody waits any more
+            self._ready.exception()  # retrieved, so that asyncio does not warn if nobody waits
         for call in self._calls.values():
             if not call.future.done():
                 call.future.set_exception(ChildError(text, sent=True))
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        """Hand its frames over until it says no more; a process that talks nonsense is ended."""
+        """Handle its frames until the stream ends; kill a process that sends anything else."""
         try:
             while (frame := await read_frame(reader)) is not None:
                 self._take(frame)
         except Exception as error:  # noqa: BLE001 - whatever it sends, it harms its own calls only
             self.process.kill(f"sent nonsense ({type(error).__name__}: {error}), so it was killed")
         else:
-            self.process.kill("")  # it closed the connection: dead, or as good as dead
+            self.process.kill("")  # it closed the connection, so it is of no use any more
 
     def _take(self, frame: Frame) -> None:
         event = frame["event"]
@@ -247,7 +247,7 @@ class Child:
         call = self._calls.get(frame["call"])
         if event == "ended":
             self._left(frame["call"])
-        if call is None or call.future.done():  # it was cancelled meanwhile
+        if call is None or call.future.done():  # it has been cancelled
             return
         if event == "text" and call.on_piece is not None:
             call.on_piece(frame["text"])

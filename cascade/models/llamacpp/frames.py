@@ -1,4 +1,4 @@
-"""What a process and the workers of its isolated models say to each other: JSON with its length in front.
+"""The messages between a process and the workers of its isolated models: JSON with its length in front.
 
 Plain data only, so neither side can run the other's code: a worker whose memory is corrupted can send a
 broken frame, which ends the worker, and nothing worse.
@@ -63,7 +63,7 @@ def dump_prompt(prompt: Prompt) -> tuple[Frame, list[str]]:
     The rule of early exit is plain data, so it goes along; any other `stop_early` is a callback.
 
     Raises:
-        ValueError: another field holds what is not plain data.
+        ValueError: another field is not plain data.
     """
     calling = [field.name for field in fields(prompt) if callable(getattr(prompt, field.name))]
     left_out = {"request": {"metadata"}} | dict.fromkeys(calling, True)  # no model reads the metadata
@@ -89,7 +89,7 @@ def dump_reply(reply: Reply) -> Frame:
     """Return `reply` as plain data.
 
     Raises:
-        ValueError: its `meta` holds what is not plain data.
+        ValueError: its `meta` is not plain data.
     """
     return cast("Frame", _adapter(Reply).dump_python(reply, mode="json"))
 

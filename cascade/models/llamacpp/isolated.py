@@ -1,4 +1,4 @@
-"""A GGUF model that llama.cpp runs in a worker process: what kills llama.cpp is one failed call here."""
+"""A GGUF model in a worker process: whatever kills llama.cpp is one failed call here."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Isolated(LlamaCpp):
 
 
 def _pieces(on_text: OnText | None) -> tuple[Callable[[str], object] | None, Callable[[], None]]:
-    """Return what hands a piece from another thread to `on_text` on this loop, and what ends that."""
+    """Return what passes pieces from another thread to `on_text` on this loop, and what stops that."""
     if on_text is None:
         return None, lambda: None
     loop = asyncio.get_running_loop()

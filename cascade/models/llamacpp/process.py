@@ -59,7 +59,7 @@ class Process:
         threading.Thread(target=self._wait, name="cascade-reaper", daemon=True).start()
 
     def kill(self, why: str) -> None:
-        """End it at once; the first `why` is the reason that counts."""
+        """Kill it; of several calls, the first `why` becomes the exit reason."""
         self._why = self._why or why
         self._popen.kill()
 
@@ -80,7 +80,7 @@ class Process:
             transport.close()
 
     def exit_reason(self) -> str:
-        """Return how it ended, what it said last, and what to do. It must be gone."""
+        """Return how it ended, its last line of output, and what to do. Call this only once it is gone."""
         code = self.code.result()
         last_words = f" ({_FOLDER.sub('', self._last_lines[-1])})" if self._last_lines else ""
         if self._why:
@@ -89,7 +89,7 @@ class Process:
             cause = signal.Signals(-code)
             how = f"died of {cause.name}{last_words}; {_FIXES.get(cause, _FIX)}"
         else:
-            how = f"ended with exit code {code}{last_words}; the log 'cascade.isolated' has all it said"
+            how = f"ended with exit code {code}{last_words}; the log 'cascade.isolated' has its whole output"
         return f"its process {self.pid} {how}; the next call starts a new one"
 
     def _note(self, line: bytes) -> None:
@@ -99,6 +99,6 @@ class Process:
             _log.debug("process %d: %s", self.pid, text)
 
     def _wait(self) -> None:
-        """Reap it, on a thread of its own: the one sign of death that a forked copy cannot hold back."""
+        """Reap it on a thread of its own. A forked copy of this process cannot delay this sign of death."""
         code = self._popen.wait()
         self._loop.call_soon_threadsafe(self.code.set_result, code)

@@ -1,4 +1,4 @@
-"""Tools and JSON for a local model: what it is told, the grammar that holds it, and how its calls are read.
+"""Tools and JSON for a local model: its instructions, the grammar of its answer, and how calls are read.
 
 A call is written `{"name": …, "arguments": {…}}`. Three ways, by the request and by the file's chat template:
 
@@ -29,7 +29,7 @@ from cascade.models.prompts import conversation
 from cascade.records import Message, Tool, ToolCall
 from cascade.requests import parameters_of
 
-INSTRUCTION_BYTES = 512  # of what is said around schemas and tools; a test holds them to it
+INSTRUCTION_BYTES = 512  # at most, of the instructions around schemas and tools; a test checks it
 _SHAPE = '{"name": "...", "arguments": {...}}'
 _BLOCK = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
 _LEADS = ("[TOOL_CALLS]", "<|python_tag|>", "```json", "```")
@@ -114,7 +114,7 @@ def read_calls(text: str, prompt: Prompt) -> tuple[str, tuple[ToolCall, ...]]:
 
 
 def _read(text: str) -> list[tuple[str, str]] | None:
-    """Return name and arguments of the calls that the JSON `text` is; None if it is none."""
+    """Return name and arguments of the calls that the JSON `text` is; None if it is not one."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -131,7 +131,7 @@ def _read(text: str) -> list[tuple[str, str]] | None:
 
 
 def _broken(text: str) -> tuple[str, str]:
-    """Return what can be read of a call that is no JSON."""
+    """Return what can be read of a call that is not valid JSON."""
     name, start = _NAME.search(text), _ARGUMENTS.search(text)
     return (name[1] if name else ""), (text[start.end() :] if start else text)
 
@@ -157,7 +157,7 @@ def _or_words(calls: str) -> str:
 
 
 def _moved(schema: Any, pointer: str) -> Any:
-    """Return `schema` with its references as they are where it stands at `pointer` of a larger one."""
+    """Return `schema` with its references rewritten for its place at `pointer` of a larger one."""
     if isinstance(schema, list):
         return [_moved(item, pointer) for item in schema]
     if not isinstance(schema, dict):
@@ -185,7 +185,7 @@ def _with_instruction(messages: tuple[Message, ...], instruction: str, data: str
 
 
 def _one_system(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Return `messages` with the system messages at their head as one: most templates take no more."""
+    """Return `messages` with the leading system messages merged: most templates take only one."""
     count = next(index for index, message in enumerate(messages) if message.role != "system")
     if count < 2:
         return tuple(messages)
@@ -194,7 +194,7 @@ def _one_system(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def _plain(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Return `messages` with calls and results as text, for a template that knows neither."""
+    """Return `messages` with calls and results as text, for a template without tools."""
     names = {call.id: call.name for message in messages for call in message.tool_calls}
     plain = []
     for message in messages:

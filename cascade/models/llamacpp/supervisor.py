@@ -1,4 +1,4 @@
-"""Keeps the worker processes of isolated models: one a file, restarted on use, none left behind."""
+"""Manages the worker processes of isolated models: one per file, restarted on use, none left behind."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class WorkerProcess:
     async def ask(
         self, model: WorkerModel, prompt: Prompt, on_piece: Callable[[str], object] | None, deadline: float
     ) -> tuple[Reply, int]:
-        """Return the reply of `model`, and how many times the process had to be started again.
+        """Return the reply of `model`, and how often the process has been restarted.
 
         Raises:
             ChildError: the process died, hangs, or cannot start before `deadline` (monotonic seconds).
@@ -62,7 +62,7 @@ class WorkerProcess:
         try:
             reply = await child.ask(model, prompt, on_piece, deadline)
         except Refused:
-            self._failures = 0  # a process that refuses lives
+            self._failures = 0  # a process that refuses is alive
             raise
         self._failures = 0
         return reply, self._starts - 1
@@ -103,7 +103,7 @@ class WorkerProcess:
                 return child
 
     async def _started(self, deadline: float) -> None:
-        """Return when a process takes calls; the one start is shared by all who wait for it."""
+        """Return once the process takes calls; everybody who waits shares one start."""
         wait = self._not_before - time.monotonic()
         if self._not_before > deadline:
             text = f"its process has failed {self._failures} times in a row and starts again in {wait:.1f} s"
@@ -120,7 +120,7 @@ class WorkerProcess:
     def _start_done(self, starting: asyncio.Task[None]) -> None:
         self._starting = None
         if not starting.cancelled():
-            starting.exception()  # seen, even if nobody waits any more
+            starting.exception()  # retrieved, so that asyncio does not warn if nobody waits
 
     async def _start(self, wait: float) -> None:
         await asyncio.sleep(wait)
@@ -136,7 +136,7 @@ class WorkerProcess:
         await child.ready()
 
     def _failed(self) -> None:
-        """Let the first restart come at once, and each further one in a row later."""
+        """Restart at once after the first failure, and later after each further one in a row."""
         self._failures += 1
         delay = 0.0 if self._failures == 1 else FIRST_DELAY * 2 ** min(self._failures - 2, 10)
         self._not_before = time.monotonic() + min(delay, MAX_DELAY)
@@ -144,7 +144,7 @@ class WorkerProcess:
     def _patience(self) -> float:
         try:
             return PATIENCE + self._key.path.stat().st_size / _LOADED_PER_SECOND
-        except OSError:  # it is gone; the load will say so
+        except OSError:  # the file is gone; loading it will report that
             return PATIENCE
 
 
@@ -194,7 +194,7 @@ class Supervisor:
         return {key: worker.pid for key, worker in list(self._workers.items()) if worker.pid is not None}
 
     def close(self) -> None:
-        """Cancel all calls, kill all workers and end the thread: the process exits."""
+        """Cancel all calls, kill all workers and end the thread, when this process exits."""
         if os.getpid() != self._pid:  # a forked copy: the workers are not its own
             return
         for future in list(self._running):
@@ -212,7 +212,7 @@ class Supervisor:
         return await asyncio.wrap_future(future)
 
     def check_process(self) -> None:
-        """Raise ModelError in a forked child, where the thread is not, and while the process exits."""
+        """Raise ModelError in a forked copy, which has no such thread, and while the process exits."""
         if os.getpid() != self._pid:
             raise ModelError(
                 f"process {os.getpid()} is a fork of {self._pid}, which runs isolated models; "

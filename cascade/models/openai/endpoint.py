@@ -20,7 +20,7 @@ from cascade.models.openai.wire import Completion
 DEFAULT_URL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 5.0
 MAX_ANSWER_BYTES = 16 << 20  # of one response; an answer of 100,000 tokens with log-probabilities has 10 MB
-_MAX_QUOTED = 300  # characters of a server's own words that an error repeats
+_MAX_QUOTED = 300  # characters of a server's message that an error quotes
 # All that the client raises because of what a server does. RecursionError: JSON nested too deep.
 _FAILURES = (
     openai.OpenAIError,
@@ -65,7 +65,7 @@ class Endpoint:
         return f"model {self._name!r} at {self.place}"
 
     def problem(self) -> str | None:
-        """Return what about the address or the key makes every call impossible, or None."""
+        """Return what is wrong with the address or the key, so that no call can be made, or None."""
         name, config = self._name, self._config
         setting = "url" if config.url else config.url_env
         if not _is_http(self.url):
@@ -213,7 +213,7 @@ class Endpoint:
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """The body of a response, up to a limit: nobody says how much a server sends."""
+    """The body of a response, up to a limit: a server may send any amount."""
 
     def __init__(self, body: httpx2.AsyncByteStream) -> None:
         self._body = body
@@ -223,7 +223,7 @@ class _Bounded(httpx2.AsyncByteStream):
         return self._chunks
 
     async def aclose(self) -> None:
-        """Close the body, and its generators now: collected later, they would end in some other thread."""
+        """Close the body and its generators now; the garbage collector might do so in another thread."""
         await self._chunks.aclose()
         await self._body.aclose()
 
@@ -242,7 +242,7 @@ class _Bounded(httpx2.AsyncByteStream):
 
 
 async def _bound(response: httpx2.Response) -> None:
-    """Bound a response before its body is read; a compressed one, which nobody asked for, has no bound."""
+    """Bound a response before its body is read, and refuse a compressed one: its size has no bound."""
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         await response.aclose()
         raise httpx2.ReadError("it sent a compressed answer, which was not asked for")
@@ -262,7 +262,7 @@ def _is_http(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, a broken IPv6 address
+    except ValueError:  # a port that is not a number, or a broken IPv6 address
         return False
 
 
@@ -273,7 +273,7 @@ def _nothing_generated(error: Exception) -> bool:
 
 
 def _server_message(error: openai.APIError) -> str:
-    """Return the server's own words, whatever shape they come in."""
+    """Return the server's message, whatever its shape."""
     body = error.body
     message = body.get("message") or body.get("detail") if isinstance(body, dict) else body
     return message if isinstance(message, str) else ""

@@ -134,7 +134,7 @@ class OpenAI:
         return [*system, {"role": "user", "content": render(config, prompt.text, self._labels)}]
 
     def _reply(self, answer: Answer, worst: tuple[int, int]) -> Reply:
-        """Return the reply that `answer` is; an answer that cannot be used is billed all the same."""
+        """Return the reply; an answer that cannot be used is still billed."""
         who, billed = self._endpoint.who, answer.usage or worst
         if answer.refusal:
             raise ModelError(f"{who} refused to answer: {answer.refusal[:200]!r}", billed, healthy=True)
@@ -168,7 +168,7 @@ class OpenAI:
         if answer.usage is None:
             meta["usage"] = "missing"
         elif answer.usage[1] > self._config.max_tokens:
-            meta["over_max_tokens"] = True  # the server ignores the cap, so the worst case is none
+            meta["over_max_tokens"] = True  # the server ignores the cap, so the worst case does not hold
         if answer.evidence_broken:
             meta["logprobs"] = "malformed"
         return meta

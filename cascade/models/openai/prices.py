@@ -51,6 +51,6 @@ def _price_at(model: str, moment: datetime) -> Price | None:
 
 
 def _highest(price: Any) -> float:
-    """Return a plain price, or the dearest tier of one that steps up with the prompt's length."""
+    """Return a plain price, or the highest tier of one that depends on the prompt's length."""
     tiers = [] if isinstance(price, Decimal) else [price.base, *(tier.price for tier in price.tiers)]
     return float(max(tiers, default=price))

@@ -87,7 +87,7 @@ _PIECES = TypeAdapter(_Logprobs | None)
 
 @dataclass
 class Answer:
-    """The fold of one completion, or of all pieces of a streamed one."""
+    """One completion, or all pieces of a streamed one, put together."""
 
     text: str = ""
     refusal: str = ""
@@ -128,7 +128,7 @@ class Answer:
         parts[2] += written or ""
 
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """Return the calls in order; ids that are missing or given twice are made."""
+        """Return the calls in order; missing and duplicate ids are replaced."""
         calls_by_id: dict[str, ToolCall] = {}
         for position in sorted(self.calls):
             name, call = self.calls[position][0], self.calls[position]
