@@ -393,12 +393,12 @@ def validities(
     weights: Weights, guidance: Guidance | None, texts: int
 ) -> dict[str, dict[str, Validity | None]]:
     """Return the validity of each schema's texts, here and by llguidance."""
-    found: dict[str, dict[str, Validity | None]] = {}
+    by_schema: dict[str, dict[str, Validity | None]] = {}
     for name, schema in VALIDITY.items():
-        found[name] = {"here": validity(weights, schema, lambda each: OwnGuide(weights, each), texts)}
+        by_schema[name] = {"here": validity(weights, schema, lambda each: OwnGuide(weights, each), texts)}
         if guidance is not None:
-            found[name]["llguidance"] = validity(weights, schema, guidance.start, texts)
-    return found
+            by_schema[name]["llguidance"] = validity(weights, schema, guidance.start, texts)
+    return by_schema
 
 
 def show(rows: list[Figures], valid: dict[str, dict[str, Validity | None]], other: Figures | None) -> None:

@@ -1,4 +1,4 @@
-"""Requests made and checked: a text or a conversation, tools, the schema of the answer, and their limits."""
+"""Building and checking requests: a text or a conversation, tools, the answer's schema, and their limits."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ RequestInput = str | Sequence[Message | Mapping[str, Any]]
 
 
 class RequestOptions(TypedDict, total=False):
-    """What may be said with a request, apart from the text or conversation itself.
+    """Everything that a request can have besides its text or conversation.
 
     Attributes:
         tools: functions that a model may ask the application to call, at most 128.
         tool_choice: auto, none, required, or the name of the tool that must be called.
         output_schema: a JSON Schema; the answer is then JSON that satisfies it.
-        local_only: forbid every model that is not local.
-        account: whose budget pays.
-        metadata: kept with the trace, never shown to a model.
+        local_only: call no model that is not local.
+        account: the account whose budget pays.
+        metadata: stored with the trace, never shown to a model.
     """
 
     tools: Sequence[Tool | Mapping[str, Any]]
@@ -49,7 +49,7 @@ def build_request(
 
     Args:
         input: the text, or messages as `Message` records or mappings with their fields.
-        options: what else is said.
+        options: everything besides the input.
 
     Raises:
         RequestError: see `check_request`.
@@ -67,8 +67,10 @@ def build_request(
         request = Request.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise RequestError(f"{place}: {first['msg']}; expected what cascade.records.Request holds") from None
+        location = ".".join(map(str, first["loc"]))
+        raise RequestError(
+            f"{location}: {first['msg']}; expected what cascade.records.Request holds"
+        ) from None
     return check_request(request)
 
 
@@ -76,7 +78,7 @@ def build_each(inputs: Iterable[RequestInput], options: RequestOptions) -> list[
     """Return the requests of a batch.
 
     Raises:
-        RequestError: one of them cannot be asked; the message says which.
+        RequestError: one of them is invalid; the message says which.
     """
     built = []
     for index, item in enumerate(inputs):
@@ -88,11 +90,11 @@ def build_each(inputs: Iterable[RequestInput], options: RequestOptions) -> list[
 
 
 def check_request(request: Request) -> Request:
-    """Return `request` if models can be asked with it; of a conversation, `text` is the last user message.
+    """Return `request` if models can answer it; `text` becomes the last user message of a conversation.
 
     Raises:
         RequestError: a text is blank, too long or not text; the conversation does not end with a user or
-            tool message, or a tool message answers no call; a tool has a bad name; a schema is not taken.
+            tool message, or a tool message answers no call; a tool has a bad name; a schema is unsupported.
     """
     if request.messages:
         request = request.model_copy(update={"text": _last_user(request.messages)})
@@ -107,15 +109,15 @@ def check_request(request: Request) -> Request:
 
 
 def parameters_of(tool: Tool) -> dict[str, Any]:
-    """Return the JSON Schema of the arguments, which are an object always."""
+    """Return the JSON Schema of the tool's arguments, which are always an object."""
     return {**tool.parameters, "type": "object"}
 
 
 def _last_user(messages: Sequence[Message]) -> str:
-    said = [message.content for message in messages if message.role == "user"]
-    if not said:
+    texts = [message.content for message in messages if message.role == "user"]
+    if not texts:
         raise RequestError("messages holds no user message; add what the user asks")
-    return said[-1]
+    return texts[-1]
 
 
 def _check_messages(messages: Sequence[Message]) -> None:
@@ -136,8 +138,8 @@ def _check_messages(messages: Sequence[Message]) -> None:
         )
 
 
-def _check_message(place: str, message: Message, known: set[str]) -> int:
-    """Return the bytes of `message`; `known` are the ids of the calls before it."""
+def _check_message(location: str, message: Message, known: set[str]) -> int:
+    """Return the size of `message` in bytes; `known` holds the ids of earlier tool calls."""
     parts = [message.content, *(part for call in message.tool_calls for part in (call.name, call.arguments))]
     try:
         size = sum(len(part.encode()) for part in parts)
@@ -146,21 +148,23 @@ def _check_message(place: str, message: Message, known: set[str]) -> int:
         if message.role == "user":
             check_text(message.content)
     except (RequestError, UnicodeEncodeError) as error:
-        raise RequestError(f"{place}: {error}") from None
+        raise RequestError(f"{location}: {error}") from None
     if message.tool_calls and message.role != "assistant":
-        raise RequestError(f"{place} has tool_calls and role {message.role!r}; only an assistant calls tools")
+        raise RequestError(
+            f"{location} has tool_calls and role {message.role!r}; only an assistant calls tools"
+        )
     if len(message.tool_calls) > MAX_TOOL_CALLS:
         raise RequestError(
-            f"{place} has {len(message.tool_calls)} tool_calls; at most {MAX_TOOL_CALLS} are taken"
+            f"{location} has {len(message.tool_calls)} tool_calls; at most {MAX_TOOL_CALLS} are taken"
         )
     if message.role == "tool" and message.tool_call_id not in known:
         raise RequestError(
-            f"{place} answers tool call {message.tool_call_id!r:.80}; "
+            f"{location} answers tool call {message.tool_call_id!r:.80}; "
             "expected tool_call_id of a call that an earlier message makes"
         )
     if message.role != "tool" and message.tool_call_id is not None:
         raise RequestError(
-            f"{place} has a tool_call_id and role {message.role!r}; only a tool answers a call"
+            f"{location} has a tool_call_id and role {message.role!r}; only a tool answers a call"
         )
     return size
 

@@ -76,15 +76,15 @@ def _check_rules(rules: list[list[Alternative]], parser: Parser) -> None:
 
 
 def _beginnings(rule: list[Alternative], empty: set[int]) -> list[int]:
-    """Return the rules that `rule` may begin with, once for each place."""
-    found = []
+    """Return the rules that `rule` may begin with, once for each alternative that does."""
+    first = []
     for alternative in rule:
         for symbol in alternative:
             if symbol >= 0:
-                found.append(symbol)
+                first.append(symbol)
             if symbol not in empty:
                 break
-    return found
+    return first
 
 
 def _derivable(rules: list[list[Alternative]], *, characters: bool) -> set[int]:
@@ -92,7 +92,7 @@ def _derivable(rules: list[list[Alternative]], *, characters: bool) -> set[int]:
     missing: list[int] = []
     owner: list[int] = []
     users: list[list[int]] = [[] for _ in rules]
-    found: set[int] = set()
+    derivable: set[int] = set()
     ready: deque[int] = deque()
     for number, rule in enumerate(rules):
         for alternative in rule:
@@ -107,11 +107,11 @@ def _derivable(rules: list[list[Alternative]], *, characters: bool) -> set[int]:
                 ready.append(number)
     while ready:
         number = ready.popleft()
-        if number in found:
+        if number in derivable:
             continue
-        found.add(number)
-        for place in users[number]:
-            missing[place] -= 1
-            if not missing[place]:
-                ready.append(owner[place])
-    return found
+        derivable.add(number)
+        for use in users[number]:
+            missing[use] -= 1
+            if not missing[use]:
+                ready.append(owner[use])
+    return derivable

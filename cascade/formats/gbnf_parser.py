@@ -83,12 +83,12 @@ class Parser:
     def _alternatives(self, name: str, depth: int) -> list[Alternative]:
         if depth > MAX_NESTING:
             self._fail(f"more than {MAX_NESTING} nested groups; use rules")
-        found = [self._sequence(name, depth)]
+        sequences = [self._sequence(name, depth)]
         while self._peek() == "|":
             self._at += 1
             self._space(newlines=True)
-            found.append(self._sequence(name, depth))
-        return found
+            sequences.append(self._sequence(name, depth))
+        return sequences
 
     def _sequence(self, name: str, depth: int) -> Alternative:
         parts: Alternative = []
@@ -150,24 +150,26 @@ class Parser:
         if end < 0 or not all(part.isascii() and part.isdigit() and len(part) < 6 for part in digits):
             self._fail("expected {m}, {m,} or {m,n} with small numbers")
         self._at = end + 1
-        least = int(low)
-        most = (int(high) if high else None) if comma else least
-        if max(least, most or 0) > MAX_REPEATS or (most is not None and most < least):
-            self._fail(f"repetition {{{least},{most}}} is not in 0 ≤ m ≤ n ≤ {MAX_REPEATS}")
-        return least, most
+        low_count = int(low)
+        high_count = (int(high) if high else None) if comma else low_count
+        if max(low_count, high_count or 0) > MAX_REPEATS or (
+            high_count is not None and high_count < low_count
+        ):
+            self._fail(f"repetition {{{low_count},{high_count}}} is not in 0 ≤ m ≤ n ≤ {MAX_REPEATS}")
+        return low_count, high_count
 
     def _repeat(self, parts: Alternative, start: int, times: tuple[int, int | None], name: str) -> None:
         """Rewrite the last item as llama.cpp does: S{2,4} → S S (S (S)?)?, S* → a rule S' ::= S S' | ""."""
-        least, most = times
+        low_count, high_count = times
         item = parts[start:]
         size = sum(max(1, -symbol) for symbol in item)
-        helpers = 1 if most is None else most - least
-        self._count(size * max(0, least - 1) + (size + 2) * helpers)
-        parts[start:] = item * least
+        helpers = 1 if high_count is None else high_count - low_count
+        self._count(size * max(0, low_count - 1) + (size + 2) * helpers)
+        parts[start:] = item * low_count
         last = -1
         for _ in range(helpers):
             number = self._helper(name)
-            rest = [number] if most is None else [last] if last >= 0 else []
+            rest = [number] if high_count is None else [last] if last >= 0 else []
             self._rules[number] = [[*item, *rest], []]
             last = number
         if last >= 0:

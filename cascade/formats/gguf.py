@@ -149,15 +149,15 @@ def _read_header(reader: _Reader) -> Header:
 
 def _read(reader: _Reader, wanted: Collection[str]) -> dict[str, Any]:
     _tensors, pairs = _counts(reader)
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for _ in range(pairs):
         key = reader.string()
         value = reader.value(reader.number("I"), key in wanted)
         if key in wanted:
-            found[key] = value
-            if len(found) == len(set(wanted)):
+            values[key] = value
+            if len(values) == len(set(wanted)):
                 break
-    return found
+    return values
 
 
 def read_tasks(path: Path) -> dict[str, dict[str, Any]]:

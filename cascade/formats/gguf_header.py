@@ -39,12 +39,12 @@ def check_file(path: Path) -> None:
     if not path.is_file():
         raise ModelError("there is no such file; check the model's path")
     try:
-        found = read_metadata(path, (_ARCHITECTURE, _TOKENS))
-        prefix = f"{found.get(_ARCHITECTURE)}."
+        metadata = read_metadata(path, (_ARCHITECTURE, _TOKENS))
+        prefix = f"{metadata.get(_ARCHITECTURE)}."
         numbers = read_metadata(path, [prefix + key for key in (*_RANGES, *_AT_MOST, _SCALING)])
     except ConfigError as error:
         raise ModelError(f"{error}; download or export it again") from error
-    _check_tokens(found.get(_TOKENS))
+    _check_tokens(metadata.get(_TOKENS))
     _check_numbers({key.removeprefix(prefix): value for key, value in numbers.items()}, prefix)
 
 
@@ -58,20 +58,22 @@ def _check_tokens(tokens: Any) -> None:
         )
 
 
-def _check_numbers(found: Mapping[str, Any], prefix: str) -> None:
+def _check_numbers(metadata: Mapping[str, Any], prefix: str) -> None:
     bounds: dict[str, tuple[float, float]] = dict(_RANGES)
     for key, other in _AT_MOST.items():
-        most = found.get(other, 0)
-        bounds[key] = (0, most if isinstance(most, int) else inf)
+        maximum = metadata.get(other, 0)
+        bounds[key] = (0, maximum if isinstance(maximum, int) else inf)
     if prefix.startswith("hunyuan"):  # llama.cpp reads one expert as none there
         del bounds["expert_used_count"]
-    for key in bounds.keys() & found.keys():
-        least, most = bounds[key]
-        values = found[key] if isinstance(found[key], list) else [found[key]]  # a list is one a layer
+    for key in bounds.keys() & metadata.keys():
+        minimum, maximum = bounds[key]
+        values = (
+            metadata[key] if isinstance(metadata[key], list) else [metadata[key]]
+        )  # a list is one a layer
         for value in values:
-            if not isinstance(value, int) or not least <= value <= most:
-                raise _impossible(prefix + key, value, f"{least} to {most}")
-    scaling = found.get(_SCALING, "none")
+            if not isinstance(value, int) or not minimum <= value <= maximum:
+                raise _impossible(prefix + key, value, f"{minimum} to {maximum}")
+    scaling = metadata.get(_SCALING, "none")
     if scaling not in _SCALINGS:
         raise _impossible(prefix + _SCALING, scaling, f"one of {', '.join(_SCALINGS)}")
 

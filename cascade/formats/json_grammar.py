@@ -180,8 +180,8 @@ class _Converter:
                     fail(at, f"{name!r} is required and not allowed; add it to 'properties'")
                 named[name] = (extra, f"{at}/additionalProperties")
         pairs = []
-        for name, (part, place) in named.items():
-            value = self._rule(self._body(part, place, depth + 1))
+        for name, (part, location) in named.items():
+            value = self._rule(self._body(part, location, depth + 1))
             pairs.append((f'{_literal(name, at)} ":" ws {value}', name in required))
         return f'"{{" ws {self._members(pairs)} ws "}}"'
 
@@ -207,45 +207,45 @@ class _Converter:
     def _array(self, schema: dict[str, Any], at: str, depth: int) -> str:
         if schema.get("uniqueItems", False) is not False:
             fail(at, "'uniqueItems' is not supported; leave it out and check the answer")
-        least, most = length_bounds(schema, "minItems", "maxItems", at)
+        min_count, max_count = length_bounds(schema, "minItems", "maxItems", at)
         prefix, items = schema.get("prefixItems", []), schema.get("items", True)
         if not isinstance(prefix, list) or isinstance(items, list):
             fail(at, "'prefixItems' must be a list of schemas, and 'items' one schema")
-        prefix = prefix[: len(prefix) if most is None else most]
+        prefix = prefix[: len(prefix) if max_count is None else max_count]
         parts = [
             self._rule(self._body(part, f"{at}/prefixItems/{index}", depth + 1))
             for index, part in enumerate(prefix)
         ]
-        if items is False and least > len(parts):
-            fail(at, f"minItems {least} is more than 'prefixItems' has")
-        if (items is not False and not prefix) or least > len(parts):
+        if items is False and min_count > len(parts):
+            fail(at, f"minItems {min_count} is more than 'prefixItems' has")
+        if (items is not False and not prefix) or min_count > len(parts):
             item = self._rule(self._body(items, f"{at}/items", depth + 1))
-            parts += [item] * (least - len(parts))
-            rest = MAX_REPEATS if most is None else most - len(parts)
+            parts += [item] * (min_count - len(parts))
+            rest = MAX_REPEATS if max_count is None else max_count - len(parts)
             if not prefix and rest > 0:
-                return self._items(parts, item, most, rest)
+                return self._items(parts, item, max_count, rest)
         return '"[" ws ' + ' "," ws '.join(parts) + ' ws "]"'
 
-    def _items(self, parts: list[str], item: str, most: int | None, rest: int) -> str:
+    def _items(self, parts: list[str], item: str, max_count: int | None, rest: int) -> str:
         """Return an array of `parts`, then up to `rest` times `item`; any number where `most` is None."""
         more = f'("," ws {item})'
         if parts:
-            times = "*" if most is None else f"{{0,{rest}}}"
+            times = "*" if max_count is None else f"{{0,{rest}}}"
             return '"[" ws ' + ' "," ws '.join(parts) + f' {more}{times} ws "]"'
-        times = "*" if most is None else f"{{0,{rest - 1}}}"
+        times = "*" if max_count is None else f"{{0,{rest - 1}}}"
         return f'"[" ws ({item} {more}{times})? ws "]"'
 
 
 def _string(schema: dict[str, Any], at: str) -> str:
-    least, most = length_bounds(schema, "minLength", "maxLength", at)
+    min_count, max_count = length_bounds(schema, "minLength", "maxLength", at)
     form = schema.get("format")
     if isinstance(form, str) and form in FORMATS:
-        if least or most is not None:
+        if min_count or max_count is not None:
             fail(at, f"format {form!r} beside a length is not supported; drop one")
         return FORMATS[form]
-    if not least and most is None:
+    if not min_count and max_count is None:
         return "string"
-    return f'"\\"" char{{{least},{"" if most is None else most}}} "\\""'
+    return f'"\\"" char{{{min_count},{"" if max_count is None else max_count}}} "\\""'
 
 
 def _number(kind: str, schema: dict[str, Any], at: str) -> str:

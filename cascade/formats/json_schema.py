@@ -56,40 +56,40 @@ def number_bounds(kind: str, schema: Mapping[str, Any], at: str) -> Bounds | Non
     highs = [(int(bounds[word]), word == words[2]) for word in words[2:] if word in bounds]
     low, above = max(lows, default=(-largest, False))
     high, to = min(highs, default=(largest, True))
-    found = Bounds(low, high, above, not to)
+    result = Bounds(low, high, above, not to)
     if kind == "integer":
-        found = Bounds(low + above, high if to else high - 1, above=False, below=False)
-    if found.low > found.high or (found.low == found.high and (found.above or found.below)):
+        result = Bounds(low + above, high if to else high - 1, above=False, below=False)
+    if result.low > result.high or (result.low == result.high and (result.above or result.below)):
         fail(at, f"no {kind} is between {low} and {high}")
-    return found
+    return result
 
 
 def types_of(schema: dict[str, Any], at: str) -> list[str]:
     """Return the types that `schema` allows; where it does not say, those that its keywords are about."""
     given = schema.get("type")
     if given is None:
-        found = [
+        implied = [
             kind for kind, words in KEYWORDS.items() if kind != "integer" and any(w in schema for w in words)
         ]
         if isinstance(schema.get("format"), str) and schema["format"] in FORMATS:
-            found = ["string"]
-        return found or [kind for kind in KEYWORDS if kind != "integer"]
+            implied = ["string"]
+        return implied or [kind for kind in KEYWORDS if kind != "integer"]
     types = given if isinstance(given, list) else [given]
     if not types or not all(isinstance(kind, str) and kind in KEYWORDS for kind in types):
         fail(at, f"type {given!r:.60} is unknown; known: {', '.join(KEYWORDS)}")
     return list(dict.fromkeys(types))
 
 
-def length_bounds(schema: dict[str, Any], least: str, most: str, at: str) -> tuple[int, int | None]:
-    """Return the values of the keywords `least` and `most`, which count characters or items."""
-    low, high = schema.get(least, 0), schema.get(most)
-    for word, value in ((least, low), (most, high)):
-        if value is None and word == most:
+def length_bounds(schema: dict[str, Any], low_word: str, high_word: str, at: str) -> tuple[int, int | None]:
+    """Return the values of the keywords `low_word` and `high_word`, which count characters or items."""
+    low, high = schema.get(low_word, 0), schema.get(high_word)
+    for word, value in ((low_word, low), (high_word, high)):
+        if value is None and word == high_word:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_REPEATS:
             fail(at, f"{word} is {value!r:.40}; a grammar can count 0 … {MAX_REPEATS}; leave it out")
     if high is not None and high < low:
-        fail(at, f"{most} {high} is below {least} {low}")
+        fail(at, f"{high_word} {high} is below {low_word} {low}")
     return low, high
 
 
@@ -143,16 +143,16 @@ def _listed(schema: object) -> list[Any] | None:
 
 def find(root: object, reference: object, at: str) -> object:
     """Return what `reference` (`#/…`) points to in `root`."""
-    found = root
+    part = root
     for step in str(reference).removeprefix("#").split("/")[1:]:
         key = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict) and key in found:
-            found = found[key]
-        elif isinstance(found, list) and key.isdigit() and int(key) < len(found):
-            found = found[int(key)]
+        if isinstance(part, dict) and key in part:
+            part = part[key]
+        elif isinstance(part, list) and key.isdigit() and int(key) < len(part):
+            part = part[int(key)]
         else:
             fail(at, f"$ref {reference!r:.80} leads nowhere")
-    return found
+    return part
 
 
 def json_text(value: object, at: str) -> str:

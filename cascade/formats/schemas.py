@@ -47,7 +47,7 @@ def schema_problem(schema: object) -> str | None:
 def _problem(text: str) -> str | None:
     """Return why the schema that `text` is as JSON is not taken; applications send the same ones again."""
     schema = json.loads(text)
-    return _trouble_in(schema, "", 0) or _unsound(schema)
+    return _problem_in(schema, "", 0) or _unsound(schema)
 
 
 def value_problem(schema: Mapping[str, Any], value: object) -> str | None:
@@ -62,8 +62,8 @@ def value_problem(schema: Mapping[str, Any], value: object) -> str | None:
         return f"it takes more than {MAX_STEPS} steps to check it against the schema"
     except RecursionError:
         return "it is nested too deeply, or the schema refers to itself without an end"
-    except (ArithmeticError, ValueError) as trouble:
-        return f"it cannot be checked against the schema ({type(trouble).__name__})"
+    except (ArithmeticError, ValueError) as failure:
+        return f"it cannot be checked against the schema ({type(failure).__name__})"
     finally:
         _steps.reset(steps)
     if error is None:
@@ -75,16 +75,16 @@ def _reason(schema: Mapping[str, Any], error: Any) -> str:
     names = json.dumps(schema)
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
     known = (step if step[0] == "[" or json.dumps(step[1:]) in names else ".*" for step in steps)
-    place, expected = "$" + "".join(known), error.validator_value
+    location, expected = "$" + "".join(known), error.validator_value
     if error.validator == "required":
         missing = next(name for name in expected if name not in error.instance)
-        return f"{place}: {missing!r} is missing"
+        return f"{location}: {missing!r} is missing"
     if error.validator == "additionalProperties" and expected is False:
         known_names = ", ".join(error.schema.get("properties", ()))[:200]
-        return f"{place}: has a property that is not expected; known: {known_names}"
+        return f"{location}: has a property that is not expected; known: {known_names}"
     if error.validator is None:
-        return f"{place}: nothing may be here"
-    return f"{place}: violates {error.validator} {json.dumps(expected)[:100]}"
+        return f"{location}: nothing may be here"
+    return f"{location}: violates {error.validator} {json.dumps(expected)[:100]}"
 
 
 def parse_json(text: str) -> Any:
@@ -103,38 +103,38 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _trouble_in(schema: object, place: str, depth: int) -> str | None:
+def _problem_in(schema: object, location: str, depth: int) -> str | None:
     """Return the first keyword of `schema` that is not taken."""
     if depth > MAX_DEPTH:
-        return f"is nested deeper than {MAX_DEPTH} levels at {place[:80]}"
+        return f"is nested deeper than {MAX_DEPTH} levels at {location[:80]}"
     if isinstance(schema, list):
-        found = (_trouble_in(item, f"{place}/{index}", depth + 1) for index, item in enumerate(schema))
-        return next(filter(None, found), None)
+        problems = (_problem_in(item, f"{location}/{index}", depth + 1) for index, item in enumerate(schema))
+        return next(filter(None, problems), None)
     if not isinstance(schema, Mapping):
         return None
     for key, inner in schema.items():
-        trouble = _keyword(str(key), inner, f"{place}/{key}", depth)
-        if trouble is not None:
-            return trouble
+        problem = _keyword(str(key), inner, f"{location}/{key}", depth)
+        if problem is not None:
+            return problem
     return None
 
 
-def _keyword(key: str, value: Any, place: str, depth: int) -> str | None:
-    if key in _REFUSED or (key == "$schema" and place != "/$schema"):
-        return f"has {place}, which is not supported; write the schema without {key}"
+def _keyword(key: str, value: Any, location: str, depth: int) -> str | None:
+    if key in _REFUSED or (key == "$schema" and location != "/$schema"):
+        return f"has {location}, which is not supported; write the schema without {key}"
     if key == "$ref" and not (isinstance(value, str) and value.startswith("#")):
-        return f"refers to {value!r:.80} at {place}; only references into itself (#/…) are followed"
+        return f"refers to {value!r:.80} at {location}; only references into itself (#/…) are followed"
     patterns = [value] if key == "pattern" else list(value) if key == "patternProperties" else []
     for pattern in patterns:
-        trouble = _pattern_problem(pattern)
-        if trouble is not None:
-            return f"has the pattern {pattern!r:.80} at {place}: {trouble}"
+        problem = _pattern_problem(pattern)
+        if problem is not None:
+            return f"has the pattern {pattern!r:.80} at {location}: {problem}"
     if key in _VALUES:
         return None
     if key in _NAMED and isinstance(value, Mapping):  # its keys are names, whatever they are
-        found = (_trouble_in(inner, f"{place}/{name}", depth + 1) for name, inner in value.items())
-        return next(filter(None, found), None)
-    return _trouble_in(value, place, depth + 1)
+        problems = (_problem_in(inner, f"{location}/{name}", depth + 1) for name, inner in value.items())
+        return next(filter(None, problems), None)
+    return _problem_in(value, location, depth + 1)
 
 
 def _pattern_problem(pattern: object) -> str | None:

@@ -1,11 +1,11 @@
-"""A cascade as a LangChain chat model: it goes where `ChatOpenAI` goes.
+"""A cascade as a LangChain chat model, usable wherever `ChatOpenAI` is.
 
     model = Cascade.load("graphs/support.yaml").as_chat_model()
     answer = model.bind_tools([get_weather]).invoke("Is it raining in Lund?")
     answer.response_metadata["cascade"]["status"]       # accepted, best_effort, abstained or waiting
 
-Sampling settings (temperature, max_tokens, time-outs, retries) are the graph's: passed here, they are
-ignored. Tools are executed by the application. What streams is what the cascade streams: accepted text.
+Sampling settings (temperature, max_tokens, time-outs, retries) belong to the graph and are ignored here. The
+application executes tools. Only accepted text streams, as in the cascade itself.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from cascade.requests import build_request
 T = TypeVar("T")
 Structured = Runnable[LanguageModelInput, dict[str, Any] | BaseModel]
 _OPTIONS = frozenset({"tools", "tool_choice", "output_schema", "local_only", "account", "metadata"})
-# What other chat models take with a call; here the graph says it.
+# Arguments of other chat models that the graph decides here.
 _GRAPHS = frozenset({"model", "temperature", "max_tokens", "timeout", "max_retries", "strict"})
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
 
 class Answers(Protocol):
-    """What this module needs of a `Cascade`."""
+    """The part of `Cascade` that this module uses."""
 
     @property
     def version(self) -> str:
@@ -79,7 +79,7 @@ class ChatSettings(TypedDict, total=False):
 
 
 class AbstainedError(ModelError):
-    """A run gave no answer, and `on_abstain` is `raise`; `result` is the run."""
+    """A run gave no answer and `on_abstain` is `raise`; `result` is its result."""
 
     def __init__(self, result: Result) -> None:
         self.result = result
@@ -90,7 +90,7 @@ class AbstainedError(ModelError):
 
 
 def node_of(model: ChatCascade) -> Runnable[Any, Any]:
-    """Return a node for a LangGraph graph whose state has `messages`: it answers the last of them."""
+    """Return a node for a LangGraph graph whose state has `messages`; it answers the last one."""
 
     def answer(state: Mapping[str, Any]) -> dict[str, Any]:
         return {"messages": [model.invoke(state["messages"])]}
@@ -105,12 +105,12 @@ class ChatCascade(UntracedChatModel):
     """A cascade as a LangChain chat model; made by `Cascade.as_chat_model`.
 
     Attributes:
-        cascade: answers the requests, and is released by its own `close`.
-        on_abstain: what becomes of a run without an answer: `empty` returns a message without content, whose
-            `response_metadata["cascade"]` says why; `raise` raises `AbstainedError`.
-        local_only: forbid every model that is not local.
-        account: whose budget pays.
-        stop: the answer ends before the first of these.
+        cascade: answers the requests; close it by its own `close`.
+        on_abstain: what a run without an answer gives: `empty`, a message without content whose
+            `response_metadata["cascade"]` says why; `raise`, an `AbstainedError`.
+        local_only: call no model that is not local.
+        account: the account whose budget pays.
+        stop: the answer ends before the first of these strings.
     """
 
     cascade: Any = Field(exclude=True, repr=False)
@@ -183,24 +183,24 @@ class ChatCascade(UntracedChatModel):
     async def _chunks(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
     ) -> AsyncIterator[ChatGenerationChunk]:
-        """Yield text that streams live as it comes, and whatever else the answer has in the last chunk."""
-        stops, said = stop or self.stop, ""
+        """Yield live text as it streams, and the rest of the answer in the last chunk."""
+        stops, streamed = stop or self.stop, ""
         async for event in self.cascade.astream_request(self._request(messages, kwargs)):
             if isinstance(event, TextPiece) and not stops:
-                said += event.text
+                streamed += event.text
                 yield ChatGenerationChunk(message=AIMessageChunk(content=event.text))
             elif isinstance(event, Result):
-                yield ChatGenerationChunk(message=self._last_chunk(self._answered(event), stops, said))
+                yield ChatGenerationChunk(message=self._last_chunk(self._answered(event), stops, streamed))
 
-    def _last_chunk(self, result: Result, stops: Sequence[str] | None, said: str) -> AIMessageChunk:
+    def _last_chunk(self, result: Result, stops: Sequence[str] | None, streamed: str) -> AIMessageChunk:
         text = cut(result.text or "", stops)
-        if not text.startswith(said):
+        if not text.startswith(streamed):
             raise ModelError(
                 f"run {result.run}: a model broke off while its answer was streamed; "
                 f"the run ended as {result.status}, ask again without streaming"
             )
         return AIMessageChunk(
-            content=text[len(said) :],
+            content=text[len(streamed) :],
             tool_call_chunks=[
                 tool_call_chunk(name=call.name, args=call.arguments.strip() or "{}", id=call.id, index=index)
                 for index, call in enumerate(result.tool_calls)
@@ -234,12 +234,12 @@ class ChatCascade(UntracedChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Offer `tools` to the models; a call that does not fit its tool's schema escalates.
+        """Offer `tools` to the models; a call that does not satisfy its tool's schema escalates.
 
         Args:
             tools: functions, pydantic classes, LangChain tools, or their definitions in OpenAI's shape.
             tool_choice: auto, none, any or required (or True), or the name of the tool that must be called.
-            strict: taken and ignored: calls are always checked against the schemas.
+            strict: accepted and ignored, because calls are always checked against the schemas.
             **kwargs: bound to each call, such as `local_only`.
 
         Raises:
@@ -270,7 +270,7 @@ class ChatCascade(UntracedChatModel):
             include_raw: return `{"raw", "parsed", "parsing_error"}` instead of the value alone.
             method: `json_schema` asks for an answer in JSON, `function_calling` for the call of a tool named
                 after the schema; `json_mode` asks for any JSON object, and only parsing checks it.
-            strict: taken and ignored: answers are always checked against the schema.
+            strict: accepted and ignored, because answers are always checked against the schema.
             **kwargs: bound to each call, such as `local_only`.
         """
         shape = {"kwargs": {"method": method}, "schema": schema}

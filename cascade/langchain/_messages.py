@@ -1,4 +1,4 @@
-"""LangChain's messages to ours, and a run's result to LangChain's answer."""
+"""Conversion from LangChain's messages, and from a result to LangChain's answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from langchain_core.messages.ai import UsageMetadata
 from cascade.errors import RequestError
 from cascade.records import Message, Result, Speaker, Step, Tool, ToolCall
 
-# Blocks of an assistant's message that its `tool_calls` say again, or that no other model may read.
+# Blocks of an assistant's message that `tool_calls` repeats, or that are meant for one model only.
 _PASSED_OVER = frozenset({
     "tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call", "reasoning", "thinking",
     "redacted_thinking",
@@ -27,16 +27,16 @@ _PASSED_OVER = frozenset({
 
 
 def from_langchain(messages: Iterable[BaseMessage]) -> list[Message]:
-    """Return the conversation; names of speakers are dropped.
+    """Return the conversation, without the speakers' names.
 
     Raises:
-        RequestError: a message holds more than text, or has a role that is not known.
+        RequestError: a message holds more than text, or has an unknown role.
     """
     return [_message(f"messages[{index}]", message) for index, message in enumerate(messages)]
 
 
-def _message(place: str, message: BaseMessage) -> Message:
-    text = _text(place, message.content, said=isinstance(message, AIMessage))
+def _message(location: str, message: BaseMessage) -> Message:
+    text = _text(location, message.content, assistant=isinstance(message, AIMessage))
     if isinstance(message, AIMessage):
         return Message(role="assistant", content=text, tool_calls=_calls(message))
     if isinstance(message, ToolMessage):
@@ -47,11 +47,11 @@ def _message(place: str, message: BaseMessage) -> Message:
     if isinstance(message, SystemMessage | HumanMessage | ChatMessage) and role in roles:
         return Message(role=roles[role], content=text)
     raise RequestError(
-        f"{place} is a {type(message).__name__} of role {role!r}; expected system, human, AI or tool"
+        f"{location} is a {type(message).__name__} of role {role!r}; expected system, human, AI or tool"
     )
 
 
-def _text(place: str, content: str | Sequence[Any], *, said: bool) -> str:
+def _text(location: str, content: str | Sequence[Any], *, assistant: bool) -> str:
     if isinstance(content, str):
         return content
     parts = []
@@ -59,10 +59,10 @@ def _text(place: str, content: str | Sequence[Any], *, said: bool) -> str:
         kind = "text" if isinstance(block, str) else str(block.get("type"))
         if kind == "text":
             parts.append(block if isinstance(block, str) else str(block.get("text", "")))
-        elif not (said and kind in _PASSED_OVER):
+        elif not (assistant and kind in _PASSED_OVER):
             raise RequestError(
-                f"{place} holds a block of type {kind!r}; a cascade takes text only: describe it in words, "
-                "or send it to another model"
+                f"{location} holds a block of type {kind!r}; a cascade takes text only: "
+                "describe it in words, or send it to another model"
             )
     return "".join(parts)
 
@@ -80,7 +80,7 @@ def tool_from_openai(tool: Tool | Mapping[str, Any]) -> Tool:
     """Return the tool that `{"type": "function", "function": …}` defines.
 
     Raises:
-        RequestError: it is not of that shape (a provider's own tool, for instance).
+        RequestError: it has another shape (a provider's own tool, for instance).
     """
     if isinstance(tool, Tool):
         return tool
@@ -97,7 +97,7 @@ def tool_from_openai(tool: Tool | Mapping[str, Any]) -> Tool:
 
 
 def answer_of(result: Result, stops: Sequence[str] | None = None) -> AIMessage:
-    """Return the answer as LangChain has it; without one, `content` is empty."""
+    """Return the answer as a LangChain message; `content` is empty if there is none."""
     return AIMessage(
         content=cut(result.text or "", stops),
         tool_calls=[
@@ -111,12 +111,12 @@ def answer_of(result: Result, stops: Sequence[str] | None = None) -> AIMessage:
 
 def cut(text: str, stops: Sequence[str] | None) -> str:
     """Return `text` up to the first of `stops`."""
-    places = [place for stop in stops or () if stop and (place := text.find(stop)) >= 0]
-    return text[: min(places)] if places else text
+    ends = [end for stop in stops or () if stop and (end := text.find(stop)) >= 0]
+    return text[: min(ends)] if ends else text
 
 
 def usage_of(result: Result) -> UsageMetadata:
-    """Return the tokens of all calls of the run: gates, drafts that were not accepted, everything."""
+    """Return the tokens of all calls of the run, gates and rejected drafts included."""
     calls = [call for step in result.trace for call in step.calls]
     tokens_in, tokens_out = sum(call.tokens_in for call in calls), sum(call.tokens_out for call in calls)
     return UsageMetadata(
@@ -125,7 +125,7 @@ def usage_of(result: Result) -> UsageMetadata:
 
 
 def metadata_of(result: Result) -> dict[str, Any]:
-    """Return the `response_metadata`: `cascade` has the run's id, what was decided and by which rule."""
+    """Return the `response_metadata`; `cascade` holds the run's id, its decisions and their rules."""
     reason = "stop" if result.text is not None else "abstain"
     return {
         "model_name": result.graph,

@@ -1,4 +1,4 @@
-"""A chat model that LangSmith's environment variables alone cannot make send anything."""
+"""A chat model that ignores LangSmith's environment variables."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from langchain_core.outputs import LLMResult
 
 
 class UntracedChatModel(BaseChatModel):
-    """Every way into the model that would add LangSmith's tracer, with that switched off.
+    """Disables LangSmith's automatic tracer in every method that would add it.
 
-    A tracer that the application passes as a callback itself, or that comes from a chain around the model, is
-    its own decision and works.
+    A tracer that the application passes as a callback, or that a chain around the model has, still works.
     """
 
     def _traceable(self) -> bool:
-        """Return whether the environment may decide."""
+        """Return whether LangSmith's environment variables apply."""
         return False
 
     def _untraced(self) -> AbstractContextManager[Any]:
@@ -64,12 +63,12 @@ class UntracedChatModel(BaseChatModel):
 
     def astream_events(self, *args: Any, **kwargs: Any) -> Any:
         """Answer event by event; see the base class."""
-        found = super().astream_events(*args, **kwargs)
-        if isinstance(found, AsyncIterator):  # versions 1 and 2 go through astream
-            return found
+        events = super().astream_events(*args, **kwargs)
+        if isinstance(events, AsyncIterator):  # versions 1 and 2 go through astream
+            return events
 
         async def started() -> Any:
             with self._untraced():
-                return await found
+                return await events
 
         return started()

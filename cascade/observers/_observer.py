@@ -1,4 +1,4 @@
-"""Watching runs from inside the process: one protocol for telemetry, metrics and live views."""
+"""The protocol by which telemetry, metrics and live views watch the runs of this process."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _log = logging.getLogger("cascade.observers")
 
 
 class Observer:
-    """Is told what happens to each run; a subclass overrides what it cares about.
+    """Is told what happens to each run; a subclass overrides the methods it needs.
 
-    Methods are called on the event loop of the run, so they must be quick and safe to call from several
-    threads. What they raise is logged and changes no run.
+    Methods are called on the run's event loop, so they must be quick, and safe to call from several threads.
+    An exception is logged and does not affect the run.
     """
 
     def on_run_start(self, run: str, graph: str, request: Request) -> None:
-        """A run of `graph` (`name@digest`) starts, or goes on after a person has answered."""
+        """A run of `graph` (`name@digest`) starts, or continues after a person has answered."""
 
     def on_stage_start(self, run: str, stage: str) -> None:
         """A stage of the run starts."""
@@ -28,14 +28,14 @@ class Observer:
         """A stage of the run has decided."""
 
     def on_run_end(self, result: Result) -> None:
-        """The run has a result, stored if it is kept; it may wait for a person, or be cancelled."""
+        """The run has a result, which is stored already; it may be waiting for a person, or cancelled."""
 
     def on_run_error(self, run: str) -> None:
-        """The run failed (its result could not be stored, say), and has no result."""
+        """The run failed and has no result, for instance because it could not be stored."""
 
 
 class Observers(Observer):
-    """Passes everything on to several observers, and keeps their failures away from the run."""
+    """Passes everything on to several observers and logs their exceptions."""
 
     def __init__(self, observers: Iterable[Observer]) -> None:
         self._observers = tuple(observers)
@@ -64,5 +64,5 @@ class Observers(Observer):
         for observer in self._observers:
             try:
                 call(observer)
-            except Exception:  # noqa: BLE001 - whatever an observer raises, the run must not suffer
+            except Exception:  # noqa: BLE001 - no exception of an observer may affect the run
                 _log.exception("observer %s failed; the run goes on", type(observer).__name__)

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the runs that this process makes, or that it sees arrive in the store."""
+"""Prometheus metrics of the runs of this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
 class Metrics(Observer):
-    """Counts runs, decisions and calls; label values come from graph files only, never from requests."""
+    """Counts runs, decisions and calls; label values come from graph files, never from requests."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -70,7 +70,7 @@ class Metrics(Observer):
             self._active.labels(graph).dec()
 
     def on_run_end(self, result: Result) -> None:
-        """Count what a run amounts to; one that waits for a person counts when it has ended."""
+        """Count the result of a run; one that waits for a person is counted once it has ended."""
         self._deactivate(result.run)
         if result.status == "waiting":
             return

@@ -1,10 +1,10 @@
 """OpenTelemetry: one span per run, stage and model call, made from the finished trace.
 
 Names are those of the GenAI semantic conventions as of November 2026 (in development; the Python package's
-constants for them are deprecated). The confidence check is the event `gen_ai.evaluation.result`. Texts, and
-error messages, which may quote them, are left out unless asked for.
+constants for them are deprecated). The confidence check is the event `gen_ai.evaluation.result`. Texts and
+error messages, which may quote texts, are left out unless the graph asks for them.
 
-The spans go to the process's tracer provider: what the embedding program has set up, or `export`.
+The spans go to the process's tracer provider, which the embedding program or `export` has set up.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Attributes = dict[str, str | bool | int | float]
 
 
 class Telemetry(Observer):
-    """Emits the spans of each finished run, as children of the span that was current where it was asked.
+    """Emits the spans of each finished run, as children of the caller's current span.
 
     Args:
         graph: the graph whose runs these are.
-        provider: where spans go; default: the process's tracer provider at the time of the run.
+        provider: receives the spans; default: the process's tracer provider at the time of the run.
     """
 
     def __init__(self, graph: Graph, provider: TracerProvider | None = None) -> None:
@@ -41,11 +41,11 @@ class Telemetry(Observer):
         self._content = graph.trace.otel_content
 
     def on_run_end(self, result: Result) -> None:
-        """Emit the spans of `result`; a run that waits for a person is emitted when it has ended."""
+        """Emit the spans of `result`; those of a run that waits for a person come once it has ended."""
         if result.status == "waiting":
             return
         provider = self._provider or trace.get_tracer_provider()
-        if isinstance(provider, trace.ProxyTracerProvider):  # none was set up: nobody listens
+        if isinstance(provider, trace.ProxyTracerProvider):  # none was set up
             return
         tracer = trace.get_tracer("cascade", tracer_provider=provider)
         begin = int(datetime.fromisoformat(result.started).timestamp() * 1e9)
@@ -76,7 +76,7 @@ class Telemetry(Observer):
     def _call(self, call: Call, request: Request) -> Attributes:
         config = self._graph.models.get(call.model)
         kind = "" if config is None else str(config.kind)
-        found: Attributes = {
+        attributes: Attributes = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": _PROVIDERS.get(kind, kind or "unknown"),
             "gen_ai.request.model": str(getattr(config, "model", call.model)),
@@ -91,19 +91,19 @@ class Telemetry(Observer):
         }
         for key in ("temperature", "max_tokens", "seed"):
             if (value := getattr(config, key, None)) is not None:
-                found[f"gen_ai.request.{key}"] = value
+                attributes[f"gen_ai.request.{key}"] = value
         if isinstance(model := call.meta.get("model"), str):
-            found["gen_ai.response.model"] = model
+            attributes["gen_ai.response.model"] = model
         if isinstance(inner := call.meta.get("run"), str):
-            found["cascade.inner_run"] = inner
+            attributes["cascade.inner_run"] = inner
         if call.error is not None:
-            found["error.type"] = "_OTHER"  # the convention's word where there is no class of errors
+            attributes["error.type"] = "_OTHER"  # the convention's word where there is no class of errors
         elif self._content:
-            found["gen_ai.output.messages"] = _messages([("assistant", call.text)])
+            attributes["gen_ai.output.messages"] = _messages([("assistant", call.text)])
         if self._content:
-            said = [(message.role, message.content) for message in request.messages]
-            found["gen_ai.input.messages"] = _messages(said or [("user", request.text)])
-        return found
+            messages = [(message.role, message.content) for message in request.messages]
+            attributes["gen_ai.input.messages"] = _messages(messages or [("user", request.text)])
+        return attributes
 
 
 class _span:  # noqa: N801 - used as a function
@@ -136,7 +136,7 @@ def _ns(seconds: float) -> int:
 
 
 def _run(result: Result) -> Attributes:
-    found: Attributes = {
+    attributes: Attributes = {
         "gen_ai.operation.name": "invoke_workflow",
         "gen_ai.workflow.name": result.graph.partition("@")[0],
         "cascade.run": result.run,
@@ -145,7 +145,7 @@ def _run(result: Result) -> Attributes:
         "cascade.cost_usd": result.cost_usd,
         "cascade.local_only": result.request.local_only,
     }
-    return found | _given(
+    return attributes | _given(
         rule=result.rule, tier=result.tier, model=result.model, confidence=result.confidence,
         calibrated=result.calibrated,
     )  # fmt: skip
@@ -175,15 +175,15 @@ def _given(**values: str | bool | float | None) -> Attributes:
     return {f"cascade.{name}": value for name, value in values.items() if value is not None}
 
 
-def _messages(said: list[tuple[Any, str]]) -> str:
-    parts = [{"role": role, "parts": [{"type": "text", "content": text}]} for role, text in said]
+def _messages(messages: list[tuple[Any, str]]) -> str:
+    parts = [{"role": role, "parts": [{"type": "text", "content": text}]} for role, text in messages]
     return json.dumps(parts, ensure_ascii=False)
 
 
 def export() -> Callable[[], None]:
-    """Send this process's spans to an OTLP collector, as the OTEL_* environment variables say.
+    """Send this process's spans to an OTLP collector, configured by the OTEL_* environment variables.
 
-    Returns a function that sends what is left and ends the export.
+    Returns a function that sends the remaining spans and ends the export.
 
     Raises:
         CascadeError: the extra `otel` is not installed.

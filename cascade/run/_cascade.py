@@ -35,7 +35,7 @@ T = TypeVar("T")
 class Cascade:
     """A graph of stages that answers requests, small models first.
 
-    Every run is kept in the trace store before its result is returned. One instance may be used from many
+    Every run is stored in the trace store before its result is returned. An instance may be used from several
     threads and event loops.
     """
 
@@ -77,13 +77,13 @@ class Cascade:
             graph: a YAML graph file, or what `cascade.config.load_graph` has made of one.
             trace_db: SQLAlchemy URL or file of the trace store; default: CASCADE_TRACE_DB, else a file in the
                 user's data folder.
-            record: False keeps no traces at all.
-            observers: are told what happens to each run, see `cascade.Observer`.
-            granted: what an account may spend on a UTC day, in USD, beside what the graph says.
+            record: False stores no traces at all.
+            observers: are told what happens to each run; see `cascade.Observer`.
+            granted: returns what an account may spend in a UTC day, in USD, besides the graph's own budgets.
 
         Raises:
-            ConfigError: the file, or something it refers to, is wrong; all problems at once. Or an extra that
-                its models or its policy need is not installed.
+            ConfigError: the file, or something it refers to, is wrong (all problems are reported at once), or
+                its models or its policy need an extra that is not installed.
             TraceError: the trace store cannot be opened.
         """
         from cascade.config import LoadedGraph, load_graph
@@ -119,14 +119,14 @@ class Cascade:
 
     @property
     def trace_db(self) -> str | None:
-        """Where the traces are, without credentials; None if none are kept."""
+        """Where the traces are stored, without credentials; None if none are stored."""
         return None if self._store is None else self._store.location
 
     @property
     def graph(self) -> Compiled:
         """The compiled LangGraph graph: a LangChain Runnable over `{"request": {"text": …}}` or a `Request`.
 
-        Runs made through it directly are not kept in the trace store.
+        Runs made directly through it are not stored.
         """
         return self._compiled
 
@@ -144,8 +144,8 @@ class Cascade:
                 `cascade.requests.RequestOptions`.
 
         Raises:
-            RequestError: no model can be asked with this; see `cascade.requests.check_request`.
-            TraceError: the run could not be kept.
+            RequestError: the request is invalid; see `cascade.requests.check_request`.
+            TraceError: the run could not be stored.
         """
         return await final_result(self.astream(input, **options))
 
@@ -154,11 +154,12 @@ class Cascade:
         input: RequestInput,  # noqa: A002 - LangChain's name
         **options: Unpack[RequestOptions],
     ) -> AsyncGenerator[Event]:
-        """Answer as `ainvoke` does, yielding each `Step` when it is decided, and the `Result` last.
+        """Answer as `ainvoke` does; yield each `Step` once it is decided, and the `Result` last.
 
-        Drafts of stages that check confidence never stream: their text comes with the result. A stage without
-        a check streams its answer live as `TextPiece` events, unless the request asks for JSON or offers
-        tools: such an answer may still prove invalid. Closing the generator (`aclose`) ends the run.
+        A stage that checks confidence never streams its draft: an accepted text comes with the result. A
+        stage without a check streams its answer live as `TextPiece` events, unless the request asks for JSON
+        or offers tools, because such an answer may turn out to be invalid. Closing the generator (`aclose`)
+        ends the run.
         """
         return self._stream(build_request(input, options))
 
@@ -173,10 +174,10 @@ class Cascade:
     async def abatch(
         self, inputs: Iterable[RequestInput], *, concurrency: int = 8, **options: Unpack[RequestOptions]
     ) -> list[Result]:
-        """Answer many, at most `concurrency` at a time; results keep the order of what was asked.
+        """Answer many inputs, at most `concurrency` at a time; results come in the order of the inputs.
 
         Raises:
-            RequestError: one of them cannot be asked; nothing is run then.
+            RequestError: an input is invalid; then none is run.
         """
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}; expected at least 1")
@@ -190,10 +191,15 @@ class Cascade:
         return await asyncio.gather(*map(answer, todo))
 
     async def aresume(self, run: str, answer: str | None = None) -> Result:
-        """Finish a waiting run of any process: `answer` is the person's, or None where `drain` stopped it.
+        """Finish a waiting run, which may have started in another process.
+
+        Args:
+            run: its id.
+            answer: the person's answer; None for a run that `drain` stopped.
 
         Raises:
-            RequestError: no such run is waiting, or not for that, or another version of the graph began it.
+            RequestError: no such run is waiting, it waits for something else, or another version of the graph
+                started it.
         """
         from langgraph.types import Command
 
@@ -241,7 +247,7 @@ class Cascade:
         return self._loop.run(coroutine)
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
-        """Iterate, from synchronous code, over what a coroutine of this cascade yields."""
+        """Iterate from synchronous code over an asynchronous iterator that uses this cascade."""
         return self._loop.iterate(items)
 
     def as_chat_model(self, **settings: Unpack[ChatSettings]) -> ChatCascade:
@@ -265,10 +271,10 @@ class Cascade:
         return node_of(self.as_chat_model(**settings))
 
     def drain(self) -> None:
-        """Stop the runs at work before their next stage, for a process that ends soon; from any thread.
+        """Stop all active runs before their next stage, for a process that is about to end; thread-safe.
 
-        They end with status `waiting` and what they have is kept: `aresume` goes on. A run in its last stage
-        answers as usual, and so do all runs of a graph whose traces do not hold the texts.
+        They end with status `waiting` and their steps are stored: `aresume` continues them. A run in its last
+        stage finishes as usual, and so do all runs of a graph that stores no texts.
         """
         if self._store is not None and self.config.trace.store_text:
             for control in list(self._at_work.values()):
@@ -306,7 +312,7 @@ class Cascade:
         return self._answer(run, run.state())
 
     async def _answer(self, run: Run, start: State | Command[Any]) -> AsyncGenerator[Event]:
-        """Run the compiled graph from `start`, keep the result, and yield it last."""
+        """Run the compiled graph from `start`, store the result, and yield it last."""
         from langgraph.runtime import RunControl
 
         from cascade.graph.stage import RunContext
@@ -321,7 +327,7 @@ class Cascade:
             request=run.request,
             steps=run.trace,
         )
-        # A run that may wait is stored where it stops, and not at each step.
+        # LangGraph saves a run that may wait where it stops, not at each step.
         durability: Durability | None = "exit" if self._compiled.checkpointer else None
         control = self._at_work[run.id] = RunControl()
         stream: Any = self._compiled.astream(
@@ -337,7 +343,7 @@ class Cascade:
             await await_uncancelled(asyncio.create_task(self._end(result, run.waiting)))
         except (asyncio.CancelledError, GeneratorExit):
             if result is None:
-                with suppress(TraceError):  # the caller does not listen any more
+                with suppress(TraceError):  # the caller is no longer listening
                     result = run.finish(self._plan, self.version, cancelled=True)
                     await await_uncancelled(asyncio.create_task(self._end(result)))
             raise
@@ -348,7 +354,7 @@ class Cascade:
         yield result
 
     def _thread(self, run: str) -> RunnableConfig:
-        """Return LangGraph's settings of a run; who resumes it elsewhere reads the metadata."""
+        """Return LangGraph's config of a run; the metadata tells another process how to resume it."""
         return {
             "recursion_limit": len(self.config.stages) + 1,
             "configurable": {"thread_id": run},
@@ -367,7 +373,7 @@ class Cascade:
         self._observers.on_run_end(result)
 
     async def _events(self, run: Run, stream: AsyncGenerator[Any]) -> AsyncGenerator[Event]:
-        """Take what LangGraph says of `run` and yield what the caller is told of it."""
+        """Turn LangGraph's stream of `run` into the caller's events."""
         from langgraph.errors import GraphDrained
 
         seen = len(run.trace)

@@ -1,4 +1,4 @@
-"""Event loops: one in a thread, which synchronous callers share; tasks that are waited for to their end."""
+"""A background event loop that synchronous callers share, and waiting for tasks despite cancellation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class BackgroundLoop:
-    """Runs coroutines on a loop of its own; the thread starts on first use."""
+    """An event loop in a thread of its own, which starts on first use."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -20,7 +20,7 @@ class BackgroundLoop:
         self._thread: threading.Thread | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run `coroutine` to its end and return its result; an interrupt (Ctrl-C) cancels it."""
+        """Run `coroutine` and return its result; an interrupt (Ctrl-C) cancels it."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._started())
         try:
             return future.result()
@@ -29,7 +29,7 @@ class BackgroundLoop:
             raise
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
-        """Yield from `items`, which one task of the loop reads; leaving early cancels it."""
+        """Yield from `items`, which one task of the loop reads; stopping early cancels that task."""
         ready: queue.SimpleQueue[tuple[bool, T | None]] = queue.SimpleQueue()
 
         async def pump() -> None:
@@ -51,7 +51,7 @@ class BackgroundLoop:
             future.cancel()
 
     def close(self) -> None:
-        """Cancel what still runs, then stop the loop and its thread; a later `run` starts them again."""
+        """Cancel all tasks, then stop the loop and its thread; a later `run` starts them again."""
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
         if loop is not None and thread is not None:
@@ -71,10 +71,10 @@ class BackgroundLoop:
 
 
 async def await_uncancelled(task: asyncio.Task[T], *, cancel: bool = False) -> T:
-    """Return what `task` returns; who is cancelled meanwhile waits for its end all the same.
+    """Return the result of `task`; if the caller is cancelled meanwhile, wait for the task before raising.
 
-    With `cancel` the task is then cancelled too, but once, so that it can tidy up. anyio, under the server,
-    cancels whoever waits again and again, which would cut that off.
+    With `cancel`, cancelling the caller also cancels the task, but only once, so that it can clean up: anyio,
+    which the server uses, cancels a waiting task repeatedly and would interrupt the clean-up.
     """
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -87,12 +87,12 @@ async def await_uncancelled(task: asyncio.Task[T], *, cancel: bool = False) -> T
     if cancelled is None:
         return task.result()
     if not task.cancelled():
-        task.exception()  # nobody is there to hear of it
+        task.exception()  # mark it as retrieved: nobody will
     raise cancelled
 
 
 async def _wind_up() -> None:
-    """End every other task of this loop, and the generators that nobody reads any more."""
+    """End all other tasks of this loop, and asynchronous generators that are no longer read."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()

@@ -1,4 +1,4 @@
-"""A cascade as a model of another cascade. Its run is a run of its own; the outer one accounts for it."""
+"""A cascade as a model of another cascade. The inner run is separate; the outer run pays for it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from cascade.spec.schema import Graph
 if TYPE_CHECKING:
     from cascade.config.load import LoadedGraph
 
-# What a run costs is no multiple of tokens. `billed`, which is priced in place of tokens, counts units of
-# which a million cost this much: a millionth of a millionth of a dollar each.
+# The cost of a run is not a number of tokens times a price. `billed`, which replaces token counts in pricing,
+# therefore counts units of 10⁻¹² dollars; like any price, this one is for a million of them.
 UNITS: Final = Price(input=0.0, output=1e-6)
 
 
 class SupportsAnswer(Protocol):
-    """What this module needs of the inner `Cascade`."""
+    """The part of `Cascade` that this module uses."""
 
     @property
     def config(self) -> Graph:
@@ -48,8 +48,8 @@ class SupportsAnswer(Protocol):
 class GraphModel:
     """Asks another graph. Has the shape of `cascade.models.base.Model`.
 
-    The outer graph's limits count its run as one call, at what it cost; before, at the inner graph's cost
-    limit, or at the worst case of all its stages if that is less.
+    The outer graph's limits count the inner run as one call. Its price is what it cost; in advance, the inner
+    graph's cost limit or the worst case of all its stages, whichever is less.
     """
 
     def __init__(self, name: str, config: ModelSettings, inner: SupportsAnswer) -> None:
@@ -62,29 +62,29 @@ class GraphModel:
         self._inner = inner
 
     def unavailable(self) -> str | None:
-        """Return None: what of the inner graph cannot be called is said in its own trace."""
+        """Return None: models that the inner graph cannot call are reported in its own trace."""
         return None
 
     def worst_case(self, prompt: Prompt) -> tuple[int, int]:
-        """Return zero, and what a run costs at most, in units of `UNITS`."""
+        """Return zero tokens, and the most that a run can cost in units of `UNITS`."""
         models = self._inner.models
 
         def price(name: str) -> float:
             return cost(models[name].price, *models[name].worst_case(prompt))
 
         graph = self._inner.config
-        most = sum(worst_case(stage, stage.ask, price).cost_usd for stage in graph.stages)
+        max_usd = sum(worst_case(stage, stage.ask, price).cost_usd for stage in graph.stages)
         if graph.limits.cost_usd is not None:
-            most = min(most, graph.limits.cost_usd)
-        return _units(most)
+            max_usd = min(max_usd, graph.limits.cost_usd)
+        return _units(max_usd)
 
     async def ask(self, prompt: Prompt, on_text: OnText | None = None) -> Reply:
-        """Run the inner graph; nothing streams, since its answer may be one that no stage accepts.
+        """Run the inner graph; nothing streams, because its answer may not be accepted.
 
-        `meta` has the inner run's id under `run`, with its status, rule, stage, confidence and calls.
+        `meta` holds the inner run's id as `run`, and its status, rule, stage, confidence and number of calls.
 
         Raises:
-            ModelError: the inner run accepted no answer; what it cost is billed, and `run` is its id.
+            ModelError: the inner run accepted no answer. Its cost is billed, and `run` is its id.
         """
         metadata = {"asked_by": self.name, "sample": prompt.sample}
         inner = {"local_only": self.local, "account": None, "metadata": metadata}

@@ -1,4 +1,4 @@
-"""A run at work: its events, and the result that it ends with."""
+"""An active run: its state, the result it ends with, and the context it runs in."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ T = TypeVar("T")
 
 @dataclass
 class Run:
-    """A run at work; `began` is on the clock of `time.perf_counter()`, less a wait for a person."""
+    """An active run; `began` is its start on the clock of `time.perf_counter()`, not counting any wait."""
 
     id: str
     request: Request
     trace: list[Step] = field(default_factory=list)
     waiting: bool = False  # for a person
-    stopped: bool = False  # between two stages, to go on in another process
-    cancelled_steps: list[Step] = field(default_factory=list)  # what was under way when the run was cancelled
+    stopped: bool = False  # between two stages, to continue in another process
+    cancelled_steps: list[Step] = field(default_factory=list)  # stages that were interrupted
     began: float = field(default_factory=time.perf_counter)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod
     def resumed(cls, run: str, request: Request, trace: list[Step], started: str | None) -> Self:
-        """Return a run that goes on where it stopped; the wait does not count.
+        """Return a run that continues where it stopped; the wait does not count.
 
         Args:
             run: its id.
             request: what was asked.
             trace: its steps so far.
-            started: when it began, in ISO 8601; an older cascade did not say.
+            started: when it began, in ISO 8601; None if that was not stored.
         """
         worked = max((step.started + step.seconds for step in trace), default=0.0)
         first = datetime.fromisoformat(started) if started else datetime.now(UTC)
@@ -66,7 +66,7 @@ class Run:
         return {"request": self.request.model_dump(mode="json"), "trace": trace}
 
     def finish(self, plan: Plan, version: str, *, cancelled: bool = False) -> Result:
-        """Return the result that the steps so far amount to, under the graph `version` of `plan`."""
+        """Return the result of the steps so far; `version` is that of the graph of `plan`."""
         if cancelled:
             self.trace += self.cancelled_steps
         outcome = (
@@ -97,10 +97,10 @@ class Run:
 
 
 async def stopped_run(store: TraceStore | None, run: str, version: str) -> Run | None:
-    """Return a run that was stopped between two stages of the graph `version`; None if there is no such run.
+    """Return a run that was stopped between two stages of the graph `version`; None if there is none.
 
     Raises:
-        RequestError: another version of the graph began it.
+        RequestError: another version of the graph started it.
     """
     if store is None:
         return None
@@ -115,21 +115,22 @@ async def stopped_run(store: TraceStore | None, run: str, version: str) -> Run |
 
 
 def check_version(run: str, begun: str, version: str) -> None:
-    """Make sure that a run which waits goes on in the graph that began it.
+    """Check that a waiting run continues in the version of the graph that started it.
 
     Raises:
-        RequestError: another version of the graph began it.
+        RequestError: another version of the graph started it.
     """
     if begun != version:
         raise RequestError(f"run {run!r} was begun by {begun}; this is {version}; bring that file back")
 
 
 async def in_own_context(stream: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """Yield from `stream` in tasks of its own; who leaves or is cancelled waits until it has ended.
+    """Yield from `stream`, which runs in tasks and a context of its own.
 
-    So it is cancelled once, and can record the calls under way (`await_uncancelled`). It is also apart from a
-    LangGraph or LangChain run that the caller may be part of: a graph that starts within a node would else
-    become a subgraph, and the outer graph's checkpoints, streams and interrupts would be its own.
+    A caller that stops early or is cancelled waits until the stream has ended. The stream is therefore
+    cancelled once, and can record the calls in progress (see `await_uncancelled`). It is also separate from a
+    LangGraph or LangChain run that the caller may be part of: otherwise a graph started within a node would
+    become a subgraph and share the outer graph's checkpoints, streams and interrupts.
     """
     from langchain_core.runnables.config import var_child_runnable_config
 
@@ -156,7 +157,7 @@ async def _close(stream: AsyncGenerator[Any]) -> None:
 
 
 async def without_langsmith(stream: AsyncGenerator[T], *, langsmith: bool) -> AsyncGenerator[T]:
-    """Yield from `stream`; LangSmith's environment variables send nothing unless the graph allows it."""
+    """Yield from `stream`, ignoring LangSmith's environment variables unless `langsmith` allows them."""
     from langsmith import tracing_context
     from langsmith.utils import tracing_is_enabled
 

@@ -1,4 +1,4 @@
-"""What a cascade keeps: traces, the budgets of the day, and runs that wait for a person."""
+"""What a cascade stores: traces, daily budgets, and runs that wait for a person."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stores:
-    """The stores of one cascade, all in one database; None where there is nothing to keep."""
+    """The stores of one cascade, all in one database; None where nothing is to be stored."""
 
     trace: TraceStore | None = None
     book: BudgetBook | None = None
@@ -25,10 +25,10 @@ class Stores:
 
     @classmethod
     def none(cls, loaded: LoadedGraph) -> Self:
-        """Keep nothing; runs that wait for a person wait in memory.
+        """Store nothing; runs that wait for a person wait in memory.
 
         Raises:
-            ConfigError: the graph has budgets, which cannot be held without a database.
+            ConfigError: the graph has budgets, which need a database.
         """
         if _budgeted(loaded):
             text = "budgets: they are kept in the trace database; load the graph with record=True"
@@ -41,7 +41,7 @@ class Stores:
     ) -> Self:
         """Open what the graph needs at `url`; default: CASCADE_TRACE_DB, else the user's data folder.
 
-        `granted` says what an account may spend on a day by its key, in USD.
+        `granted` returns what an account may spend in a UTC day, in USD, by its API key.
 
         Raises:
             TraceError: the database cannot be opened.
@@ -66,7 +66,7 @@ class Stores:
         return cls(trace, book, checkpoints)
 
     def close(self) -> None:
-        """Store what was submitted, and release the database."""
+        """Finish pending writes and close the database."""
         for store in (self.trace, self.book, self.checkpoints):
             if store is not None:
                 store.close()
