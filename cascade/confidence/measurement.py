@@ -1,4 +1,4 @@
-"""What a stage's calls say about its model, as an outcome table holds it: live and for tables alike."""
+"""What was measured on a model's answers, in the form that outcome tables hold."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def measured(
     replies: Sequence[Reply | None],
     calibration: Calibration | None,
 ) -> Measurement | None:
-    """Return what the answer calls of one model say; None if all failed.
+    """Measure the answer calls of one model; None if all failed.
 
     The draft is the one that `check` chooses, else the first. `agreement` is the share of drafts that agree,
     where there are several.
@@ -84,7 +84,7 @@ def draft_of(step: Step, name: str) -> Call:
 
 
 def recorded(step: Step, draft: Call) -> MeasuredAnswer:
-    """Return what a stored step tells about one of its drafts."""
+    """Return what a step recorded about one of its drafts."""
     note = draft.meta.get(MEASURED_KEY)
     if isinstance(note, Mapping):
         return MeasuredAnswer(draft.text, dict(note.get("signals", {})), note.get("confidence"))

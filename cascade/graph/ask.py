@@ -1,4 +1,4 @@
-"""The single place where models are called: guard, time limit, price, record."""
+"""The only place that calls models: guard, time limit, price, record."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from cascade.graph.guard import NO_GUARD, EndpointGuard
 from cascade.models.base import Model, OnText, Prompt, Reply, StopEarly, charge, cost
 from cascade.records import Call, Request, Role
 
-GRACE = 0.1  # seconds for a model to end by its own time-out, whose message says more than ours
+GRACE = 0.1  # seconds that let a model time out by itself first; its message says more than ours
 LABELS_KEPT = 10  # of a label distribution in the trace; signals are measured on the whole of it
 
 
 class Attempt(NamedTuple):
-    """A call as it is recorded, with its reply unless it failed; `fell`: an equal endpoint may help."""
+    """A call as it is recorded, with its reply unless it failed.
+
+    `endpoint_failed` means that an equal endpoint may answer.
+    """
 
     call: Call
     reply: Reply | None
-    fell: bool = False
+    endpoint_failed: bool = False
 
 
 OnAttempt = Callable[[Attempt], object]
@@ -46,15 +49,15 @@ async def ask(
     """Call `model` once and return the record of the call, with the reply unless it failed.
 
     Args:
-        model: whom to ask.
-        request: what to ask.
-        role: why it is asked.
+        model: the model to ask.
+        request: the request.
+        role: what the answer is for.
         sample: which of the stage's samples this is.
         seconds: time left to the run; the call is cut off after it or the model's own time-out.
         on_text: receives the text piece by piece, where the model streams.
         guard: the model's circuit breaker and queue.
         stop_early: says from the tokens so far whether to stop; a stopped call is a failed one.
-        record: receives the call too, even if this task is cancelled while it is under way.
+        record: also receives the call, even if this task is cancelled in the middle of it.
         began: `time.perf_counter()` when the run began, for the call's `started`.
 
     Raises:
@@ -91,53 +94,53 @@ async def ask(
 
 
 class _ModelCall:
-    """One call on its way: through the breaker, through the queue, to the model."""
+    """One call, through the breaker and the queue to the model."""
 
     def __init__(self, model: Model, prompt: Prompt, guard: EndpointGuard) -> None:
         self._model, self._prompt, self._guard = model, prompt, guard
-        self._begun = False
+        self._started = False
         self._limit = prompt.timeout or model.timeout
-        self._late = 0.0
+        self._cutoff = 0.0
 
     async def outcome(self, on_text: OnText | None) -> Reply | ModelError:
         """Ask, and turn whatever goes wrong into the error of a recorded, failed call."""
         try:
-            entry = self._guard.enter()
+            permit = self._guard.acquire()
         except ModelError as refusal:
             return refusal
-        good: bool | None = None
-        self._late = time.perf_counter() + 0.95 * self._limit
+        worked: bool | None = None
+        self._cutoff = time.perf_counter() + 0.95 * self._limit
         try:
-            outcome = await self._asked(on_text)
-            good = True if isinstance(outcome, Reply) else self._verdict(outcome)
+            outcome = await self._ask_model(on_text)
+            worked = True if isinstance(outcome, Reply) else self._verdict(outcome)
         finally:  # a pause or a cancellation says nothing about the model
-            self._guard.leave(entry, good)
+            self._guard.release(permit, worked)
         return outcome
 
     def healthy(self, failure: ModelError) -> bool:
-        """Return whether `failure` is not the endpoint's fault, so that an equal one would not help."""
+        """Return whether the endpoint is not to blame for `failure`, so that an equal one would not help."""
         return failure.healthy and failure.refused is None
 
     def cancelled(self, error: asyncio.CancelledError) -> ModelError:
         """Return the failure of a call that is cancelled now; it may have to be paid for."""
         why = f": {error.args[0]}" if error.args and isinstance(error.args[0], str) else ""
-        return ModelError(f"cancelled{why}", self._worst() if self._begun else (0, 0), healthy=True)
+        return ModelError(f"cancelled{why}", self._worst() if self._started else (0, 0), healthy=True)
 
     def _verdict(self, failure: ModelError) -> bool | None:
-        cut_off = self._limit < self._model.timeout and time.perf_counter() >= self._late
+        cut_off = self._limit < self._model.timeout and time.perf_counter() >= self._cutoff
         return None if failure.refused or cut_off else failure.healthy
 
-    async def _asked(self, on_text: OnText | None) -> Reply | ModelError:
+    async def _ask_model(self, on_text: OnText | None) -> Reply | ModelError:
         try:
             async with asyncio.timeout(self._limit + GRACE), self._guard.slot():
-                self._begun = True
+                self._started = True
                 return await self._model.ask(self._prompt, on_text)
         except GraphBubbleUp:  # LangGraph's interrupt: the run waits for a person
             raise
         except ModelError as failure:
             return failure
         except TimeoutError:
-            if not self._begun:
+            if not self._started:
                 text = f"is busy: no free slot (concurrency) within {self._limit:.3g} s"
                 return ModelError(f"model {self._model.name!r} {text}", healthy=True, refused="busy")
             reason = f"no answer within {self._limit:.3g} s"

@@ -1,4 +1,4 @@
-"""A circuit breaker: a model that keeps failing is left alone for a while. No I/O, a given clock.
+"""A circuit breaker: a model that keeps failing is not called for a while. No I/O; the clock is passed in.
 
 closed: calls go through; enough failures open it. open: nothing goes through for `seconds`. half-open: one
 call, the probe, goes through; its success closes the breaker and its failure opens it again. (The pattern is
@@ -18,8 +18,8 @@ from cascade.spec.parts import BreakerConfig
 State = Literal["closed", "open", "half_open"]
 
 
-class Pass(NamedTuple):
-    """Leave to make one call; `era` tells a late outcome from one that still counts."""
+class Permit(NamedTuple):
+    """Permission to make one call; `era` tells a late outcome from one that still counts."""
 
     era: int
     probe: bool
@@ -30,7 +30,7 @@ class Breaker:
 
     Args:
         config: when it opens, and for how long.
-        clock: seconds that only grow.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(self, config: BreakerConfig, clock: Callable[[], float] = time.monotonic) -> None:
@@ -40,7 +40,7 @@ class Breaker:
         self._era = 0  # changes with every change of the state
         self._opened: float | None = None
         self._probing = False
-        self._in_a_row = 0
+        self._streak = 0
         self._recent: deque[bool] = deque(maxlen=config.window)
         self._why = ""
 
@@ -56,35 +56,35 @@ class Breaker:
         with self._lock:
             return self._refusal()
 
-    def enter(self) -> Pass | str:
-        """Return leave to make one call, or why there is none. Give the leave back with `leave`."""
+    def acquire(self) -> Permit | str:
+        """Return a permit for one call, or why there is none. Give the permit back with `release`."""
         with self._lock:
             refusal = self._refusal()
             if refusal is not None:
                 return refusal
             self._probing = self._opened is not None
-            return Pass(self._era, self._probing)
+            return Permit(self._era, self._probing)
 
-    def leave(self, entry: Pass, good: bool | None) -> None:
-        """Say how a call ended: True it worked, False it failed, None it says nothing about the model."""
+    def release(self, permit: Permit, worked: bool | None) -> None:
+        """Report how a call ended: True if it worked, False if it failed, None if neither says anything."""
         with self._lock:
-            if entry.era != self._era:  # the state has changed since: what it says is old
+            if permit.era != self._era:  # the state has changed since, so the outcome is stale
                 return
-            if entry.probe:
+            if permit.probe:
                 self._probing = False
-            if good is None:
+            if worked is None:
                 return
-            self._recent.append(good)
-            self._in_a_row = 0 if good else self._in_a_row + 1
-            if entry.probe:
-                self._change(None if good else "the probe failed")
-            elif not good:
+            self._recent.append(worked)
+            self._streak = 0 if worked else self._streak + 1
+            if permit.probe:
+                self._change(None if worked else "the probe failed")
+            elif not worked:
                 self._judge()
 
     def _judge(self) -> None:
         config, failures = self._config, self._recent.count(False)
-        if self._in_a_row >= config.failures:
-            self._change(f"{self._in_a_row} failures in a row")
+        if self._streak >= config.failures:
+            self._change(f"{self._streak} failures in a row")
         elif config.share is not None and len(self._recent) == config.window <= failures / config.share:
             self._change(f"{failures} failures in {config.window} calls")
 
@@ -93,7 +93,7 @@ class Breaker:
         self._era += 1
         self._opened = None if why is None else self._clock()
         self._why = why or ""
-        self._probing, self._in_a_row = False, 0
+        self._probing, self._streak = False, 0
         self._recent.clear()
 
     def _refusal(self) -> str | None:

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from cascade.errors import ModelError
-from cascade.graph.breaker import Breaker, Pass
+from cascade.graph.breaker import Breaker, Permit
 from cascade.spec.kinds import ModelSettings
 
 
@@ -33,9 +33,9 @@ class _Slots:
         """Hold one slot.
 
         Raises:
-            ModelError: as many calls as may wait are waiting already.
+            ModelError: the queue is full.
         """
-        waiter = self._enter()
+        waiter = self._take()
         if waiter is not None:
             try:
                 await asyncio.wrap_future(waiter)
@@ -44,14 +44,14 @@ class _Slots:
                     if waiter in self._waiting:
                         self._waiting.remove(waiter)
                 if not waiter.cancel():  # the slot came at the same moment
-                    self._leave()
+                    self._free()
                 raise
         try:
             yield
         finally:
-            self._leave()
+            self._free()
 
-    def _enter(self) -> Future[None] | None:
+    def _take(self) -> Future[None] | None:
         with self._lock:
             if self._used < self._max_calls:
                 self._used += 1
@@ -66,8 +66,8 @@ class _Slots:
             self._waiting.append(waiter)
             return waiter
 
-    def _leave(self) -> None:
-        """Hand the slot to the one that waits longest, or free it."""
+    def _free(self) -> None:
+        """Hand the slot to the longest waiter, or free it."""
         with self._lock:
             while self._waiting:
                 waiter = self._waiting.popleft()
@@ -97,24 +97,24 @@ class EndpointGuard:
         why = self._breaker.refusal() if self._breaker is not None else None
         return None if why is None else self._broken(why)
 
-    def enter(self) -> Pass | None:
-        """Return leave to make one call, to be given back with `leave`; None where nothing guards.
+    def acquire(self) -> Permit | None:
+        """Return a permit for one call, to be given back with `release`; None without a breaker.
 
         Raises:
             ModelError: the breaker is open.
         """
-        entry = self._breaker.enter() if self._breaker is not None else None
-        if isinstance(entry, str):
-            raise ModelError(self._broken(entry), healthy=True, refused="breaker_open")
-        return entry
+        permit = self._breaker.acquire() if self._breaker is not None else None
+        if isinstance(permit, str):
+            raise ModelError(self._broken(permit), healthy=True, refused="breaker_open")
+        return permit
 
-    def leave(self, entry: Pass | None, good: bool | None) -> None:
-        """Say how a call ended: it worked, it failed, or (None) it says nothing about the model."""
-        if self._breaker is not None and entry is not None:
-            self._breaker.leave(entry, good)
+    def release(self, permit: Permit | None, worked: bool | None) -> None:
+        """Report how a call ended: it worked, it failed, or (None) it says nothing about the model."""
+        if self._breaker is not None and permit is not None:
+            self._breaker.release(permit, worked)
 
     def slot(self) -> AbstractAsyncContextManager[None]:
-        """Hold one of the model's `concurrency` slots, after those that wait already.
+        """Hold one of the model's `concurrency` slots; first come, first served.
 
         Raises:
             ModelError: the queue is full.

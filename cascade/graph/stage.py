@@ -19,7 +19,7 @@ __all__ = ["Plan", "RunContext", "run_stage", "run_stages"]
 
 
 class RunContext(NamedTuple):
-    """What the stages of a run know of it, and whom they tell.
+    """What the stages of a run know about it, and what they report to.
 
     Attributes:
         run: its id; without one nothing is audited.
@@ -27,7 +27,7 @@ class RunContext(NamedTuple):
             before ended.
         on_text: receives the answer piece by piece, only from a stage that accepts without a check.
         entered: is told the name of each stage that starts.
-        cancelled_steps: receives the steps, by rule `cancelled`, of stages that are cancelled at work.
+        cancelled_steps: receives the steps (rule `cancelled`) of stages that are cancelled while at work.
         request: what is asked, checked already; without it each stage reads and checks the graph's state.
         steps: the steps so far, to which each stage adds its own; without it each stage reads the state's.
     """
@@ -41,11 +41,11 @@ class RunContext(NamedTuple):
     steps: list[Step] | None = None
 
 
-ALONE = RunContext()
+NO_CONTEXT = RunContext()
 
 
 async def run_stage(
-    plan: Plan, stage: Stage, request: Request, trace: Sequence[Step], context: RunContext = ALONE
+    plan: Plan, stage: Stage, request: Request, trace: Sequence[Step], context: RunContext = NO_CONTEXT
 ) -> Step:
     """Ask the models of `stage` and decide what happens next.
 
@@ -66,7 +66,7 @@ async def run_stage(
 
 
 async def run_stages(
-    plan: Plan, stage: Stage, request: Request, trace: Sequence[Step], context: RunContext = ALONE
+    plan: Plan, stage: Stage, request: Request, trace: Sequence[Step], context: RunContext = NO_CONTEXT
 ) -> list[Step]:
     """Run `stage`; where it has a `hedge`, the next one too if it takes longer. See `run_stage`.
 

@@ -1,4 +1,4 @@
-"""What one stage may spend: its part of the run's limits, and reservations from the day's budgets."""
+"""What one stage may spend: its share of the run's limits, and reservations from the day's budgets."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class StageBudget:
     """Reserves before calls and settles after them.
 
     Args:
-        graph: whose limits and budgets hold.
-        request: whose account pays.
+        graph: its limits and budgets hold.
+        request: its account pays.
         used: what the run has used.
-        book: who keeps the budgets of the day; None: there are none.
-        run: the run's id, for people who look into reservations.
+        book: keeps the budgets of the day; None if there are none.
+        run: the run's id, shown with reservations.
     """
 
     def __init__(
@@ -38,16 +38,16 @@ class StageBudget:
             self._budgets = day_budgets(graph, request, book.granted)
         self._book = book
         self._holds: list[Reservation] = []
-        self.worst = Spend()  # what the stage may cost, as far as it is promised
-        self.beside: StageBudget | None = None  # of a stage that runs at the same time
+        self.worst = Spend()  # what is reserved for the stage
+        self.beside: StageBudget | None = None  # of the stage that runs at the same time (hedge)
 
     async def reserve(self, worst: Spend) -> BudgetShortfall | str | None:
-        """Take the stage's worst case out of the day's budgets; return why that cannot be, or None."""
+        """Reserve the stage's worst case in the day's budgets; return why that is not possible, or None."""
         self.worst = worst
         return await self._take(worst.cost_usd)
 
     async def reserve_retry(self, failed: Call) -> bool:
-        """Return whether one more call may be made in place of `failed`, whose cost is lost."""
+        """Reserve one more call in place of `failed`, whose cost is lost; return whether it may be made."""
         before, other = self.worst, self.beside.worst if self.beside is not None else Spend()
         more = Spend(before.cost_usd + failed.cost_usd, calls=before.calls + 1)
         both = Spend(more.cost_usd + other.cost_usd, calls=more.calls + other.calls)
@@ -60,7 +60,7 @@ class StageBudget:
         return await self._take(failed.cost_usd) is None
 
     def settle(self, calls: Sequence[Call]) -> None:
-        """Put what the calls cost in the place of the reservations. Nobody waits for that to be stored."""
+        """Replace the reservations by what the calls cost, without waiting until that is stored."""
         paid = sum(call.cost_usd for call in calls)
         for hold in self._holds:
             if self._book is not None:

@@ -162,7 +162,12 @@ class StageRun:
                 stop_early=None if role_gate else self._stop_early(name),
             )
             last = attempts[-1] = _annotated(attempts[-1], model, self._max_tokens(name))
-            ended = not last.fell or number == len(endpoints) or streamed or self._seconds_left() == 0.0
+            ended = (
+                not last.endpoint_failed
+                or number == len(endpoints)
+                or streamed
+                or self._seconds_left() == 0.0
+            )
             if ended or not await self.budget.reserve_retry(last.call):
                 return
 

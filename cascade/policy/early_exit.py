@@ -1,4 +1,4 @@
-"""Early exit: the best that a draft can still become, from the tokens that it has. Pure.
+"""Early exit: an upper bound of the score that an unfinished draft can still reach. Pure.
 
 A score of `logprob` confidence is a statistic of the tokens' log-probabilities. Each token still to come has
 at most log-probability 0 and at least entropy 0, and there are at most `max_tokens` in all, so the score of

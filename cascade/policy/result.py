@@ -47,8 +47,8 @@ def best_draft(trace: Sequence[Step]) -> CandidateAnswer | None:
 def summarize(graph: Graph, trace: Sequence[Step], *, cancelled: bool = False) -> dict[str, Any]:
     """Return the fields of a `Result` that follow from a finished `trace`, or from one cut off by the caller.
 
-    `best_effort` needs an evaluated draft: without a measured confidence nothing is the best. An answer that
-    was passed on only to be audited is accepted where no later stage accepts another.
+    `best_effort` needs a draft whose confidence was measured. An answer that was only passed on for an audit
+    is accepted if no later stage accepts another one.
     """
     if cancelled and not trace:
         return {"status": "cancelled", "rule": "cancelled"}

@@ -1,7 +1,7 @@
 """After drift: the smallest threshold, never below the stage's own, that audited answers still support.
 
-The threshold is one of the confidence, or where a policy decides of its score. What is known is kept in one
-JSON file beside the graph, which `cascade monitor` writes and the runtime reads when it loads the graph.
+Thresholds apply to the confidence, or to the score of a policy. `cascade monitor` keeps them in a JSON file
+beside the graph, which is read when the graph is loaded.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Tightened(Record):
     """A stage whose threshold moved from `was` to `accept` after the drift alarm in run `alarm`.
 
     Of `rows` audited answers that reach `accept`, `errors` were wrong, which bounds the error among the
-    accepted by `bound`; it must be at most `alpha` with probability 1 − `delta`, however often one looks.
-    `looks` counts how often that was tested. None reach it where the stage refuses (`accept` above 1).
+    accepted by `bound`; it must be at most `alpha` with probability 1 − `delta`, however often it is tested.
+    `looks` counts the tests. A stage that accepts nothing has an `accept` above 1, and no rows.
     """
 
     was: float = Field(ge=0.0)
@@ -93,7 +93,7 @@ def write_state(path: Path, graph: str, stages: Mapping[str, Tightened]) -> None
 
 
 def share_of(delta: float, look: int) -> float:
-    """Return what look number `look` (from 1) may spend of `delta`; all looks together spend no more."""
+    """Return the share of `delta` that test number `look` (from 1) may spend; all shares sum to `delta`."""
     return delta / (look * (look + 1))
 
 
@@ -102,9 +102,9 @@ def supported(
 ) -> Supported:
     """Return the smallest threshold from `min_accept` on above which at most `alpha` errs, at 1 − `delta`.
 
-    Thresholds are tested from the safest down, at the exact bound of Clopper and Pearson (1934), until the
-    first failure; which ones depends on the values alone, so all of them share `delta` (fixed-sequence
-    testing). The first has as many rows as the promise needs without an error.
+    Thresholds are tested from the safest down, by the exact bound of Clopper and Pearson (1934), until the
+    first failure. Which ones are tested depends on the values alone, so each is tested at the full `delta`
+    (fixed-sequence testing). The first has as many rows as the promise needs without an error.
 
     Args:
         values: confidence or score of a random sample of what the stage would accept.

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cascade.graph.breaker import Breaker, Pass
+from cascade.graph.breaker import Breaker, Permit
 from cascade.spec.parts import BreakerConfig
 
 
@@ -32,9 +32,9 @@ def made(clock: Clock, **settings: float) -> Breaker:
 
 
 def call(breaker: Breaker, good: bool | None) -> None:
-    entry = breaker.enter()
-    assert isinstance(entry, Pass), entry
-    breaker.leave(entry, good)
+    entry = breaker.acquire()
+    assert isinstance(entry, Permit), entry
+    breaker.release(entry, good)
 
 
 def opened(clock: Clock) -> Breaker:
@@ -59,7 +59,7 @@ def test_failures_in_a_row_open_it(clock: Clock, outcomes: tuple[bool | None, ..
     assert breaker.state == "closed"
     call(breaker, False)
     assert breaker.state == "open"
-    assert breaker.refusal() == breaker.enter() == "open after 3 failures in a row, next try in 10.0 s"
+    assert breaker.refusal() == breaker.acquire() == "open after 3 failures in a row, next try in 10.0 s"
 
 
 def test_a_share_of_failures_opens_it_once_the_window_is_full(clock: Clock) -> None:
@@ -76,14 +76,14 @@ def test_a_share_of_failures_opens_it_once_the_window_is_full(clock: Clock) -> N
 def test_half_open_lets_one_probe_through_and_its_success_closes(clock: Clock) -> None:
     breaker = opened(clock)
     clock.now += 9.99
-    assert breaker.enter() == "open after 3 failures in a row, next try in 0.0 s"
+    assert breaker.acquire() == "open after 3 failures in a row, next try in 0.0 s"
     clock.now += 0.01
     assert breaker.state == "half_open"
-    probe = breaker.enter()
-    assert isinstance(probe, Pass)
+    probe = breaker.acquire()
+    assert isinstance(probe, Permit)
     assert probe.probe
-    assert breaker.enter() == breaker.refusal() == "half-open, and its one probe is under way"
-    breaker.leave(probe, True)
+    assert breaker.acquire() == breaker.refusal() == "half-open, and its one probe is under way"
+    breaker.release(probe, True)
     assert breaker.state == "closed"
     call(breaker, False)
     assert breaker.state == "closed"  # old failures are forgotten
@@ -100,27 +100,27 @@ def test_a_cancelled_probe_makes_room_for_the_next(clock: Clock) -> None:
     breaker = opened(clock)
     clock.now += 10
     call(breaker, None)
-    assert isinstance(breaker.enter(), Pass)
+    assert isinstance(breaker.acquire(), Permit)
 
 
 def test_outcomes_of_calls_from_before_a_change_count_for_nothing(clock: Clock) -> None:
     breaker = made(clock)
-    early = [breaker.enter() for _ in range(5)]
-    late = breaker.enter()
+    early = [breaker.acquire() for _ in range(5)]
+    late = breaker.acquire()
     for entry in early[:3]:
-        assert isinstance(entry, Pass)
-        breaker.leave(entry, False)
+        assert isinstance(entry, Permit)
+        breaker.release(entry, False)
     assert breaker.state == "open"
-    assert isinstance(late, Pass)
-    breaker.leave(late, True)
+    assert isinstance(late, Permit)
+    breaker.release(late, True)
     assert breaker.state == "open"
     clock.now += 10
-    probe = breaker.enter()
-    breaker.leave(late, True)
-    assert breaker.enter() == "half-open, and its one probe is under way"
-    assert isinstance(probe, Pass)
-    breaker.leave(probe, True)
-    breaker.leave(late, False)
+    probe = breaker.acquire()
+    breaker.release(late, True)
+    assert breaker.acquire() == "half-open, and its one probe is under way"
+    assert isinstance(probe, Permit)
+    breaker.release(probe, True)
+    breaker.release(late, False)
     assert breaker.state == "closed"
 
 
@@ -131,14 +131,14 @@ def test_of_many_threads_one_gets_the_probe(clock: Clock) -> None:
 
     def rush() -> None:
         barrier.wait()
-        got.append(breaker.enter())
+        got.append(breaker.acquire())
 
     threads = [threading.Thread(target=rush) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(isinstance(entry, Pass) for entry in got) == 1
+    assert sum(isinstance(entry, Permit) for entry in got) == 1
 
 
 class Machine(RuleBasedStateMachine):
@@ -148,15 +148,15 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self.breaker = made(self.clock)
-        self.running: list[Pass] = []
+        self.running: list[Permit] = []
         self.opened: float | None = None  # by the rules in the docstring of the module
 
     @rule()
     def begin(self) -> None:
-        entry = self.breaker.enter()
+        entry = self.breaker.acquire()
         if self.opened is not None and self.clock.now < self.opened + 10.0:
             assert isinstance(entry, str)
-        if isinstance(entry, Pass):
+        if isinstance(entry, Permit):
             self.running.append(entry)
 
     @precondition(lambda self: self.running)
@@ -164,7 +164,7 @@ class Machine(RuleBasedStateMachine):
     def end(self, data: st.DataObject, good: bool | None) -> None:
         entry = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
         before = self.breaker.state
-        self.breaker.leave(entry, good)
+        self.breaker.release(entry, good)
         after = self.breaker.state
         if before != after:
             assert good is not None

@@ -14,7 +14,7 @@ ANSWERED = ("accepted", "best_effort")
 
 @dataclass(frozen=True)
 class Change:
-    """A run that would have ended differently, or may have (then `unknown` is the stage never called)."""
+    """A run that would, or might, have ended differently; `unknown` is the stage it would have called."""
 
     run: str
     old: Outcome
@@ -33,11 +33,11 @@ class Comparison:
         runs: how many.
         unknown: stage → runs that would have called it first and never did.
         old: (kind, name) → runs, where kind is `status` or `tier`.
-        certain: the same of the replay: runs that end so for certain.
-        possible: runs that may end so.
+        certain: the same for the replay: runs that certainly end this way.
+        possible: runs that may end this way.
         old_cost: what the runs cost, in USD.
-        lowest: the least that they would have cost.
-        highest: the most; None if nothing bounds it.
+        lowest: lower bound of what they would have cost, in USD.
+        highest: upper bound; None if there is none.
         changes: the runs that end differently, in the order of the runs.
     """
 

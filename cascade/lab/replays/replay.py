@@ -1,8 +1,8 @@
 """What stored runs would have become under other thresholds and limits. Calls no model.
 
-Runs are decided by the code that decides live ones, over the recorded calls, scores and times. A stage that a
-run never called cannot be known: the run is `unknown` from there on, and what could have happened is bounded,
-not guessed.
+The code that decides live runs decides the recorded calls, scores and times anew. What a stage would have
+answered that the run never called is unknown: from there on the possible ends and costs are bounded, not
+guessed.
 """
 
 from __future__ import annotations
