@@ -45,6 +45,13 @@ def test_the_table_of_the_architecture_names_every_room(root: Path) -> None:
     assert sorted(named) == sorted(ROOMS)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_the_files_that_a_page_names_exist(root: Path, page: str) -> None:
+    """A path is named from the repository's root, or from the package's."""
+    for name in re.findall(r"`([\w.]+(?:/[\w.]+)+\.py)`", (root / page).read_text(encoding="utf-8")):
+        assert (root / name).is_file() or (root / "cascade" / name).is_file(), name
+
+
 def test_the_glossary_has_each_word_once_in_order_and_names_modules_that_exist(root: Path) -> None:
     page = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
     glossary = page.split("\n## Glossary\n")[1].split("\n## ")[0]
