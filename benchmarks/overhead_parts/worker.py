@@ -85,7 +85,7 @@ def cascade(record: bool, budget: bool) -> Callable[[str, AsyncExitStack], Await
         async def ask() -> str:
             return (await runner.ainvoke(TEXT)).text or ""
 
-        return ask, ["cascade"]
+        return ask, ["cascade-moe"]
 
     return make
 

@@ -1,6 +1,6 @@
-"""LoRA adapters, read without llama.cpp: whether a file is one, and whether it is made for a model.
+"""Checks LoRA adapters without llama.cpp: is a file one, and was it made for a model?
 
-llama.cpp ends the process at metadata of another type than it expects and at factors that it cannot multiply.
+llama.cpp aborts the process on metadata of an unexpected type and on factors that it cannot multiply.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ALPHA = "adapter.lora.alpha"
 _ALORA = "adapter.alora.invocation_tokens"
 _NUMBERS = {0: "F32", 1: "F16", 8: "Q8_0", 30: "BF16"}  # ggml types of factors
 _A, _B = ".lora_a", ".lora_b"
-_SKIPPED = "_norm.weight"  # llama.cpp passes over them
+_SKIPPED = "_norm.weight"  # llama.cpp ignores them
 
 
 def check_adapter(path: Path, architecture: str | None) -> None:
@@ -53,19 +53,19 @@ _FIX = "give an adapter that was made for this model"
 
 
 def _read(path: Path, architecture: str | None) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the factors of each difference, by the name of the tensor that it changes."""
+    """Return the two factors for each tensor that the adapter changes, by the tensor's name."""
     try:
         header = read_header(path)
         _check_metadata(header, architecture)
         return _factors(header)
-    except _WrongError as error:
+    except _AdapterError as error:
         raise ConfigError(f"adapter {path}: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"adapter {error}") from error
 
 
-class _WrongError(Exception):
-    """The file is a GGUF file and no adapter that can be used."""
+class _AdapterError(Exception):
+    """The file is a GGUF file but not a usable adapter."""
 
 
 def _check_metadata(header: Header, architecture: str | None) -> None:
@@ -73,38 +73,40 @@ def _check_metadata(header: Header, architecture: str | None) -> None:
     wanted = {"general.type": "adapter", _ARCHITECTURE: architecture, "adapter.type": "lora"}
     for key, value in wanted.items():
         if kinds.get(key) != _STRING or values[key] != value:
-            raise _WrongError(
+            raise _AdapterError(
                 f"{key} is {values.get(key)!r:.60}; expected {value!r}; give a LoRA of this model"
             )
     if kinds.get(_ALPHA, _FLOAT) != _FLOAT:
-        raise _WrongError(f"{_ALPHA} is not a 32-bit number; convert it again")
+        raise _AdapterError(f"{_ALPHA} is not a 32-bit number; convert it again")
     if _ALORA in kinds:
-        raise _WrongError("it is an aLoRA, which works on a part of the text only; merge it into the model")
+        raise _AdapterError("it is an aLoRA, which works on a part of the text only; merge it into the model")
 
 
 def _factors(header: Header) -> dict[str, tuple[Tensor, Tensor]]:
     names = {name for name in header.tensors if not name.endswith(_SKIPPED)}
     bases = {name.removesuffix(_A) for name in names if name.endswith(_A)}
     if not bases:
-        raise _WrongError(f"it has no tensors named …{_A}; convert it again")
+        raise _AdapterError(f"it has no tensors named …{_A}; convert it again")
     if odd := names - {base + suffix for base in bases for suffix in (_A, _B)}:
-        raise _WrongError(f"tensor {min(odd)!r} is no part of a LoRA; convert it again")
+        raise _AdapterError(f"tensor {min(odd)!r} is no part of a LoRA; convert it again")
     return {
         base: _pair(base, header.tensors[base + _A], header.tensors.get(base + _B)) for base in sorted(bases)
     }
 
 
 def _pair(base: str, a: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return one difference B·A of rank r, checked: A has the sizes (inputs, r), B has (r, outputs)."""
+    """Return the factors of one difference B·A of rank r: A has the sizes (inputs, r), B (r, outputs)."""
     if b is None:
-        raise _WrongError(f"{base!r} has no {_B}; convert it again")
+        raise _AdapterError(f"{base!r} has no {_B}; convert it again")
     for tensor in (a, b):
         if tensor.kind not in _NUMBERS:
-            raise _WrongError(f"{base!r} has type {tensor.kind}; known: {', '.join(_NUMBERS.values())}")
+            raise _AdapterError(f"{base!r} has type {tensor.kind}; known: {', '.join(_NUMBERS.values())}")
         if len(tensor.sizes) != 2 or not all(tensor.sizes):
-            raise _WrongError(f"{base!r} has sizes {tensor.sizes}; expected two that are not 0")
-    if base == "token_embd.weight":  # where it also is the output, llama.cpp would multiply it wrongly
-        raise _WrongError("it changes the token embeddings, which is not supported; merge it into the model")
+            raise _AdapterError(f"{base!r} has sizes {tensor.sizes}; expected two that are not 0")
+    if base == "token_embd.weight":  # where it is the output too, llama.cpp would multiply it wrongly
+        raise _AdapterError(
+            "it changes the token embeddings, which is not supported; merge it into the model"
+        )
     if a.sizes[1] != b.sizes[0]:
-        raise _WrongError(f"{base!r} has sizes {a.sizes} and {b.sizes}, which do not fit; convert it again")
+        raise _AdapterError(f"{base!r} has sizes {a.sizes} and {b.sizes}, which do not fit; convert it again")
     return a, b

@@ -1,9 +1,9 @@
 """Checks a GBNF grammar before llama.cpp sees it.
 
-llama.cpp's parser prints what it dislikes to stderr, and some grammars that it takes hang or kill the
-process later: `{5,2}` counts down from zero through 2^64, left recursion through a rule that is empty
-only indirectly is not noticed, and optional parts of optional parts multiply. So the text is parsed here
-first (`gbnf_parser`), and its size and branching are bounded.
+llama.cpp's parser prints errors to stderr, and some grammars that it accepts hang or kill the process later:
+`{5,2}` counts down from zero through 2^64, left recursion through an indirectly empty rule goes unnoticed,
+and nested optional parts multiply. The text is therefore parsed here first (`gbnf_parser`), and its size and
+branching are bounded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cascade.errors import ConfigError
 from cascade.formats.gbnf_parser import MAX_SYMBOLS, Alternative, Parser
 
 MAX_BYTES = 2**18
-MAX_WAYS = 4000  # to begin one rule
+MAX_WAYS = 4000  # in which one rule may begin
 
 
 @lru_cache(maxsize=64)
@@ -23,8 +23,8 @@ def check_grammar(text: str) -> None:
     """Return if `text` is a grammar that llama.cpp can follow safely from its rule `root`.
 
     Raises:
-        ConfigError: it is too large, not GBNF, refers to rules that are not there, recurses on its left, can
-            never end, or branches too much.
+        ConfigError: it is too large, is not GBNF, refers to undefined rules, is left-recursive, never ends,
+            or branches too much.
     """
     try:
         size = len(text.encode())
@@ -42,7 +42,7 @@ def check_grammar(text: str) -> None:
 
 
 def _check_rules(rules: list[list[Alternative]], parser: Parser) -> None:
-    """Refuse rules that never end, that begin with themselves, or that begin in too many ways."""
+    """Reject rules that never end, that begin with themselves, or that begin in too many ways."""
     ending = _derivable(rules, characters=True)
     root = parser.names["root"]
     if root not in ending:

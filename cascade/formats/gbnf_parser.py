@@ -1,6 +1,7 @@
 """Parses GBNF, the grammar language of llama.cpp, by the same rules (`grammars/README.md` there).
 
-Left out on purpose: references to tokens (`<|im_end|>`, `<[12]>`), which tie a grammar to one vocabulary.
+References to tokens (`<|im_end|>`, `<[12]>`) are deliberately unsupported, because they tie a grammar to one
+vocabulary.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Final, NoReturn
 
 from cascade.errors import ConfigError
 
-MAX_REPEATS = 2000  # llama.cpp takes a larger upper bound for none
+MAX_REPEATS = 2000  # llama.cpp treats a larger upper bound as unbounded
 MAX_SYMBOLS = 200_000
 MAX_NESTING = 100
 _WORD: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")

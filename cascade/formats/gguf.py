@@ -1,7 +1,7 @@
-"""Reads the metadata of a GGUF file without llama.cpp: labels and tasks are known before a model is loaded.
+"""Reads the metadata of a GGUF file without llama.cpp, so that labels and tasks are known before loading.
 
-The format is `docs/gguf.md` of ggml: magic, version, two counts, then key-value pairs. Nothing is
-trusted: counts are bounded by the file's size, so a broken file gives an error and never exhausts memory.
+The format is described in ggml's `docs/gguf.md`: magic, version, two counts, then key-value pairs. Nothing is
+trusted: counts are bounded by the file's size, so a broken file is an error and never exhausts memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_NESTING = 4
 _CUT = "it ends too early; copy or download it again"
 
 
-class _BrokenError(Exception):
+class _GgufError(Exception):
     """The bytes are not a GGUF file that we can read."""
 
 
@@ -41,13 +41,13 @@ class _Reader:
         """Return the next `count` bytes."""
         data = self.file.read(min(count, self.size))
         if len(data) != count:
-            raise _BrokenError(_CUT)
+            raise _GgufError(_CUT)
         return data
 
     def skip(self, count: int) -> None:
         """Move over `count` bytes."""
         if count > self.size - self.file.tell():
-            raise _BrokenError(_CUT)
+            raise _GgufError(_CUT)
         self.file.seek(count, os.SEEK_CUR)
 
     def number(self, code: str) -> Any:
@@ -59,34 +59,34 @@ class _Reader:
         try:
             return self.take(self.number("Q")).decode()
         except UnicodeDecodeError as error:
-            raise _BrokenError("a string in its metadata is not UTF-8") from error
+            raise _GgufError("a string in its metadata is not UTF-8") from error
 
     def value(self, kind: int, wanted: bool, depth: int = 0) -> Any:
-        """Return the next value of type `kind`; one that is not wanted is skipped and comes back as None."""
+        """Return the next value of type `kind`, or skip it and return None if it is not wanted."""
         if kind in _SCALARS:
             return self.number(_SCALARS[kind])
         if kind == _STRING:
             return self.string() if wanted else self.skip(self.number("Q"))
         if kind != _ARRAY or depth >= _MAX_NESTING:
-            raise _BrokenError(f"its metadata has a value of unknown type {kind}")
+            raise _GgufError(f"its metadata has a value of unknown type {kind}")
         item, count = self.number("I"), self.number("Q")
         if not wanted and item in _SCALARS:
             return self.skip(count * struct.calcsize(_SCALARS[item]))
         if count > self.size:
-            raise _BrokenError(f"an array in its metadata claims {count} items")
+            raise _GgufError(f"an array in its metadata claims {count} items")
         items = [self.value(item, wanted, depth + 1) for _ in range(count)]
         return items if wanted else None
 
 
 class Tensor(NamedTuple):
-    """A tensor of a GGUF file: its sizes with the fastest one first, and its ggml type."""
+    """A tensor of a GGUF file: its sizes, fastest-varying first, and its ggml type."""
 
     sizes: tuple[int, ...]
     kind: int
 
 
 class Header(NamedTuple):
-    """All of a GGUF file but the data: metadata values with their GGUF types, and tensors, by name."""
+    """A GGUF file without its data: metadata values and their GGUF types, and tensors, by name."""
 
     values: dict[str, Any]
     kinds: dict[str, int]
@@ -94,7 +94,7 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Return the metadata and the tensors of the GGUF file `path`; arrays in the metadata come back as None.
+    """Return the metadata and tensors of the GGUF file `path`; arrays in the metadata are None.
 
     Raises:
         ConfigError: the file cannot be read or is not a GGUF file.
@@ -103,7 +103,7 @@ def read_header(path: Path) -> Header:
 
 
 def read_metadata(path: Path, wanted: Collection[str]) -> dict[str, Any]:
-    """Return the metadata values of the GGUF file `path` for the keys in `wanted`, without absent ones.
+    """Return the metadata of the GGUF file `path` for those keys in `wanted` that it has.
 
     Raises:
         ConfigError: the file cannot be read or is not a GGUF file.
@@ -117,16 +117,16 @@ def _opened(path: Path, read: Callable[[_Reader], T]) -> T:
             return read(_Reader(file, os.fstat(file.fileno()).st_size))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (_BrokenError, struct.error) as error:
+    except (_GgufError, struct.error) as error:
         raise ConfigError(f"{path}: not a GGUF file that can be read: {error}") from error
 
 
 def _counts(reader: _Reader) -> tuple[int, int]:
     """Return the numbers of tensors and of metadata pairs."""
     if (magic := reader.take(4)) != b"GGUF":
-        raise _BrokenError(f"it starts with {magic!r} where GGUF files start with b'GGUF'; give another")
+        raise _GgufError(f"it starts with {magic!r} where GGUF files start with b'GGUF'; give another")
     if (version := reader.number("I")) not in (2, 3):
-        raise _BrokenError(f"version is {version}; known: 2, 3 (little-endian)")
+        raise _GgufError(f"version is {version}; known: 2, 3 (little-endian)")
     return reader.number("Q"), reader.number("Q")
 
 
@@ -140,7 +140,7 @@ def _read_header(reader: _Reader) -> Header:
     for _ in range(tensors):
         name, count = reader.string(), reader.number("I")
         if count > _MAX_NESTING:
-            raise _BrokenError(f"tensor {name!r} has {count} dimensions")
+            raise _GgufError(f"tensor {name!r} has {count} dimensions")
         sizes = tuple(reader.number("Q") for _ in range(count))
         header.tensors[name] = Tensor(sizes, reader.number("I"))
         reader.skip(8)
@@ -161,7 +161,7 @@ def _read(reader: _Reader, wanted: Collection[str]) -> dict[str, Any]:
 
 
 def read_tasks(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the tasks of a GGUF file written by `cascade.lab.training`: name → contract; else empty.
+    """Return the tasks (name → contract) of a GGUF file written by `cascade.lab.training`; else empty.
 
     Raises:
         ConfigError: the file is broken, or its tasks are not what `docs/experts.md` says.

@@ -1,7 +1,7 @@
-"""Refuses GGUF files whose metadata would make llama.cpp abort the process, or fail without a reason.
+"""Rejects GGUF files whose metadata would make llama.cpp abort the process or fail without a reason.
 
-These are the assertions of its `load_hparams` and vocabulary loader. A file of unknown origin may hold what
-is not listed here: `isolate: process` contains that.
+The checks mirror the assertions of its `load_hparams` and vocabulary loader. They may not be complete: for a
+file of unknown origin, `isolate: process` contains the rest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _RANGES = {
     "block_count": (1, 512),  # LLAMA_MAX_LAYERS
     "context_length": (1, 2**31 - 1),  # else read as a negative number
     "expert_count": (0, 1024),  # LLAMA_MAX_EXPERTS
-    "attention.head_count": (0, 2**16),  # beyond, sizes overflow and look right to the shape checks
+    "attention.head_count": (0, 2**16),  # beyond that, sizes overflow and pass the shape checks
     "attention.head_count_kv": (0, 2**16),
 }
 _AT_MOST = {"expert_used_count": "expert_count", "nextn_predict_layers": "block_count"}
@@ -30,11 +30,11 @@ _SCALINGS = ("none", "linear", "yarn", "longrope")
 
 
 def check_file(path: Path) -> None:
-    """Refuse what llama.cpp asserts never happens.
+    """Reject a file on which an assertion of llama.cpp would fail.
 
     Raises:
-        ModelError: `path` is missing, not a GGUF file, or cut off in its header; its vocabulary repeats a
-            token; or it says an impossible number of layers, heads, experts or tokens.
+        ModelError: `path` is missing, is not a GGUF file, or ends within its header; its vocabulary repeats a
+            token; or its number of layers, heads, experts or tokens is impossible.
     """
     if not path.is_file():
         raise ModelError("there is no such file; check the model's path")

@@ -1,9 +1,9 @@
 """JSON Schema → GBNF: every text of the grammar satisfies the schema.
 
 The converse does not hold: the grammar writes properties in the schema's order, adds none where some are
-named, writes all items of a tuple, escapes no character that needs no escape, and no digits beyond a
-double's precision. Annotations (`title`, `description`, `default`, `examples`, `format` other than those
-below …) change no validity and are passed over. Whatever does change it and is not supported is refused.
+named, writes all items of a tuple, escapes only characters that need it, and writes no digits beyond a
+double's precision. Annotations (`title`, `description`, `default`, `examples`, a `format` other than those
+below …) do not affect validity and are ignored. Anything else that is not supported is rejected.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _BUILT_IN: Final = {
     "value": "object | array | string | number | boolean | null",
     "object": '"{" ws (string ":" ws value ("," ws string ":" ws value)*)? ws "}"',
     "array": '"[" ws (value ("," ws value)*)? ws "]"',
-    # No day after the 28th: which months have it is beyond this grammar.
+    # No day after the 28th, because the length of the month is beyond this grammar.
     "day": '[1-2] [0-9]{3} "-" ("0" [1-9] | "1" [0-2]) "-" ("0" [1-9] | "1" [0-9] | "2" [0-8])',
     "clock": '([0-1] [0-9] | "2" [0-3]) ":" [0-5] [0-9] ":" [0-5] [0-9] ("." [0-9]{1,6})? "Z"',
 }
@@ -54,7 +54,7 @@ def schema_grammar(schema: object) -> str:
     schema, and the formats date, time, date-time and uuid.
 
     Raises:
-        ConfigError: the schema is not valid, cannot be satisfied, or uses what is not supported.
+        ConfigError: the schema is invalid, cannot be satisfied, or uses an unsupported keyword.
     """
     converter = _Converter(schema)
     text = converter.grammar()
@@ -135,7 +135,7 @@ class _Converter:
             return "root"
         if reference not in self._references:
             name = self._references[reference] = f"r{len(self._rules)}"
-            self._rules[name] = ""  # taken, so that a schema may refer to itself
+            self._rules[name] = ""  # reserved, so that a schema may refer to itself
             self._rules[name] = self._body(find(self._schema, reference, at), reference, depth + 1)
         return self._references[reference]
 

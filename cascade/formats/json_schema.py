@@ -1,4 +1,4 @@
-"""What a JSON Schema says, read carefully: it may come with a request. Messages name the place in it."""
+"""Reading JSON Schemas that may be hostile; every error names the location within the schema."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FORMATS: Final = {
 
 
 class Bounds(NamedTuple):
-    """From `low` to `high`; `above` leaves out the one, `below` the other."""
+    """An interval; `above` excludes `low`, and `below` excludes `high`."""
 
     low: int
     high: int
@@ -43,7 +43,7 @@ class Bounds(NamedTuple):
 
 
 def number_bounds(kind: str, schema: Mapping[str, Any], at: str) -> Bounds | None:
-    """Return the bounds of a number or integer, or None if it has none; those of integers are included."""
+    """Return the bounds of a number or integer, or None; an integer's bounds are always inclusive."""
     words = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
     bounds = {word: schema[word] for word in words if word in schema}
     if not bounds:
@@ -65,7 +65,7 @@ def number_bounds(kind: str, schema: Mapping[str, Any], at: str) -> Bounds | Non
 
 
 def types_of(schema: dict[str, Any], at: str) -> list[str]:
-    """Return the types that `schema` allows; where it does not say, those that its keywords are about."""
+    """Return the types that `schema` allows; without `type`, those that its keywords apply to."""
     given = schema.get("type")
     if given is None:
         implied = [
@@ -110,7 +110,7 @@ def has_type(value: object, kind: str) -> bool:
 
 
 def _view(root: object, schema: object, at: str) -> tuple[set[str], dict[str, set[str]]]:
-    """Return the types of a schema, and of an object the values that its required tags may have."""
+    """Return the types of a schema, and for an object the possible values of its required properties."""
     for _ in range(MAX_REFERENCES):
         if not (isinstance(schema, dict) and "$ref" in schema):
             break
@@ -164,7 +164,7 @@ def json_text(value: object, at: str) -> str:
 
 
 def exclusive(root: object, parts: Sequence[Any], at: str) -> None:
-    """Refuse `oneOf` where a text might satisfy two alternatives."""
+    """Reject a `oneOf` of which a text might satisfy two alternatives."""
     views = [_view(root, part, at) for part in parts]
     for index, (types, tags) in enumerate(views):
         for other, (types_before, tags_before) in enumerate(views[:index]):

@@ -22,8 +22,8 @@ def reals(low: int, high: int, *, above: bool = False, below: bool = False) -> s
     """Return alternatives for decimal numbers from `low` to `high`, both within ±`LARGEST_REAL`.
 
     Args:
-        low: least number; `above` leaves it out.
-        high: greatest number; `below` leaves it out.
+        low: the smallest number, excluded with `above`.
+        high: the greatest number, excluded with `below`.
     """
     parts = []
     if low < 0:
@@ -36,7 +36,7 @@ def reals(low: int, high: int, *, above: bool = False, below: bool = False) -> s
 
 
 def _positive(low: int, high: int, above: bool, below: bool) -> list[str]:
-    """The numbers of `reals` for 0 ≤ low ≤ high; a sign may stand in front."""
+    """Return the alternatives of `reals` for 0 ≤ low ≤ high, without a sign."""
     parts = []
     if low < high:
         if above:

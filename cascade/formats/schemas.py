@@ -1,7 +1,7 @@
-"""JSON Schemas from outside: which are taken, and whether a value satisfies one, in bounded time.
+"""JSON Schemas that come with requests: are they supported, and does a value satisfy them? In bounded time.
 
-A schema comes with a request, so it may be hostile. Nothing is fetched, regular expressions are matched in
-linear time (Rust's engine, which pydantic brings), and a check ends after `MAX_STEPS` keywords.
+Such a schema may be hostile. Nothing is fetched, regular expressions are matched in linear time (by Rust's
+engine, which is part of pydantic), and a check stops after `MAX_STEPS` keywords.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 MAX_BYTES = 100_000  # of one schema as JSON
 MAX_DEPTH = 32  # levels of nesting of a schema
-MAX_STEPS = 50_000  # keywords that are looked at in one check, repetitions for each array item included
-# Keywords that reach outside the schema, or whose evaluation nothing bounds.
+MAX_STEPS = 50_000  # keywords evaluated in one check, counted anew for each array item
+# Keywords that refer outside the schema, or whose evaluation is not bounded.
 _REFUSED = frozenset({
     "$dynamicRef", "$recursiveRef", "$dynamicAnchor", "$recursiveAnchor", "unevaluatedItems",
     "unevaluatedProperties",
@@ -31,7 +31,7 @@ class _TooLongError(Exception):
 
 
 def schema_problem(schema: object) -> str | None:
-    """Return why `schema` is not taken, or None: it is a JSON Schema of bounded size that stays by itself."""
+    """Return why `schema` is not supported, or None if it is a self-contained JSON Schema of bounded size."""
     if not isinstance(schema, Mapping):
         return f"is {type(schema).__name__}; expected an object, a JSON Schema"
     try:
@@ -45,15 +45,16 @@ def schema_problem(schema: object) -> str | None:
 
 @lru_cache(maxsize=64)
 def _problem(text: str) -> str | None:
-    """Return why the schema that `text` is as JSON is not taken; applications send the same ones again."""
+    """Return why the schema in `text` is not supported; cached, because applications repeat their schemas."""
     schema = json.loads(text)
     return _problem_in(schema, "", 0) or _unsound(schema)
 
 
 def value_problem(schema: Mapping[str, Any], value: object) -> str | None:
-    """Return where and why `value` does not satisfy `schema` (one that `schema_problem` takes), or None.
+    """Return where and why `value` does not satisfy `schema`, or None.
 
-    The reason quotes the schema, never the value: it ends up in traces that keep no texts.
+    `schema_problem` must have accepted the schema. The reason quotes the schema, never the value, because it
+    is stored even in traces without texts.
     """
     steps = _steps.set([0])
     try:
@@ -88,10 +89,10 @@ def _reason(schema: Mapping[str, Any], error: Any) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """Return the value that `text` is.
+    """Parse `text` as JSON.
 
     Raises:
-        ValueError: it is no JSON (NaN and Infinity are none), or nested too deeply.
+        ValueError: it is not JSON (NaN and Infinity are not), or is nested too deeply.
     """
     try:
         return json.loads(text, parse_constant=_no_constant)
@@ -104,7 +105,7 @@ def _no_constant(name: str) -> None:
 
 
 def _problem_in(schema: object, location: str, depth: int) -> str | None:
-    """Return the first keyword of `schema` that is not taken."""
+    """Return the first keyword of `schema` that is not supported, and why."""
     if depth > MAX_DEPTH:
         return f"is nested deeper than {MAX_DEPTH} levels at {location[:80]}"
     if isinstance(schema, list):
@@ -131,7 +132,7 @@ def _keyword(key: str, value: Any, location: str, depth: int) -> str | None:
             return f"has the pattern {pattern!r:.80} at {location}: {problem}"
     if key in _VALUES:
         return None
-    if key in _NAMED and isinstance(value, Mapping):  # its keys are names, whatever they are
+    if key in _NAMED and isinstance(value, Mapping):  # its keys are names, not keywords
         problems = (_problem_in(inner, f"{location}/{name}", depth + 1) for name, inner in value.items())
         return next(filter(None, problems), None)
     return _problem_in(value, location, depth + 1)
@@ -151,7 +152,7 @@ def _pattern_problem(pattern: object) -> str | None:
 
 
 def _unsound(schema: Mapping[str, Any]) -> str | None:
-    """Return why `schema` is no JSON Schema, or refers to something that it does not have."""
+    """Return why `schema` is not a valid JSON Schema, or which of its references has no target."""
     from jsonschema.exceptions import SchemaError
     from referencing.exceptions import Unresolvable
 
@@ -189,13 +190,13 @@ def _base(schema: Mapping[str, Any]) -> Any:
 
 
 def _validator(schema: Mapping[str, Any]) -> Any:
-    # Without $schema: where a reference leads back to the root, it would bring the unbounded class back.
+    # Without $schema, which would bring back the unbounded class when a reference leads to the root.
     return _bounded(_base(schema))({key: value for key, value in schema.items() if key != "$schema"})
 
 
 @lru_cache(maxsize=8)
 def _bounded(base: Any) -> Any:
-    """Return the validator class `base` with a count of its steps, and linear-time keywords."""
+    """Return the validator class `base`, with counted steps and keywords that take linear time."""
     from jsonschema.validators import extend
 
     own: dict[str, Keyword] = {
@@ -270,7 +271,7 @@ def _unique_items(validator: Any, unique: Any, instance: Any, schema: Any) -> It
 
 
 def _plain(value: Any) -> Any:
-    """Return `value` with 1.0 as 1: equal numbers are equal items in JSON Schema."""
+    """Return `value` with 1.0 as 1, because JSON Schema compares items as numbers."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
