@@ -83,7 +83,8 @@ def load_graph(
         path: the YAML file.
         calibrated: read the stages' calibrations; False for the command that writes them.
         tuned: read the graph's policy; False for the commands that it is made with.
-        tightened: raise thresholds as `cascade monitor` found after drift; False for that command itself.
+        tightened: raise thresholds as `cascade monitor` found after drift; False for what judges the graph as
+            it is written: monitoring, calibrating, tuning, replays.
         within: the graph files that this one is a model of, the outermost first.
 
     Raises:

@@ -11,6 +11,7 @@ from gguf_maker import make_gguf
 from policies import policy, stage
 from scripting import checked, scripted, write
 
+from cascade import Cascade, lab
 from cascade.config import load_graph
 from cascade.config.change import change_graph
 from cascade.errors import ConfigError
@@ -115,3 +116,11 @@ def test_a_broken_file_of_raised_thresholds_is_an_error_where_it_counts(tmp_path
     with pytest.raises(ConfigError, match=r"graph\.drift\.json"):
         load_graph(path)
     assert load_graph(path, tightened=False).graph.stages[0].accept == 0.8
+
+
+def test_a_replay_judges_the_graph_as_it_is_written(tmp_path: Path) -> None:
+    path, database = drifting(tmp_path), f"sqlite:///{tmp_path / 'traces.db'}"
+    with Cascade.load(path, trace_db=database) as cascade:
+        assert cascade.invoke("hello").stage == "last", "0.85 is below the raised threshold"
+    (change,) = lab.replay(path, trace_db=database).comparison.changes
+    assert [outcome.stage for outcome in change.new] == ["first"]

@@ -90,7 +90,7 @@ def calibrate(
         RequestError: rows are invalid or too few, or there is no file to write.
     """
     require("scipy", "cascade calibrate", "tune")  # now, and not after all rows have been asked and paid for
-    loaded = load_graph(graph, calibrated=False)
+    loaded = load_graph(graph, calibrated=False, tightened=False)
     chosen, check = _checked_stage(loaded, stage)
     target = _target(loaded, check, out)
     rows = [(row.text, row.label) for row in labelled_rows(data)]

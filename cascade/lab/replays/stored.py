@@ -99,7 +99,7 @@ def replay(
         RequestError: `since` is not a time.
         TraceError: the trace store cannot be read.
     """
-    loaded = load_graph(graph)
+    loaded = load_graph(graph, tightened=False)
     changed = change_graph(loaded, changes, None if policy is None else Path(policy))
     url = default_url() if trace_db is None else trace_db
     runs_of = graph_name or loaded.graph.name

@@ -65,7 +65,7 @@ def collect_outcomes(
     if out.suffix != ".jsonl":
         raise RequestError(f"{out}: rows are appended one by one; give a .jsonl file for --out")
     rows = labelled_rows(data)
-    loaded = load_graph(graph, tuned=False)
+    loaded = load_graph(graph, tuned=False, tightened=False)
     kept = _kept_rows(out)
     done = _check_kept(kept, rows, out)
     todo = [row for row in rows if row.id not in done]

@@ -86,7 +86,7 @@ def tune(
 
 def _setups(graph: str | Path) -> dict[str, str]:
     """Return a hash of what each model of a graph is now."""
-    loaded = load_graph(graph, tuned=False)
+    loaded = load_graph(graph, tuned=False, tightened=False)
     return {
         name: setup_hash(loaded.graph, name, loaded.base, loaded.calibrations, loaded.facts[name])
         for name in loaded.graph.models
