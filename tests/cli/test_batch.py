@@ -114,10 +114,10 @@ def test_a_process_killed_at_random_points_loses_and_repeats_no_row(tmp_path: Pa
         while process.poll() is None and (not out.exists() or out.stat().st_size < size + more):
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
-        said = process.communicate()[1].decode()
+        message = process.communicate()[1].decode()
         if process.returncode == 0:
             break
-        assert process.returncode == -signal.SIGKILL, said
+        assert process.returncode == -signal.SIGKILL, message
         kills += 1
         if draw.random() < 0.5:  # a torn line, as a power cut leaves one
             os.truncate(out, out.stat().st_size - draw.randrange(1, 60))

@@ -55,8 +55,8 @@ def monitored(*arguments: object, status: int = 0) -> str:
 
 
 def stages(*arguments: object, status: int = 0) -> dict[str, Any]:
-    found = json.loads(monitored(*arguments, "--json", status=status))
-    return {report["stage"]: report for report in found["stages"]}
+    result = json.loads(monitored(*arguments, "--json", status=status))
+    return {report["stage"]: report for report in result["stages"]}
 
 
 FIRST = {**STAGES[0], "confidence": {"by": "agreement", "calibration": "first.json"}}
@@ -97,38 +97,38 @@ def test_runs_like_the_calibration_data_are_ok(graph: Path) -> None:
     ask(graph, USUAL)
     shown = monitored(graph)
     assert "alarm at an e-value of 200" in shown
-    found = stages(graph)
-    assert (found["first"]["verdict"], found["first"]["runs"]) == ("ok", 80)
-    assert found["first"]["live"] == pytest.approx(found["first"]["reference"])
-    assert found["first"]["e_value"] < 10
-    assert found["first"]["since"].endswith("T00:00:00.000+00:00")
+    result = stages(graph)
+    assert (result["first"]["verdict"], result["first"]["runs"]) == ("ok", 80)
+    assert result["first"]["live"] == pytest.approx(result["first"]["reference"])
+    assert result["first"]["e_value"] < 10
+    assert result["first"]["since"].endswith("T00:00:00.000+00:00")
 
 
 def test_other_questions_are_drift_with_their_own_exit_status(graph: Path) -> None:
     ask(graph, STRANGE)
-    found = stages(graph, status=DRIFTED)["first"]
-    assert (found["verdict"], found["e_value"] > 200) == ("drifted", True)
-    assert found["live"] < found["reference"]
-    assert f"first: drifted: the alarm came with run {found['first_alarm']}" in monitored(
+    result = stages(graph, status=DRIFTED)["first"]
+    assert (result["verdict"], result["e_value"] > 200) == ("drifted", True)
+    assert result["live"] < result["reference"]
+    assert f"first: drifted: the alarm came with run {result['first_alarm']}" in monitored(
         graph, status=DRIFTED
     )
 
 
 def test_a_later_stage_is_not_compared_with_what_it_never_sees(graph: Path) -> None:
     ask(graph, USUAL)
-    found = stages(graph)["second"]
-    assert (found["verdict"], found["why"]) == ("no reference", "it has no calibration; give --reference")
+    result = stages(graph)["second"]
+    assert (result["verdict"], result["why"]) == ("no reference", "it has no calibration; give --reference")
 
 
 def test_a_reference_of_earlier_runs_serves_every_stage(graph: Path, tmp_path: Path) -> None:
     kept = tmp_path / "reference.json"
     ask(graph, USUAL)
     monitored(graph, "--write-reference", kept)
-    found = stages(graph, "--reference", kept)
-    assert found["first"]["verdict"] == "ok"
-    assert found["first"]["since"] is None
-    assert found["second"]["verdict"] in ("ok", "too few runs")
-    assert found["second"]["reference"] == found["second"]["live"] == 1.0
+    result = stages(graph, "--reference", kept)
+    assert result["first"]["verdict"] == "ok"
+    assert result["first"]["since"] is None
+    assert result["second"]["verdict"] in ("ok", "too few runs")
+    assert result["second"]["reference"] == result["second"]["live"] == 1.0
 
 
 def test_a_calibration_of_before_this_check_is_no_reference(graph: Path, tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_a_calibration_of_before_this_check_is_no_reference(graph: Path, tmp_pat
 
 def test_answers_without_a_score_are_counted_apart(graph: Path) -> None:
     ask(graph, {"no reply is scripted for this": []})
-    found = stages(graph)["first"]
-    assert (found["runs"], found["unmeasured"], found["verdict"]) == (0, 1, "too few runs")
+    result = stages(graph)["first"]
+    assert (result["runs"], result["unmeasured"], result["verdict"]) == (0, 1, "too few runs")
     assert "first: 1 answers had no score" in monitored(graph)
 
 
@@ -161,8 +161,8 @@ def test_audited_answers_are_graded_by_the_next_stage(tmp_path: Path) -> None:
     audited = [{**STAGES[0], "audit_rate": 0.5}, STAGES[1]]
     with load(tmp_path, MODELS, audited) as cascade:
         cascade.batch(list(USUAL))
-    found = stages(tmp_path / "graph.yaml")["first"]
-    audits = found["audits"]
+    result = stages(tmp_path / "graph.yaml")["first"]
+    audits = result["audits"]
     assert 20 < audits["runs"] < 60
     assert audits["graded"] == audits["agreed"] == audits["runs"]
     assert "accepted answers audited; later stages answered" in monitored(tmp_path / "graph.yaml")

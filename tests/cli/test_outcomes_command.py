@@ -210,8 +210,8 @@ def test_a_wrong_answer_says_nothing_about_other_drafts(tmp_path: Path) -> None:
         with grades.open("a") as file:
             file.write(f'{{"run": "{runs[1]}", "model": "small", "quality": 0.5}}\n')
         assert run("--from-traces", *options).exit_code == 0
-    found = table(tmp_path)[0]["models"]
-    assert (found["big"]["correct"], found["small"]["quality"]) == (0, 0.5)
+    models = table(tmp_path)[0]["models"]
+    assert (models["big"]["correct"], models["small"]["quality"]) == (0, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -69,14 +69,14 @@ def test_what_cannot_be_known_is_counted_and_bounded(graph: Path) -> None:
 
 
 def test_json_is_one_object_with_the_bounds(graph: Path) -> None:
-    found = json.loads(call(graph, "--set", "first.accept=0.7", "--set", "on_exhausted=best", "--json"))
-    assert list(found) == ["graph", "set", "runs", "unknown", "left_out", "old", "new", "changes"]
-    assert (found["runs"], found["unknown"], found["left_out"]) == (3, {"second": 2}, {})
-    assert found["old"]["tiers"] == {"haiku": 2, "opus": 1}
-    assert found["new"]["answered"] == [3, 3]
-    assert found["new"]["tiers"] == {"haiku": [0, 2], "opus": [1, 3]}
-    assert {outcome["status"] for outcome in found["changes"][0]["new"]} == {"accepted", "best_effort"}
-    assert found["changes"][0]["unknown"] == "second"
+    result = json.loads(call(graph, "--set", "first.accept=0.7", "--set", "on_exhausted=best", "--json"))
+    assert list(result) == ["graph", "set", "runs", "unknown", "left_out", "old", "new", "changes"]
+    assert (result["runs"], result["unknown"], result["left_out"]) == (3, {"second": 2}, {})
+    assert result["old"]["tiers"] == {"haiku": 2, "opus": 1}
+    assert result["new"]["answered"] == [3, 3]
+    assert result["new"]["tiers"] == {"haiku": [0, 2], "opus": [1, 3]}
+    assert {outcome["status"] for outcome in result["changes"][0]["new"]} == {"accepted", "best_effort"}
+    assert result["changes"][0]["unknown"] == "second"
 
 
 def test_filters_choose_the_runs(graph: Path) -> None:
@@ -108,8 +108,8 @@ def test_without_texts_the_dearest_recorded_call_is_the_bound(tmp_path: Path) ->
     assert "$0 to no bound" in words(call(graph, "--set", "first.accept=0.7"))
     with load(tmp_path, MODELS, [checked("first", "small", accept=0.8), STAGES[1]], **kept) as cascade:
         cascade.invoke("a b c")
-    found = json.loads(call(graph, "--set", "first.accept=0.7", "--json"))
-    assert found["new"]["cost_usd"] == [pytest.approx(5e-6), pytest.approx(1e-5)]
+    result = json.loads(call(graph, "--set", "first.accept=0.7", "--json"))
+    assert result["new"]["cost_usd"] == [pytest.approx(5e-6), pytest.approx(1e-5)]
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_every_wrong_setting_is_reported_at_once(graph: Path) -> None:
 def test_a_limit_can_be_removed(tmp_path: Path) -> None:
     with load(tmp_path, MODELS, [checked("first", "small"), STAGES[1]], limits={"calls": 1}) as cascade:
         cascade.invoke("hello")
-    found = json.loads(call(tmp_path / "graph.yaml", "--set", "limits.calls=null", "--json"))
-    assert found["unknown"] == {"second": 1}
+    result = json.loads(call(tmp_path / "graph.yaml", "--set", "limits.calls=null", "--json"))
+    assert result["unknown"] == {"second": 1}
 
 
 def test_a_time_is_read_as_the_users_clock_and_stored_as_utc() -> None:

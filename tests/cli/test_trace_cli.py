@@ -221,10 +221,10 @@ def test_asking_for_help_loads_no_database_library() -> None:
 
 
 def test_every_command_says_the_same_of_trace_db() -> None:
-    def said(command: Any) -> list[str]:
-        inner = [text for one in getattr(command, "commands", {}).values() for text in said(one)]
+    def help_texts(command: Any) -> list[str]:
+        inner = [text for one in getattr(command, "commands", {}).values() for text in help_texts(one)]
         return inner + [param.help for param in command.params if "--trace-db" in param.opts]
 
-    helps = said(get_command(whole))
+    helps = help_texts(get_command(whole))
     assert len(helps) > 15
     assert len(set(helps)) == 1

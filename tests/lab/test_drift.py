@@ -50,8 +50,8 @@ def test_false_alarms_are_rarer_than_promised_however_often_one_looks(source: So
         curve = fit("isotonic", then.tolist(), (rng.random(rows) < then).tolist())
         accept = curve.apply(float(np.quantile(then, rng.random())))
         live = source(rng, 1000).tolist()
-        found = drift(reference(then), live, accept=accept, confidence=curve.apply, delta=delta)
-        alarms += found.verdict == "drifted"
+        result = drift(reference(then), live, accept=accept, confidence=curve.apply, delta=delta)
+        alarms += result.verdict == "drifted"
     # More alarms than this would come by chance less than once in a thousand such tests.
     assert alarms <= delta * trials + 3.1 * (trials * delta * (1 - delta)) ** 0.5
 
@@ -60,30 +60,30 @@ def test_false_alarms_are_rarer_than_promised_however_often_one_looks(source: So
 def test_a_real_change_is_seen_soon(shape: float, runs: int) -> None:
     """Acceptance falls from 76 % to 59, 51 or 30 %: seen within so many runs nine times out of ten."""
     rng = np.random.default_rng(1)
-    found = [look(smooth(rng, 1000), rng.beta(shape, 1, runs)) for _ in range(50)]
-    assert sum(each.verdict == "drifted" for each in found) >= 45
+    result = [look(smooth(rng, 1000), rng.beta(shape, 1, runs)) for _ in range(50)]
+    assert sum(each.verdict == "drifted" for each in result) >= 45
 
 
 def test_scores_that_rise_are_drift_too() -> None:
     rng = np.random.default_rng(2)
-    found = look(smooth(rng, 1000), rng.beta(12, 1, 300))
-    assert (found.verdict, found.live) > ("drifted", found.reference)
+    result = look(smooth(rng, 1000), rng.beta(12, 1, 300))
+    assert (result.verdict, result.live) > ("drifted", result.reference)
 
 
 def test_a_change_above_the_threshold_is_seen_though_acceptance_stays() -> None:
     rng = np.random.default_rng(3)
     then, now = rng.uniform(0.8, 1.0, 1000), rng.uniform(0.8, 0.9, 300)
-    found = look(then, now, accept=0.5)
-    assert (found.reference, found.live, found.verdict) == (1.0, 1.0, "drifted")
+    result = look(then, now, accept=0.5)
+    assert (result.reference, result.live, result.verdict) == (1.0, 1.0, "drifted")
 
 
 def test_the_alarm_is_dated_and_stays() -> None:
     rng = np.random.default_rng(4)
     then, fine, bad = smooth(rng, 1000), smooth(rng, 500), rng.beta(1, 1, 200)
-    found = look(then, np.concatenate([fine, bad]))
-    assert found.since is not None
-    assert 500 <= found.since < 700
-    assert look(then, np.concatenate([fine, bad, smooth(rng, 3000)])).since == found.since
+    result = look(then, np.concatenate([fine, bad]))
+    assert result.since is not None
+    assert 500 <= result.since < 700
+    assert look(then, np.concatenate([fine, bad, smooth(rng, 3000)])).since == result.since
 
 
 def test_the_verdict_does_not_depend_on_how_often_one_looked() -> None:
@@ -113,10 +113,10 @@ def test_shares_of_the_reference_are_known_exactly_or_within_a_kept_rank(rows: i
     scores = np.random.default_rng(7).random(rows)
     kept = reference(scores)
     for edge in [0.0, 0.3, float(scores.min()), float(scores.max()), 0.9, 1.1]:
-        least, most = kept.below(int(np.searchsorted(kept.scores, edge)))
+        minimum, maximum = kept.below(int(np.searchsorted(kept.scores, edge)))
         true = int((np.round(scores, 9) < edge).sum())
-        assert least <= true <= most
-        assert most - least <= rows / (KEPT_SCORES - 1) if rows > KEPT_SCORES else most == least
+        assert minimum <= true <= maximum
+        assert maximum - minimum <= rows / (KEPT_SCORES - 1) if rows > KEPT_SCORES else maximum == minimum
 
 
 def test_the_probability_of_a_false_alarm_must_be_one() -> None:

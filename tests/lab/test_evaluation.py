@@ -43,8 +43,8 @@ def drawn(rows: int, seed: int = 0) -> Outcomes:
 
 
 def test_every_basic_figure_of_a_small_table_is_right() -> None:
-    found = evaluate(PAIR, from_rows(TABLE), resamples=200)
-    data = found.as_json()
+    result = evaluate(PAIR, from_rows(TABLE), resamples=200)
+    data = result.as_json()
     assert {name: data[name] for name in BASIC} == pytest.approx(
         {
             "accuracy": 0.5,
@@ -70,11 +70,11 @@ def test_the_json_has_every_figure_with_its_interval() -> None:
     assert {"auroc", "aurc", "ece", "brier"} <= data["models"]["small"].keys()
     assert {"stage", "kind", "alpha", "delta", "bound", "held"} <= data["certificates"][0].keys()
     assert [each["value"] for each in data["slices"]] == ["a", "b"]
-    for found in (data["models"]["small"], data["slices"][0]["models"]["small"]):
+    for result in (data["models"]["small"], data["slices"][0]["models"]["small"]):
         for name in ("auroc", "aurc", "ece", "brier"):
-            low, high = found[f"{name}_ci"]
+            low, high = result[f"{name}_ci"]
             assert low < high, name
-        assert found["auroc_ci"][0] <= found["auroc"] <= found["auroc_ci"][1]
+        assert result["auroc_ci"][0] <= result["auroc"] <= result["auroc_ci"][1]
     assert data["models"]["big"]["auroc_ci"] is None
     assert (
         data["slices"][0]["models"]["small"]["confidence_rows"] < data["models"]["small"]["confidence_rows"]
@@ -139,30 +139,30 @@ def test_a_gate_alone_is_moved_itself() -> None:
     length = Score(bias=0.0, terms=(Term(feature=Feature(kind="prompt", name="chars"), weight=1.0),))
     gate = PromptGate(score=length, skip_at=0.99, to="big")
     table = drawn(120)
-    found = evaluate(policy(stage("small"), stage("big"), gate=gate), table, resamples=20)
+    result = evaluate(policy(stage("small"), stage("big"), gate=gate), table, resamples=20)
     chars = [len(prompt or "") for prompt in table.prompts]
     expected = apgr(chars, table.models["small"].quality, table.models["big"].quality)
-    assert found.figures["apgr"].value == pytest.approx(expected)
+    assert result.figures["apgr"].value == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("alpha", "held"), [(0.4, False), (0.5, True)])
 def test_a_certificate_held_if_the_rows_are_within_it(alpha: float, held: bool) -> None:
     promised = policy(stage("small", 0.5), stage("big"), certificates=[certificate("small", alpha)])
-    found = evaluate(promised, from_rows(TABLE[:4]), resamples=20).certificates[0]
-    assert (found["held"], found["observed"], found["observed_rows"]) == (held, 0.5, 2)
-    assert found["p_value"] == pytest.approx(1 - (1 - alpha) ** 2)
+    result = evaluate(promised, from_rows(TABLE[:4]), resamples=20).certificates[0]
+    assert (result["held"], result["observed"], result["observed_rows"]) == (held, 0.5, 2)
+    assert result["p_value"] == pytest.approx(1 - (1 - alpha) ** 2)
 
 
 def test_a_promise_about_answers_that_nobody_gave_is_not_broken() -> None:
     promised = policy(stage("small", 0.99), stage("big"), certificates=[certificate("small", 0.01)])
-    found = evaluate(promised, from_rows(TABLE[:4]), resamples=20).certificates[0]
-    assert (found["held"], found["observed"], found["p_value"]) == (True, None, None)
+    result = evaluate(promised, from_rows(TABLE[:4]), resamples=20).certificates[0]
+    assert (result["held"], result["observed"], result["p_value"]) == (True, None, None)
 
 
 def test_loss_is_measured_against_the_top_model() -> None:
     promised = policy(stage("small", 0.5), stage("big"), certificates=[certificate("big", 0.2, "max_loss")])
-    found = evaluate(promised, from_rows(TABLE[:4]), resamples=20).certificates[0]
-    assert (found["held"], found["observed"], found["observed_rows"]) == (False, 0.25, 4)
+    result = evaluate(promised, from_rows(TABLE[:4]), resamples=20).certificates[0]
+    assert (result["held"], result["observed"], result["observed_rows"]) == (False, 0.25, 4)
 
 
 def test_confidences_of_policy_and_table_are_both_measured() -> None:
@@ -202,8 +202,8 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     draw, hits = np.random.default_rng(0), 0
     for seed in range(200):
         column = (draw.random(150) < 0.3).astype(float)
-        found = figure(lambda m: m["x"], resampled({"x": column}, resamples=200, seed=seed))
-        hits += found.low <= 0.3 <= found.high
+        result = figure(lambda m: m["x"], resampled({"x": column}, resamples=200, seed=seed))
+        hits += result.low <= 0.3 <= result.high
     assert 180 <= hits <= 200
 
 
@@ -231,6 +231,6 @@ def test_untimed_rows_are_left_out_of_the_mean_time() -> None:
         name: {key: value for key, value in entry.items() if key != "seconds"}
         for name, entry in rows[1]["models"].items()
     }
-    found = evaluate(PAIR, from_rows(rows), resamples=50)
-    assert found.figures["mean_seconds"].value == 2.0
-    assert not math.isnan(found.figures["mean_seconds"].low)
+    result = evaluate(PAIR, from_rows(rows), resamples=50)
+    assert result.figures["mean_seconds"].value == 2.0
+    assert not math.isnan(result.figures["mean_seconds"].low)

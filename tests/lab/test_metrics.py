@@ -111,11 +111,11 @@ def test_wilson_interval_holds_the_share_inside_the_unit_interval(rows: int, dat
 def test_bootstrap_is_repeatable_and_covers_a_mean_like_the_normal_interval() -> None:
     """The seed fixes it; its width for a mean is the textbook ±1.96 standard errors."""
     values = np.random.default_rng(3).normal(size=400)
-    found = bootstrap(accuracy, values)
-    assert found == bootstrap(accuracy, values)
-    assert found != bootstrap(accuracy, values, seed=1)
+    result = bootstrap(accuracy, values)
+    assert result == bootstrap(accuracy, values)
+    assert result != bootstrap(accuracy, values, seed=1)
     half = 1.96 * values.std() / 20
-    assert found == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+    assert result == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
 
 
 def test_bootstrap_leaves_out_resamples_that_tell_nothing() -> None:

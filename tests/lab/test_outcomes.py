@@ -106,9 +106,9 @@ def test_a_table_comes_back_from_each_kind_of_file(suffix: str, tmp_path: Path) 
         pytest.importorskip("pyarrow")
     path = tmp_path / "deeper" / f"table.{suffix}"
     write_outcomes(ROWS, path)
-    found = read_outcomes(path)
-    assert same(found, from_rows(ROWS))
-    assert len(found.sha256) == 64
+    result = read_outcomes(path)
+    assert same(result, from_rows(ROWS))
+    assert len(result.sha256) == 64
 
 
 def test_parquet_may_nest_its_models_as_jsonl_does(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_any_table_survives_both_text_formats(rows: list[dict[str, Any]]) -> Non
 
 def test_csv_is_csv_as_others_read_it(tmp_path: Path) -> None:
     write_outcomes(ROWS, tmp_path / "t.csv")
-    found = list(csv.DictReader(io.StringIO((tmp_path / "t.csv").read_bytes().decode(), newline="")))
-    assert found[0]["gpt-4.1.signals.p10"] == "-2.5"
-    assert found[1]["nano.error"] == "no answer within 2 s"
-    assert found[2]["gpt-4.1.correct"] == ""
+    result = list(csv.DictReader(io.StringIO((tmp_path / "t.csv").read_bytes().decode(), newline="")))
+    assert result[0]["gpt-4.1.signals.p10"] == "-2.5"
+    assert result[1]["nano.error"] == "no answer within 2 s"
+    assert result[2]["gpt-4.1.correct"] == ""

@@ -37,25 +37,25 @@ RULES = {"left": ["card"], "right": ["loan"]}
 def stages(draw: st.DrawFn, index: int, last: int) -> dict[str, Any]:
     """Any stage: checked or not, one or several models, a gate that picks or branches forward."""
     later = [f"s{number}" for number in range(index + 1, last)]
-    found: dict[str, Any] = {"name": f"s{index}"}
+    report: dict[str, Any] = {"name": f"s{index}"}
     if later:
-        found["escalate"] = draw(st.sampled_from([None, "end", *later]))
+        report["escalate"] = draw(st.sampled_from([None, "end", *later]))
     kind = draw(st.sampled_from(["ask", "ask", "pick", "branch"] if later else ["ask", "pick"]))
     if kind == "branch":
         to = {name: draw(st.sampled_from(later)) for name in RULES}
         accept = draw(st.sampled_from([None, 0.6, 0.9]))
-        return {**found, "gate": {"by": "keywords", "rules": RULES, "to": to, "accept": accept}}
-    found["ask"] = draw(st.lists(st.sampled_from(sorted(POOL)), min_size=1, max_size=3, unique=True))
+        return {**report, "gate": {"by": "keywords", "rules": RULES, "to": to, "accept": accept}}
+    report["ask"] = draw(st.lists(st.sampled_from(sorted(POOL)), min_size=1, max_size=3, unique=True))
     if kind == "pick":
         rules = {
-            name: RULES[side] for name, side in zip(found["ask"], ["left", "right", "left"], strict=False)
+            name: RULES[side] for name, side in zip(report["ask"], ["left", "right", "left"], strict=False)
         }
-        top, accept = draw(st.integers(1, len(found["ask"]))), draw(st.sampled_from([None, 0.4, 0.9]))
-        found["gate"] = {"by": "keywords", "rules": rules, "top": top, "accept": accept}
+        top, accept = draw(st.integers(1, len(report["ask"]))), draw(st.sampled_from([None, 0.4, 0.9]))
+        report["gate"] = {"by": "keywords", "rules": rules, "top": top, "accept": accept}
     if draw(st.booleans()):
-        found |= {"confidence": {"by": "logprob", "signal": "mean"}, "accept": draw(st.sampled_from(SURE))}
-        found["audit_rate"] = draw(st.sampled_from([0.0, 0.5]))
-    return found
+        report |= {"confidence": {"by": "logprob", "signal": "mean"}, "accept": draw(st.sampled_from(SURE))}
+        report["audit_rate"] = draw(st.sampled_from([0.0, 0.5]))
+    return report
 
 
 @st.composite
@@ -319,8 +319,8 @@ def test_a_model_that_could_not_be_called_then_cannot_be_called_now() -> None:
 def test_runs_of_another_shape_are_left_out_with_the_reason(
     changes: dict[str, Any], reason: str | None
 ) -> None:
-    found = incompatibility(run(plan(two()), ASKED), two(**changes))
-    assert found is None if reason is None else reason in str(found)
+    report = incompatibility(run(plan(two()), ASKED), two(**changes))
+    assert report is None if reason is None else reason in str(report)
 
 
 def test_a_gate_with_other_candidates_is_left_out() -> None:
@@ -335,21 +335,21 @@ def test_a_gate_with_other_candidates_is_left_out() -> None:
 
 def test_counts_are_bounded_by_what_is_certain_and_what_is_possible() -> None:
     results = [run(plan(two(accept)), ASKED) for accept in (0.5, 0.8, 0.9)]
-    found = compare(results, lambda result: replay(result, under(two(0.6))))
-    assert (found.runs, dict(found.unknown)) == (3, {"second": 1})
-    assert (found.old["status", "answered"], found.old["tier", "haiku"], found.old["tier", "sonnet"]) == (
+    report = compare(results, lambda result: replay(result, under(two(0.6))))
+    assert (report.runs, dict(report.unknown)) == (3, {"second": 1})
+    assert (report.old["status", "answered"], report.old["tier", "haiku"], report.old["tier", "sonnet"]) == (
         3,
         1,
         2,
     )
-    assert (found.certain["status", "answered"], found.possible["status", "answered"]) == (2, 3)
-    assert (found.certain["tier", "haiku"], found.possible["tier", "haiku"]) == (0, 0)
-    assert (found.certain["tier", "sonnet"], found.possible["tier", "sonnet"]) == (2, 3)
-    assert (found.certain["status", "abstained"], found.possible["status", "abstained"]) == (0, 1)
-    assert found.tiers() == ["sonnet", "haiku"]
-    assert found.highest is not None
-    assert found.lowest < found.highest
-    assert [change.unknown for change in found.changes] == ["second"]
+    assert (report.certain["status", "answered"], report.possible["status", "answered"]) == (2, 3)
+    assert (report.certain["tier", "haiku"], report.possible["tier", "haiku"]) == (0, 0)
+    assert (report.certain["tier", "sonnet"], report.possible["tier", "sonnet"]) == (2, 3)
+    assert (report.certain["status", "abstained"], report.possible["status", "abstained"]) == (0, 1)
+    assert report.tiers() == ["sonnet", "haiku"]
+    assert report.highest is not None
+    assert report.lowest < report.highest
+    assert [change.unknown for change in report.changes] == ["second"]
 
 
 def test_the_dearest_branch_bounds_a_gate_that_was_unsure() -> None:

@@ -23,17 +23,17 @@ class Tags(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.result: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.result.append((tag, dict(attrs)))
         if tag != "meta":
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: Any) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.result.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -54,8 +54,8 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing() -> None:
     page = report_page(evaluation(), "title")
     tags = Tags(page)
     assert tags.open == []
-    assert not {"script", "link", "img", "iframe", "object", "base"} & {tag for tag, _ in tags.found}
-    attributes = {name for _, found in tags.found for name in found}
+    assert not {"script", "link", "img", "iframe", "object", "base"} & {tag for tag, _ in tags.result}
+    attributes = {name for _, result in tags.result for name in result}
     assert not {name for name in attributes if name.startswith("on")} | {"src", "href"} & attributes
     assert "url(" not in page
     assert "@import" not in page
@@ -69,11 +69,11 @@ def test_names_cannot_inject_markup() -> None:
 
 
 def test_every_headline_stands_on_the_page_with_its_interval() -> None:
-    found = evaluation()
-    page = report_page(found, "title")
+    result = evaluation()
+    page = report_page(result, "title")
     for name, (title, show, _) in HEADLINES.items():
         assert title in page
-        assert show(found.figures[name].value) in page
+        assert show(result.figures[name].value) in page
     assert "did not hold" in page
 
 

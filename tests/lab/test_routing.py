@@ -30,9 +30,9 @@ def test_the_curve_is_the_protocols(count: int, distinct: int, seed: int) -> Non
     draw = np.random.default_rng(seed)
     score = draw.integers(distinct, size=count) / 7
     weak, strong = draw.integers(2, size=(2, count)).astype(float)
-    expected, found = protocol(score, weak, strong), sweep(score, weak, strong)
-    assert np.allclose(expected[0], found[0])
-    assert np.allclose(expected[1], found[1])
+    expected, result = protocol(score, weak, strong), sweep(score, weak, strong)
+    assert np.allclose(expected[0], result[0])
+    assert np.allclose(expected[1], result[1])
 
 
 def test_gsm8k_of_routellm_gives_the_known_figures(data: Path) -> None:
@@ -41,14 +41,14 @@ def test_gsm8k_of_routellm_gives_the_known_figures(data: Path) -> None:
     seen = (folder / "contaminated_prompts.jsonl").read_text().splitlines()
     leaked = {json.loads(line)["eval_prompt"] for line in seen}
     with (folder / "gsm8k_responses.csv").open(newline="") as file:
-        found = [row for row in csv.DictReader(file) if row["prompt"] not in leaked]
-    weak = np.array([row["mistralai/Mixtral-8x7B-Instruct-v0.1"] == "True" for row in found], float)
-    strong = np.array([row["gpt-4-1106-preview"] == "True" for row in found], float)
-    length = np.array([len(row["prompt"]) for row in found])
-    assert (len(found), round(weak.mean(), 3), round(strong.mean(), 3)) == (1307, 0.637, 0.858)
+        result = [row for row in csv.DictReader(file) if row["prompt"] not in leaked]
+    weak = np.array([row["mistralai/Mixtral-8x7B-Instruct-v0.1"] == "True" for row in result], float)
+    strong = np.array([row["gpt-4-1106-preview"] == "True" for row in result], float)
+    length = np.array([len(row["prompt"]) for row in result])
+    assert (len(result), round(weak.mean(), 3), round(strong.mean(), 3)) == (1307, 0.637, 0.858)
     assert apgr(length, weak, strong) == pytest.approx(0.597, abs=0.003)
     assert apgr(strong - weak, weak, strong) == pytest.approx(1.121, abs=0.001)
-    random = [apgr(np.random.default_rng(seed).random(len(found)), weak, strong) for seed in range(50)]
+    random = [apgr(np.random.default_rng(seed).random(len(result)), weak, strong) for seed in range(50)]
     assert np.mean(random) == pytest.approx(0.5, abs=0.01)
 
 
@@ -89,7 +89,7 @@ def test_the_perfect_router_needs_only_the_calls_that_help() -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "expected"),
+    ("maximum", "expected"),
     [
         (3.0, (1 * 0.45 + 1 * 0.35) / 2),  # the whole curve
         (2.0, 0.45),  # its first half
@@ -97,8 +97,8 @@ def test_the_perfect_router_needs_only_the_calls_that_help() -> None:
         (5.0, (0.45 + 0.35 + 2 * 0.3) / 4),  # level beyond its end
     ],
 )
-def test_the_error_cost_area_of_a_curve_by_hand(most: float, expected: float) -> None:
-    assert error_cost_area([1.0, 2.0, 3.0], [0.5, 0.4, 0.3], most) == pytest.approx(expected)
+def test_the_error_cost_area_of_a_curve_by_hand(maximum: float, expected: float) -> None:
+    assert error_cost_area([1.0, 2.0, 3.0], [0.5, 0.4, 0.3], maximum) == pytest.approx(expected)
 
 
 def test_no_width_is_no_area() -> None:
@@ -108,5 +108,5 @@ def test_no_width_is_no_area() -> None:
 def test_curves_of_many_resamples_are_measured_at_once() -> None:
     cost, error = np.array([[1.0, 2.0], [1.0, 3.0]]), np.array([[0.5, 0.3], [0.4, 0.2]])
     assert error_cost_area(cost, error, [2.0, 3.0]) == pytest.approx([0.4, 0.3])
-    found = calls_needed(cost - 1, 1 - error, [0.5, 0.6], [0.7, 0.8], 0.5)
-    assert found == pytest.approx([0.5, 1.0])
+    result = calls_needed(cost - 1, 1 - error, [0.5, 0.6], [0.7, 0.8], 0.5)
+    assert result == pytest.approx([0.5, 1.0])

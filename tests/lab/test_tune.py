@@ -32,9 +32,9 @@ def test_rows() -> Outcomes:
 
 
 def tuned(table: Outcomes, goal: Goal) -> Policy:
-    found = tune(table, goal)
-    assert isinstance(found, Policy), found
-    return found
+    result = tune(table, goal)
+    assert isinstance(result, Policy), result
+    return result
 
 
 def test_max_risk_holds_for_every_stage_and_saves_money(train: Outcomes, test_rows: Outcomes) -> None:
@@ -69,9 +69,9 @@ def test_the_certificate_counts_exactly_the_rows_that_fitted_nothing(train: Outc
 
 def test_a_budget_is_kept_and_spent_well(train: Outcomes, test_rows: Outcomes) -> None:
     cheap, dear = (tuned(train, Goal(kind="budget", value=usd)) for usd in (0.0005, 0.005))
-    found = [apply_policy(policy, test_rows) for policy in (cheap, dear)]
-    assert found[0].cost_usd.mean() < 0.0006 < found[1].cost_usd.mean() < 0.006
-    assert test_rows.models["haiku"].quality.mean() < found[0].quality.mean() < found[1].quality.mean()
+    result = [apply_policy(policy, test_rows) for policy in (cheap, dear)]
+    assert result[0].cost_usd.mean() < 0.0006 < result[1].cost_usd.mean() < 0.006
+    assert test_rows.models["haiku"].quality.mean() < result[0].quality.mean() < result[1].quality.mean()
 
 
 def test_a_higher_price_of_money_spends_less(train: Outcomes) -> None:
@@ -111,25 +111,25 @@ def test_the_prompts_alone_can_send_hard_rows_straight_to_the_top(train: Outcome
     "goal", [Goal(kind="max_risk", value=0.01, delta=0.01), Goal(kind="max_loss", value=0.001, delta=0.01)]
 )
 def test_too_few_rows_are_refused_with_the_number_needed(goal: Goal) -> None:
-    found = tune(outcomes(80), goal)
-    assert isinstance(found, Refusal)
-    assert found.rows is None or found.rows > 80
-    assert "80 rows" in found.reason or "no setting" in found.reason
+    result = tune(outcomes(80), goal)
+    assert isinstance(result, Refusal)
+    assert result.rows is None or result.rows > 80
+    assert "80 rows" in result.reason or "no setting" in result.reason
 
 
 @pytest.mark.parametrize("goal", [RISK, LOSS])
 def test_a_table_whose_best_model_is_its_cheapest_has_nothing_to_save(train: Outcomes, goal: Goal) -> None:
     free = replace(train.models["opus"], cost_usd=np.zeros(len(train)))
-    found = tune(replace(train, models={**train.models, "opus": free}), goal)
-    assert isinstance(found, Refusal)
-    assert "opus is the most accurate model, and none is cheaper" in found.reason
-    assert "--chain" in found.reason
+    result = tune(replace(train, models={**train.models, "opus": free}), goal)
+    assert isinstance(result, Refusal)
+    assert "opus is the most accurate model, and none is cheaper" in result.reason
+    assert "--chain" in result.reason
 
 
 def test_a_budget_below_the_cheapest_model_buys_nothing(train: Outcomes) -> None:
-    found = tune(train, Goal(kind="budget", value=1e-9))
-    assert isinstance(found, Refusal)
-    assert "cheapest" in found.reason
+    result = tune(train, Goal(kind="budget", value=1e-9))
+    assert isinstance(result, Refusal)
+    assert "cheapest" in result.reason
 
 
 def test_rows_that_lack_a_model_are_left_out(train: Outcomes) -> None:

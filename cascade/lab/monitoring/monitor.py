@@ -123,14 +123,14 @@ def _to_tighten(
     stages: Sequence[WatchedStage], reports: Sequence[StageReport]
 ) -> dict[str, tuple[str, list[Audited]]]:
     """Return the stages to tighten: the run of the alarm, and the audits since then."""
-    found = {}
+    to_tighten = {}
     for watched, report in zip(stages, reports, strict=True):
         alarm = report.first_alarm
         if alarm is not None and watched.stage.on_drift == "tighten":
             since_alarm = set(watched.runs[watched.runs.index(alarm) :])
             audits = [audit for audit in watched.drawn if audit.run in since_alarm]
-            found[watched.stage.name] = (alarm, audits)
-    return found
+            to_tighten[watched.stage.name] = (alarm, audits)
+    return to_tighten
 
 
 def _report(

@@ -39,26 +39,23 @@ class ReplayReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts, costs and changed runs as plain JSON; `[min, max]` where they are bounded."""
-        found = self.comparison
+        counts = self.comparison
+        certain, possible = counts.certain, counts.possible
         statuses = ("answered", "accepted", "best_effort", "abstained", "waiting")
-        tiers = found.tiers()
+        tiers = counts.tiers()
         return {
-            "runs": found.runs,
-            "unknown": dict(found.unknown),
+            "runs": counts.runs,
+            "unknown": dict(counts.unknown),
             "left_out": dict(self.left_out),
             "old": {
-                **{name: found.old["status", name] for name in statuses},
-                "tiers": {tier: found.old["tier", tier] for tier in tiers},
-                "cost_usd": found.old_cost,
+                **{name: counts.old["status", name] for name in statuses},
+                "tiers": {tier: counts.old["tier", tier] for tier in tiers},
+                "cost_usd": counts.old_cost,
             },
             "new": {
-                **{
-                    name: [found.certain["status", name], found.possible["status", name]] for name in statuses
-                },
-                "tiers": {
-                    tier: [found.certain["tier", tier], found.possible["tier", tier]] for tier in tiers
-                },
-                "cost_usd": [found.lowest, found.highest],
+                **{name: [certain["status", name], possible["status", name]] for name in statuses},
+                "tiers": {tier: [certain["tier", tier], possible["tier", tier]] for tier in tiers},
+                "cost_usd": [counts.lowest, counts.highest],
             },
             "changes": [
                 {
@@ -68,7 +65,7 @@ class ReplayReport:
                     "cost_usd": [change.lowest, change.highest],
                     "unknown": change.unknown,
                 }
-                for change in found.changes
+                for change in counts.changes
             ],
         }
 

@@ -46,10 +46,10 @@ def test_page_is_generated_from_the_cards() -> None:
     )
 
 
-def answers(truth: list[str], said: list[str], trust: list[float]) -> Answers:
+def answers(truth: list[str], message: list[str], trust: list[float]) -> Answers:
     confidence = np.array(trust)
-    inside = np.where(np.array(said) == OOS, 1 - confidence, confidence)
-    return Answers(np.array(truth), np.array(said), confidence, inside, confidence[:, None])
+    inside = np.where(np.array(message) == OOS, 1 - confidence, confidence)
+    return Answers(np.array(truth), np.array(message), confidence, inside, confidence[:, None])
 
 
 def test_figures_leave_out_of_scope_rows_apart() -> None:
@@ -62,8 +62,8 @@ def test_figures_leave_out_of_scope_rows_apart() -> None:
 
 
 def test_threshold_keeps_the_risk() -> None:
-    found = answers(["a"] * 4, ["a", "a", "b", "b"], [0.9, 0.8, 0.7, 0.6])
-    assert threshold(found) == 0.8
+    result = answers(["a"] * 4, ["a", "a", "b", "b"], [0.9, 0.8, 0.7, 0.6])
+    assert threshold(result) == 0.8
 
 
 def test_second_tier_answers_what_the_first_leaves() -> None:
