@@ -52,15 +52,15 @@ class Registry(Generic[T]):
         return handler.generate_schema(Annotated[union, Field(discriminator=self.key)])
 
     def _load(self, points: Iterable[EntryPoint]) -> dict[str, type[T]]:
-        kinds: dict[str, type[T]] = {}
+        registered: dict[str, EntryPoint] = {}
         for point in sorted(points, key=lambda point: not point.value.startswith("cascade.")):
-            if point.name in kinds:
+            # The same kind twice is left over from an older installation, and harmless.
+            if registered.setdefault(point.name, point).value != point.value:
                 raise self._error(point, "another package has a kind of this name; uninstall one of them")
-            kinds[point.name] = self._kind(point)
-        if not kinds:
+        if not registered:
             text = f"no kinds are registered as entry points {self.group!r}: the installation is incomplete"
             raise ConfigError(f"{text}; install the package again (in a checkout: pip install -e .)")
-        return kinds
+        return {name: self._kind(point) for name, point in registered.items()}
 
     def _kind(self, point: EntryPoint) -> type[T]:
         try:

@@ -141,6 +141,13 @@ def test_a_broken_package_is_an_error_that_names_it(
     assert "Traceback" not in done.stderr
 
 
+def test_the_same_kind_registered_twice_is_one_kind(tmp_path: Path) -> None:
+    """Metadata of an older installation may lie beside that of today."""
+    register(tmp_path, "older", "[cascade.models]\nhuman = cascade.models.human:HumanSettings\n")
+    done = cascade(tmp_path, "check", "graphs/support.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_an_installation_without_entry_points_says_how_to_repair_it() -> None:
     code = (
         "import cascade.spec.registry as registry\n"
