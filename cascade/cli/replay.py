@@ -14,8 +14,8 @@ from cascade.cli.options import TraceDb, trace_url
 from cascade.records import Status
 
 if TYPE_CHECKING:
-    from cascade.lab.replays.compare import Change, Comparison
-    from cascade.lab.replays.replay import Outcome
+    from cascade.lab.replays.compare import Change, ReplayComparison
+    from cascade.lab.replays.replay import ReplayOutcome
 
 _MAX_LISTED = 20  # changed runs in the table; --json lists all
 
@@ -54,7 +54,7 @@ def replay(
         _print(report.comparison, report.left_out, source=f"{report.runs_of} in {url}")
 
 
-def _print(comparison: Comparison, left_out: Counter[str], source: str) -> None:
+def _print(comparison: ReplayComparison, left_out: Counter[str], source: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -80,7 +80,7 @@ def _print(comparison: Comparison, left_out: Counter[str], source: str) -> None:
         console.print("no run would have ended otherwise")
 
 
-def _rows(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
+def _rows(comparison: ReplayComparison) -> Iterator[tuple[str, str, str]]:
     from cascade.explain.formatting import format_usd
 
     def row(label: str, key: tuple[str, str]) -> tuple[str, str, str]:
@@ -117,6 +117,6 @@ def _print_changes(console: Any, title: str, changes: list[Change]) -> None:
         console.print(f"  … and {len(changes) - _MAX_LISTED} more; --json lists all")
 
 
-def _outcome(outcome: Outcome) -> str:
+def _outcome(outcome: ReplayOutcome) -> str:
     tier = f"({outcome.tier})" if outcome.tier else None
     return " ".join(filter(None, (outcome.status.replace("_", " "), outcome.stage, tier)))

@@ -17,7 +17,7 @@ from cascade.spec.schema import Graph, Stage
 END = "end"
 
 
-class Checked(NamedTuple):
+class CheckedGraph(NamedTuple):
     """What the checks of a graph found.
 
     Attributes:
@@ -33,7 +33,7 @@ class Checked(NamedTuple):
     policy: Policy | None
 
 
-def check_graph(graph: Graph, base: Path, *, calibrated: bool = True, tuned: bool = True) -> Checked:
+def check_graph(graph: Graph, base: Path, *, calibrated: bool = True, tuned: bool = True) -> CheckedGraph:
     """Read every file that `graph` refers to, once, and find everything that is wrong.
 
     Args:
@@ -59,7 +59,7 @@ def check_graph(graph: Graph, base: Path, *, calibrated: bool = True, tuned: boo
         known = calibrations if calibrated else None
         problems += policies.policy_problems(graph, policy, base, facts, known)
     problems += [*misfits, *thresholds.accept_problems(graph, facts, calibrations)]
-    return Checked(problems, facts, calibrations, policy)
+    return CheckedGraph(problems, facts, calibrations, policy)
 
 
 def _inspect(graph: Graph, base: Path) -> tuple[dict[str, ModelFacts], list[Problem]]:

@@ -48,7 +48,7 @@ _GRAPHS = frozenset({"model", "temperature", "max_tokens", "timeout", "max_retri
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
 
-class Answers(Protocol):
+class AnswersRequests(Protocol):
     """The part of `Cascade` that this module uses."""
 
     @property

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stagewise import plan, run, under
 
 from cascade.lab.replays.compare import compare, recorded
-from cascade.lab.replays.replay import Outcome, ReplayResult, incompatibility, replay
+from cascade.lab.replays.replay import ReplayOutcome, ReplayResult, incompatibility, replay
 from cascade.policy.calibrate import Calibration
 from cascade.records import Call, Decision, Estimate, Request, Result, Step, UnavailableModel
 from cascade.spec.schema import Graph
@@ -134,7 +134,7 @@ def test_a_stage_that_was_never_called_is_bounded_by_its_worst_case() -> None:
     assert again == ReplayResult(
         result.run,
         again.trace,
-        (Outcome("accepted", "second", "sonnet"), Outcome("abstained")),
+        (ReplayOutcome("accepted", "second", "sonnet"), ReplayOutcome("abstained")),
         0.0,
         pytest.approx((1 * 3 + 4 * 5) / 1e6),
         "second",
@@ -172,7 +172,7 @@ def test_a_new_calibration_is_applied_to_the_recorded_score() -> None:
         pytest.approx(0.55), pytest.approx(0.3), True,
     )  # fmt: skip
     assert replay(result, under(two(0.2), calibrations={"first": fitted})).outcomes == (
-        Outcome("accepted", "first", "haiku"),
+        ReplayOutcome("accepted", "first", "haiku"),
     )
 
 
@@ -183,7 +183,7 @@ def test_another_signal_is_read_from_the_record_or_unknown() -> None:
         first = {"name": "first", "ask": ["a"], "accept": 0.5, "confidence": confidence}
         return replay(result, under(two(stages=[first, {"name": "second", "ask": ["c"]}])))
 
-    assert by({"by": "logprob", "signal": "min"}).outcomes == (Outcome("accepted", "first", "haiku"),)
+    assert by({"by": "logprob", "signal": "min"}).outcomes == (ReplayOutcome("accepted", "first", "haiku"),)
     assert by({"by": "logprob", "signal": "entropy"}).unknown == "first"
     assert by({"by": "labels"}).unknown == "first"
 
@@ -193,7 +193,9 @@ def test_a_stage_that_is_checked_now_and_was_not_then_is_unknown() -> None:
     again = replay(run(plan(unchecked), ASKED), under(two()))
     assert again.unknown == "first"
     assert set(again.outcomes) == {
-        Outcome("accepted", "first", "haiku"), Outcome("accepted", "second", "sonnet"), Outcome("abstained"),
+        ReplayOutcome("accepted", "first", "haiku"),
+        ReplayOutcome("accepted", "second", "sonnet"),
+        ReplayOutcome("abstained"),
     }  # fmt: skip
 
 
@@ -208,10 +210,10 @@ def test_a_run_that_waits_for_a_person_still_waits_or_is_answered_before() -> No
     decision = trace[0].decision.model_copy(update={"to": "person"})
     trace = (trace[0].model_copy(update={"decision": decision}),)
     waiting = Result(run="R", graph="g@1", status="waiting", request=ASKED, trace=trace)
-    assert replay(waiting, under(person(0.8))).outcomes == (Outcome("waiting"),)
-    assert replay(waiting, under(person(0.5))).outcomes == (Outcome("accepted", "first", "haiku"),)
+    assert replay(waiting, under(person(0.8))).outcomes == (ReplayOutcome("waiting"),)
+    assert replay(waiting, under(person(0.5))).outcomes == (ReplayOutcome("accepted", "first", "haiku"),)
     never_asked = run(plan(two(0.5)), ASKED)
-    assert Outcome("waiting") in replay(never_asked, under(person(0.8))).outcomes
+    assert ReplayOutcome("waiting") in replay(never_asked, under(person(0.8))).outcomes
 
 
 def timed(seconds: float, error: str | None = None) -> Result:
@@ -240,7 +242,7 @@ def test_a_call_that_would_have_been_cut_off_is_unknown() -> None:
 
 def test_a_call_that_was_cut_off_is_unknown_with_more_time() -> None:
     before = two(limits={"seconds": 2.0})
-    assert replay(timed(2.1, "no answer"), under(before)).outcomes == (Outcome("abstained"),)
+    assert replay(timed(2.1, "no answer"), under(before)).outcomes == (ReplayOutcome("abstained"),)
     assert replay(timed(2.1, "no answer"), under(two(limits={"seconds": 9.0}), before)).unknown == "first"
     # It failed by itself, long before its time was up.
     assert replay(timed(0.1, "refused"), under(two(limits={"seconds": 9.0}), before)).unknown == "second"
@@ -259,7 +261,7 @@ def stopped_early(accept: float) -> Result:
 def test_a_draft_that_was_stopped_early_is_unknown_under_a_lower_threshold() -> None:
     result = stopped_early(0.8)
     for accept in (0.8, 0.9):
-        assert replay(result, under(two(accept))).outcomes == (Outcome("accepted", "second", "sonnet"),)
+        assert replay(result, under(two(accept))).outcomes == (ReplayOutcome("accepted", "second", "sonnet"),)
     assert replay(result, under(two(0.7))).unknown == "first"
 
 
@@ -277,7 +279,7 @@ def test_a_stage_that_lost_a_hedge_is_unknown_where_the_winner_is_not_accepted()
     trace = (Step(stage="first", decision=lost, calls=(late,)), won)
     result = Result(run="R", graph="g@1", status="accepted", cost_usd=0.002, request=ASKED, trace=trace)
     same = replay(result, under(hedged(0.5)))
-    assert (same.outcomes, same.lowest) == ((Outcome("accepted", "second", "haiku"),), 0.002)
+    assert (same.outcomes, same.lowest) == ((ReplayOutcome("accepted", "second", "haiku"),), 0.002)
     assert replay(result, under(hedged(0.8))).unknown == "first"
 
 
@@ -303,7 +305,7 @@ def test_a_model_that_could_not_be_called_then_cannot_be_called_now() -> None:
     trace = (first, Step(stage="second", decision=skip))
     result = Result(run="R", graph="g@1", status="abstained", request=ASKED, trace=trace)
     again = replay(result, under(two(0.9)))
-    assert (again.outcomes, again.highest) == ((Outcome("abstained"),), 0.0)
+    assert (again.outcomes, again.highest) == ((ReplayOutcome("abstained"),), 0.0)
     assert again.trace[1].decision == skip
 
 
@@ -366,7 +368,7 @@ def test_the_dearest_branch_bounds_a_gate_that_was_unsure() -> None:
     assert decided(unsure.trace) == [("door", "gate_unsure", None)]
     again = replay(unsure, under(gated(None)))
     assert (again.unknown, again.outcomes) == (
-        "cheap", (Outcome("accepted", "cheap", "haiku"), Outcome("abstained")),
+        "cheap", (ReplayOutcome("accepted", "cheap", "haiku"), ReplayOutcome("abstained")),
     )  # fmt: skip
     without_gate = unsure.model_copy(update={"trace": ()})
     again = replay(without_gate, under(gated(None)))
@@ -379,5 +381,5 @@ def test_a_gate_that_would_pick_other_models_is_unknown() -> None:
         return two(stages=[{"name": "only", "ask": ["a", "b"], "gate": gate}])
 
     result = run(plan(picking(1)), Request(text="loan"))
-    assert replay(result, under(picking(1))).outcomes == (Outcome("accepted", "only", "haiku"),)
+    assert replay(result, under(picking(1))).outcomes == (ReplayOutcome("accepted", "only", "haiku"),)
     assert replay(result, under(picking(2))).unknown == "only"

@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from cascade.lab.evaluation.confidences import Checked
+from cascade.lab.evaluation.confidences import ScoredAnswers
 from cascade.lab.evaluation.evaluation import Evaluation
 from cascade.lab.evaluation.formatting import per_thousand, percent
 from cascade.lab.evaluation.metrics import Figure
@@ -93,7 +93,7 @@ def risk_coverage(evaluation: Evaluation) -> str | None:
     return plot.svg() + _legend([(number, name) for number, (name, _) in enumerate(series)])
 
 
-def _series(evaluation: Evaluation, *, probability: bool) -> list[tuple[str, Checked]]:
+def _series(evaluation: Evaluation, *, probability: bool) -> list[tuple[str, ScoredAnswers]]:
     """Return the confidences of the policy's models; those of other models only if the policy has none."""
     ours = [name for name in evaluation.policy.chain if evaluation.checked[name]]
     first = [
@@ -115,14 +115,14 @@ def _interval(figure: Figure) -> Point | None:
     return None if np.isnan(figure.low) else (figure.low, figure.high)
 
 
-def _bins(checked: Checked) -> list[Point]:
+def _bins(checked: ScoredAnswers) -> list[Point]:
     order = np.argsort(checked.confidence, kind="stable")
     parts = np.array_split(order, min(BINS, len(order)))
     means = [(checked.confidence[part].mean(), checked.quality[part].mean()) for part in parts]
     return [(float(x), float(y)) for x, y in means]
 
 
-def _risks(checked: Checked) -> list[Point]:
+def _risks(checked: ScoredAnswers) -> list[Point]:
     """Return selective risk by coverage wherever a threshold can cut: after the last of equal confidences."""
     order = np.argsort(-checked.confidence, kind="stable")
     wrong = np.cumsum(1.0 - checked.quality[order])

@@ -16,7 +16,7 @@ _MAX_CELLS = 20_000_000  # rows × resamples of one metric: a few seconds
 _MIN_RESAMPLES = 100  # of a large table
 
 
-class Checked(NamedTuple):
+class ScoredAnswers(NamedTuple):
     """A model's confidences and the quality of the answers that they belong to.
 
     `by` says whose they are, `policy` or `table`; `rows` are their rows in the table.
@@ -28,7 +28,7 @@ class Checked(NamedTuple):
     is_probability: bool
     rows: Rows
 
-    def within(self, rows: Rows) -> Checked:
+    def within(self, rows: Rows) -> ScoredAnswers:
         """Return the part that belongs to `rows` of the table."""
         kept = np.isin(self.rows, rows)
         return self._replace(
@@ -36,7 +36,7 @@ class Checked(NamedTuple):
         )
 
 
-def confidences(policy: Policy, table: Outcomes, decisions: Decisions, name: str) -> list[Checked]:
+def confidences(policy: Policy, table: Outcomes, decisions: Decisions, name: str) -> list[ScoredAnswers]:
     """Return one model's confidences: the policy's, on the rows where it asked the model, and the table's."""
     model = table.models[name]
     result = []
@@ -46,15 +46,15 @@ def confidences(policy: Policy, table: Outcomes, decisions: Decisions, name: str
         usable = ~np.isnan(score) & ~np.isnan(model.quality)
         value = score if stage.confidence is None else curve_values(stage.confidence, score)
         is_probability, rows = stage.confidence is not None, np.flatnonzero(usable)
-        result.append(Checked("policy", value[usable], model.quality[usable], is_probability, rows))
+        result.append(ScoredAnswers("policy", value[usable], model.quality[usable], is_probability, rows))
     usable = ~np.isnan(model.confidence) & ~np.isnan(model.quality)
     if usable.any():
         rows = np.flatnonzero(usable)
-        result.append(Checked("table", model.confidence[rows], model.quality[rows], True, rows))
+        result.append(ScoredAnswers("table", model.confidence[rows], model.quality[rows], True, rows))
     return result
 
 
-def check_figures(checked: Checked, *, resamples: int, seed: int) -> dict[str, Any]:
+def check_figures(checked: ScoredAnswers, *, resamples: int, seed: int) -> dict[str, Any]:
     """Return AUROC, AURC, ECE and Brier score with their 95 % bootstrap intervals; None if there is none.
 
     A score that is not a probability has only the first two. Grades between right and wrong have no AUROC.

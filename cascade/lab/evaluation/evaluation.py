@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.errors import ConfigError, RequestError
-from cascade.lab.evaluation.confidences import Checked, check_figures, confidences
+from cascade.lab.evaluation.confidences import ScoredAnswers, check_figures, confidences
 from cascade.lab.evaluation.family import Family, family
 from cascade.lab.evaluation.metrics import RESAMPLES, Column, Figure, Means, figure, resampled
 from cascade.lab.evaluation.routing import calls_needed, error_cost_area, gap_recovered
@@ -51,7 +51,7 @@ class Evaluation:
     decisions: Decisions
     figures: dict[str, Figure]
     curve: list[tuple[float, float]]
-    checked: dict[str, list[Checked]]
+    checked: dict[str, list[ScoredAnswers]]
     judged: dict[str, list[dict[str, Any]]]
     slices: list[dict[str, Any]]
     certificates: list[dict[str, Any]]
@@ -151,7 +151,7 @@ def evaluate(
     )
 
 
-def _judged(checked: Checked, resamples: int, seed: int) -> dict[str, Any]:
+def _judged(checked: ScoredAnswers, resamples: int, seed: int) -> dict[str, Any]:
     return {"confidence": checked.by, **check_figures(checked, resamples=resamples, seed=seed)}
 
 
@@ -241,7 +241,7 @@ def _slices(
     field: str,
     values: Sequence[str],
     columns: Mapping[str, Column],
-    checked: Mapping[str, Sequence[Checked]],
+    checked: Mapping[str, Sequence[ScoredAnswers]],
     resamples: int,
     seed: int,
 ) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from cascade.lab.replays.replay import Outcome, ReplayResult
+from cascade.lab.replays.replay import ReplayOutcome, ReplayResult
 from cascade.records import Result
 
 ANSWERED = ("accepted", "best_effort")
@@ -17,8 +17,8 @@ class Change:
     """A run that would, or might, have ended differently; `unknown` is the stage it would have called."""
 
     run: str
-    old: Outcome
-    new: tuple[Outcome, ...]
+    old: ReplayOutcome
+    new: tuple[ReplayOutcome, ...]
     old_cost: float
     lowest: float
     highest: float | None
@@ -26,7 +26,7 @@ class Change:
 
 
 @dataclass
-class Comparison:
+class ReplayComparison:
     """Runs as recorded and as replayed.
 
     Attributes:
@@ -74,22 +74,22 @@ class Comparison:
         return sorted(names, key=lambda name: (-self.old["tier", name], -self.possible["tier", name], name))
 
 
-def recorded(result: Result) -> Outcome:
+def recorded(result: Result) -> ReplayOutcome:
     """Return how `result` ended."""
     if result.status not in ANSWERED:
-        return Outcome(result.status)
-    return Outcome(result.status, result.stage, result.tier)
+        return ReplayOutcome(result.status)
+    return ReplayOutcome(result.status, result.stage, result.tier)
 
 
-def compare(results: Iterable[Result], replay_one: Callable[[Result], ReplayResult]) -> Comparison:
+def compare(results: Iterable[Result], replay_one: Callable[[Result], ReplayResult]) -> ReplayComparison:
     """Replay every run and count."""
-    comparison = Comparison()
+    comparison = ReplayComparison()
     for result in results:
         comparison.add(result, replay_one(result))
     return comparison
 
 
-def _kinds(outcome: Outcome) -> set[tuple[str, str]]:
+def _kinds(outcome: ReplayOutcome) -> set[tuple[str, str]]:
     """What a run that ends so is counted as."""
     kinds = {("status", outcome.status)}
     if outcome.status in ANSWERED:

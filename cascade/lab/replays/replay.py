@@ -54,7 +54,7 @@ class ReplaySettings:
         return decider_of(self.graph, self.policy)
 
 
-class Outcome(NamedTuple):
+class ReplayOutcome(NamedTuple):
     """How a run ends: its status, and the stage and tier of its answer if it has one."""
 
     status: str
@@ -77,7 +77,7 @@ class ReplayResult:
 
     run: str
     trace: tuple[Step, ...]
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ReplayOutcome, ...]
     lowest: float
     highest: float | None
     unknown: str | None = None
@@ -313,11 +313,11 @@ def _lost_to(step: Step, winner: Step) -> bool:
     return step.decision.rule == "hedged" and step.decision.to == winner.stage
 
 
-def _outcome(graph: Graph, steps: Sequence[Step]) -> Outcome:
+def _outcome(graph: Graph, steps: Sequence[Step]) -> ReplayOutcome:
     fields = summarize(graph, steps)
     if fields["status"] == "abstained":
-        return Outcome("abstained")
-    return Outcome(fields["status"], fields["stage"], fields["tier"])
+        return ReplayOutcome("abstained")
+    return ReplayOutcome(fields["status"], fields["stage"], fields["tier"])
 
 
 def _bounded(recorded: _Recorded, name: str, steps: tuple[Step, ...]) -> ReplayResult:
@@ -325,7 +325,7 @@ def _bounded(recorded: _Recorded, name: str, steps: tuple[Step, ...]) -> ReplayR
     result, graph, used = recorded.result, recorded.settings.graph, spent(steps)
     asked = result.trace[-1].decision.to if result.trace else graph.stages[0].name
     if result.status == "waiting" and asked == name:
-        return ReplayResult(result.run, steps, (Outcome("waiting"),), used.cost_usd, used.cost_usd)
+        return ReplayResult(result.run, steps, (ReplayOutcome("waiting"),), used.cost_usd, used.cost_usd)
     reach = _Reach(recorded, used)
     more = reach.max_cost(name)
     nothing = Step(stage=name, decision=Decision(action="abstain", rule="no_draft"))
@@ -343,7 +343,7 @@ class _Reach:
 
     recorded: _Recorded
     used: Spend
-    ends: list[Outcome] = field(default_factory=list)
+    ends: list[ReplayOutcome] = field(default_factory=list)
     costs: dict[str | None, float | None] = field(default_factory=lambda: {None: 0.0})
 
     def max_cost(self, name: str | None) -> float | None:
@@ -363,11 +363,11 @@ class _Reach:
         usable = [name for name in stage.ask if graph.models[name].local or not request.local_only]
         for name in usable:
             model = graph.models[name]
-            self.ends.append(Outcome("accepted", stage.name, model.tier))
+            self.ends.append(ReplayOutcome("accepted", stage.name, model.tier))
             if stage.confidence is not None and graph.on_exhausted == "best":
-                self.ends.append(Outcome("best_effort", stage.name, model.tier))
+                self.ends.append(ReplayOutcome("best_effort", stage.name, model.tier))
             if model.is_person:
-                self.ends.append(Outcome("waiting"))
+                self.ends.append(ReplayOutcome("waiting"))
         costs = {name: settings.price(name, request) for name in [*stage.gate_models, *usable]}
         after = [*((stage.gate and stage.gate.to) or {}).values(), graph.next_stage(stage.name)]
         rest = [self.max_cost(name) for name in after]

@@ -11,7 +11,7 @@ from typing import Any
 from cascade.config.change import change_graph
 from cascade.config.load import LoadedGraph, load_graph
 from cascade.explain.formatting import is_hash, parse_since
-from cascade.lab.replays.compare import Comparison, compare
+from cascade.lab.replays.compare import ReplayComparison, compare
 from cascade.lab.replays.replay import Price, ReplaySettings, incompatibility
 from cascade.lab.replays.replay import replay as replay_run
 from cascade.models.base import Prompt, cost
@@ -34,7 +34,7 @@ class ReplayReport:
 
     graph: str
     runs_of: str
-    comparison: Comparison
+    comparison: ReplayComparison
     left_out: Counter[str]
 
     def as_json(self) -> dict[str, Any]:

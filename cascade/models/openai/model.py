@@ -11,7 +11,7 @@ from cascade.errors import ModelError
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.openai import OpenAISettings
 from cascade.models.openai.endpoint import Endpoint
-from cascade.models.openai.wire import Answer, wire_message, wire_tools
+from cascade.models.openai.wire import WireAnswer, wire_message, wire_tools
 from cascade.models.prompts import chosen_label, conversation, most_prompt_tokens, render
 from cascade.spec.kinds import ModelFacts
 from cascade.spec.parts import Deployment, Price
@@ -88,9 +88,9 @@ class OpenAI:
         for each in self.deployments:
             await each._endpoint.aclose()
 
-    async def _exchange(self, prompt: Prompt, live: OnText | None, worst: tuple[int, int]) -> Answer:
+    async def _exchange(self, prompt: Prompt, live: OnText | None, worst: tuple[int, int]) -> WireAnswer:
         seconds = self.timeout if prompt.timeout is None else min(self.timeout, prompt.timeout)
-        answer = Answer()
+        answer = WireAnswer()
         try:
             async with (
                 asyncio.timeout(seconds) as clock,
@@ -133,7 +133,7 @@ class OpenAI:
         system = [{"role": "system", "content": config.system}] if config.system is not None else []
         return [*system, {"role": "user", "content": render(config, prompt.text, self._labels)}]
 
-    def _reply(self, answer: Answer, worst: tuple[int, int]) -> Reply:
+    def _reply(self, answer: WireAnswer, worst: tuple[int, int]) -> Reply:
         """Return the reply; an answer that cannot be used is still billed."""
         who, billed = self._endpoint.who, answer.usage or worst
         if answer.refusal:
@@ -163,7 +163,7 @@ class OpenAI:
             billed=None if answer.usage else worst,
         )
 
-    def _meta(self, answer: Answer) -> dict[str, Any]:
+    def _meta(self, answer: WireAnswer) -> dict[str, Any]:
         meta: dict[str, Any] = {"finish_reason": answer.finish_reason, "model": answer.model}
         if answer.usage is None:
             meta["usage"] = "missing"

@@ -86,7 +86,7 @@ _PIECES = TypeAdapter(_Logprobs | None)
 
 
 @dataclass
-class Answer:
+class WireAnswer:
     """One completion, or all pieces of a streamed one, put together."""
 
     text: str = ""
