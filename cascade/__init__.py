@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cascade._lazy import lazy_names
 from cascade.errors import (
     CascadeError,
     ConfigError,
@@ -46,18 +46,10 @@ __all__ = [
     "__version__",
 ]
 
-# What imports LangChain or SQLAlchemy is loaded on first use.
-_LAZY = {"AbstainedError": "cascade.langchain", "TraceStore": "cascade.trace"}
-
-
 if not TYPE_CHECKING:  # a type checker reads the imports above instead
-
-    def __getattr__(name: str) -> Any:
-        if name not in _LAZY:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(_LAZY[name]), name)
-        return value
+    # What imports LangChain or SQLAlchemy is loaded on first use.
+    __getattr__ = lazy_names(__name__, {".langchain": "AbstainedError", ".trace": "TraceStore"})
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *__all__})

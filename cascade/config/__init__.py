@@ -5,19 +5,14 @@ The public names are loaded on first use, so that a module of this package does 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cascade._lazy import lazy_names
 
 if TYPE_CHECKING:
     from cascade.config.load import LoadedGraph, load_graph
 
 __all__ = ["LoadedGraph", "load_graph"]
 
-
 if not TYPE_CHECKING:  # a type checker reads the imports above instead
-
-    def __getattr__(name: str) -> Any:
-        if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from cascade.config import load
-
-        return getattr(load, name)
+    __getattr__ = lazy_names(__name__, {".load": "LoadedGraph load_graph"})

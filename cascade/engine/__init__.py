@@ -28,9 +28,9 @@ The names below are what the rest of cascade uses. Importing the package imports
 a name that needs them is imported on first access, usually by the first job on the decode thread.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cascade._lazy import lazy_names
 from cascade.engine.threads import available_cores, default_threads
 from cascade.engine.worker import MAX_WAITING, JobSteps, Ticket, decode_worker
 
@@ -56,23 +56,12 @@ __all__ = [
     "default_threads",
 ]
 
-_MODULES = {
-    "EngineAnswer": "session",
-    "EngineRequest": "session",
-    "ModelCache": "weights",
-    "RunningStats": "stats",
-    "Session": "session",
-    "SessionOptions": "session",
-    "TokenStats": "stats",
-    "Weights": "weights",
-}
-
 if not TYPE_CHECKING:  # a type checker reads the imports above instead
-
-    def __getattr__(name: str) -> Any:
-        """Import a name that needs llama.cpp or NumPy on first access."""
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-        globals()[name] = value
-        return value
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            ".session": "EngineAnswer EngineRequest Session SessionOptions",
+            ".stats": "RunningStats TokenStats",
+            ".weights": "ModelCache Weights",
+        },
+    )

@@ -6,8 +6,9 @@ loaded on first use, because some import NumPy.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cascade._lazy import lazy_names
 
 if TYPE_CHECKING:
     from cascade.lab.evaluation.calibration import CalibrationRun, calibrate
@@ -49,31 +50,26 @@ __all__ = [
     "write_outcomes",
 ]
 
-_NAMES = {
-    "cascade.lab.evaluation.calibration": "CalibrationRun calibrate",
-    "cascade.lab.evaluation.evaluation": "Evaluation evaluate",
-    "cascade.lab.evaluation.report": "report_page",
-    "cascade.lab.monitoring.monitor": "MonitorReport StageReport monitor",
-    "cascade.lab.monitoring.tightening": "reset_thresholds",
-    "cascade.lab.replays.stored": "ReplayReport replay",
-    "cascade.lab.tables.collect": "collect_outcomes",
-    "cascade.lab.tables.graded": "outcomes_from_traces",
-    "cascade.lab.tables.outcomes": "read_outcomes write_outcomes",
-    "cascade.lab.tables.rows": "LabelledRow",
-    "cascade.lab.tuning.promise": "Refusal",
-    "cascade.lab.tuning.tune": "tune",
-    "cascade.policy.artifact": "Goal Policy",
-    "cascade.policy.table": "Outcomes",
-}
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_MODULE_OF[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker reads the imports above instead
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "cascade.lab.evaluation.calibration": "CalibrationRun calibrate",
+            "cascade.lab.evaluation.evaluation": "Evaluation evaluate",
+            "cascade.lab.evaluation.report": "report_page",
+            "cascade.lab.monitoring.monitor": "MonitorReport StageReport monitor",
+            "cascade.lab.monitoring.tightening": "reset_thresholds",
+            "cascade.lab.replays.stored": "ReplayReport replay",
+            "cascade.lab.tables.collect": "collect_outcomes",
+            "cascade.lab.tables.graded": "outcomes_from_traces",
+            "cascade.lab.tables.outcomes": "read_outcomes write_outcomes",
+            "cascade.lab.tables.rows": "LabelledRow",
+            "cascade.lab.tuning.promise": "Refusal",
+            "cascade.lab.tuning.tune": "tune",
+            "cascade.policy.artifact": "Goal Policy",
+            "cascade.policy.table": "Outcomes",
+        },
+    )
 
 
 def __dir__() -> list[str]:

@@ -5,8 +5,9 @@ The public names are loaded on first use, so that importing this package does no
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cascade._lazy import lazy_names
 
 if TYPE_CHECKING:
     from cascade.trace._archive import Imported, export_runs, import_runs
@@ -54,27 +55,22 @@ __all__ = [
     "verify",
 ]
 
-_NAMES = {
-    "_archive": "Imported export_runs import_runs",
-    "_budgets": "BudgetBalance BudgetBook Reservation",
-    "_filters": "RunFilter",
-    "_grades": "Grade",
-    "_history": "history max_call_costs",
-    "_ledger": "Head read_key",
-    "_overview": "Figures OVERVIEW_WINDOW Opinion Overview",
-    "_prune": "FileSize Pruned prune vacuum",
-    "_queries": "RunSummary",
-    "_redact": "redact",
-    "_store": "TraceStore default_url",
-    "_tables": "SCHEMA_VERSION",
-    "_verify": "Verification read_head verify",
-}
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker reads the imports above instead
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "._archive": "Imported export_runs import_runs",
+            "._budgets": "BudgetBalance BudgetBook Reservation",
+            "._filters": "RunFilter",
+            "._grades": "Grade",
+            "._history": "history max_call_costs",
+            "._ledger": "Head read_key",
+            "._overview": "Figures OVERVIEW_WINDOW Opinion Overview",
+            "._prune": "FileSize Pruned prune vacuum",
+            "._queries": "RunSummary",
+            "._redact": "redact",
+            "._store": "TraceStore default_url",
+            "._tables": "SCHEMA_VERSION",
+            "._verify": "Verification read_head verify",
+        },
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,11 @@ import cascade.trace
 
 def test_all_exports_can_be_imported() -> None:
     assert {name for name in cascade.trace.__all__ if not hasattr(cascade.trace, name)} == set()
-    assert set(cascade.trace.__all__) == set(cascade.trace._MODULE_OF)
+    tree = ast.parse(Path(cascade.trace.__file__).read_text(encoding="utf-8"))
+    (typed,) = (
+        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    assert {alias.name for node in typed.body for alias in node.names} == set(cascade.trace.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
