@@ -3,6 +3,7 @@
 Each contestant is a process of its own; in every round each is asked in turn, in an order that changes. The
 others are installed from the package index into an environment each, below --work; what cannot be installed
 or started is left out, with its reason. The stub answers at once, so that the time is the libraries' own.
+`--beside CHECKOUT` adds another checkout's cascade, in the environment that `make run` made there.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ SEED = 5
 class Worker:
     """A contestant's process."""
 
-    def __init__(self, name: str, python: Path | str, url: str, stack: ExitStack) -> None:
-        command = [str(python), str(PARTS / "worker.py"), name, url]
+    def __init__(
+        self, name: str, python: Path | str, url: str, stack: ExitStack, parts: Path = PARTS
+    ) -> None:
+        command = [str(python), str(parts / "worker.py"), name, url]
         self._process = stack.enter_context(
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
         )
@@ -71,6 +74,16 @@ def installed(name: str, work: Path) -> Path:
             last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
             raise RuntimeError(f"pip could not install it: {last[0]}")
     return python
+
+
+def start_beside(checkout: Path, url: str, stack: ExitStack) -> dict[str, Worker]:
+    """Return the contestants of another checkout, started in its own environment."""
+    python, parts = checkout / ".venv" / "bin" / "python", checkout / "benchmarks" / "overhead_parts"
+    workers = {}
+    for name in OWN[2:]:
+        workers[f"{name} ({checkout.name})"] = worker = Worker(name, python, url, stack, parts)
+        worker.send(20, 4)
+    return workers
 
 
 def start(url: str, work: Path | None, stack: ExitStack) -> tuple[dict[str, Worker], dict[str, str]]:
@@ -135,6 +148,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--quick", action="store_true", help="few requests, for a look")
     arguments.add_argument("--work", type=Path, help="folder for the others' environments")
+    arguments.add_argument("--beside", type=Path, help="another checkout, after make run there")
     arguments.add_argument("--rounds", type=int, default=15, help="how often each is asked in turn")
     given = arguments.parse_args()
     rounds, requests = (3, 20) if given.quick else (given.rounds, 100)
@@ -146,6 +160,8 @@ def main() -> None:
         assert stub.stdout is not None
         url = f"http://127.0.0.1:{stub.stdout.readline().strip()}/v1"
         workers, left_out = start(url, given.work, stack)
+        if given.beside is not None:
+            workers |= start_beside(given.beside.resolve(), url, stack)
         watch = Watch()
         calls = measured(url, workers, rounds, requests)
         during = watch.others()
