@@ -71,7 +71,7 @@ metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_name)
 
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite's row number must be an INTEGER
 
-schema_info = Table("schema_info", metadata, Column("version", Integer, nullable=False))
+schema_info = Table("cascade_schema", metadata, Column("version", Integer, nullable=False))
 
 runs = Table(
     "runs",

@@ -202,6 +202,11 @@ def _version(connection: Connection, url: URL) -> int | None:
     """
     names = set(inspect(connection).get_table_names())
     if schema_info.name not in names:
+        if "schema_info" in names and "runs" in names:
+            raise TraceError(
+                f"trace database {display_url(url)} is from a development version before 0.1.0; "
+                f"move that file away, {_ELSEWHERE}"
+            )
         if taken := names & set(metadata.tables):
             raise TraceError(
                 f"trace database {display_url(url)}: its table {min(taken)!r} is another program's; "

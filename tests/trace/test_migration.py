@@ -64,7 +64,7 @@ def test_the_revisions_make_the_tables_of_a_new_database(path: Path, tmp_path: P
     assert differences(create_engine(f"sqlite:///{path}")) == []
     objects = "SELECT type, name, tbl_name FROM sqlite_master ORDER BY name"
     assert query(tmp_path / "revisions.db", objects) == query(path, objects)
-    versions = "SELECT version FROM schema_info"
+    versions = "SELECT version FROM cascade_schema"
     assert query(tmp_path / "revisions.db", versions) == query(path, versions) == [(SCHEMA_VERSION,)]
 
 
@@ -93,7 +93,7 @@ def test_writing_upgrades_an_older_database_and_reading_says_how(path: Path) -> 
         TraceStore(str(path), create=False).runs()
     with TraceStore(str(path)) as store:
         assert [row.run for row in store.runs()] == ["A"]
-    assert query(path, "SELECT version FROM schema_info") == [(2,)]
+    assert query(path, "SELECT version FROM cascade_schema") == [(2,)]
     assert query(path, "SELECT run, mood FROM runs") == [("A", None)]
 
 
@@ -103,13 +103,13 @@ def test_an_upgrade_that_fails_leaves_the_old_database_as_it_was(path: Path, nex
     with pytest.raises(TraceError, match=r"runs\.db: no such column: nonsense"):
         TraceStore(str(path))
     assert query(path, "SELECT * FROM runs") == before
-    assert query(path, "SELECT version FROM schema_info") == [(1,)]
+    assert query(path, "SELECT version FROM cascade_schema") == [(1,)]
 
 
 @pytest.mark.parametrize("version", [0, -1, SCHEMA_VERSION + 1, "two"])
 def test_a_version_that_no_cascade_wrote_is_refused(version: object, path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE schema_info SET version = ?", (version,))
+        connection.execute("UPDATE cascade_schema SET version = ?", (version,))
     for create in (True, False):
         with pytest.raises(
             TraceError, match=f"schema version {version}; this cascade reads {SCHEMA_VERSION}"

@@ -109,10 +109,20 @@ def test_a_database_of_another_program_is_refused(path: Path) -> None:
         TraceStore(str(path))
 
 
+def test_a_database_of_a_development_version_is_refused(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE runs (run TEXT)")
+        connection.execute("CREATE TABLE schema_info (version INTEGER)")
+    connection.close()
+    for create in (True, False):
+        with pytest.raises(TraceError, match=r"development version before 0\.1\.0; move that file away"):
+            TraceStore(str(path), create=create)
+
+
 def test_a_database_of_a_newer_cascade_is_refused(path: Path) -> None:
     TraceStore(str(path)).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE schema_info SET version = 99")
+        connection.execute("UPDATE cascade_schema SET version = 99")
     connection.close()
     for create in (True, False):
         with pytest.raises(

@@ -1,6 +1,6 @@
 """Upgrades an older database with Alembic.
 
-The table `schema_info` holds the version of a database; each version is a revision in `versions`. New
+The table `cascade_schema` holds the version of a database; each version is a revision in `versions`. New
 databases are made from `cascade.trace._tables`; a test compares them with what the revisions make.
 """
 

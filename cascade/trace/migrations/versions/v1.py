@@ -17,8 +17,8 @@ _FILTERED = ["seq", "status", "rule", "tier", "graph", "digest", "confidence", "
 
 def upgrade() -> None:
     """Create the tables and their indexes."""
-    op.create_table("schema_info", sa.Column("version", sa.Integer, nullable=False))
-    op.execute("INSERT INTO schema_info VALUES (1)")
+    op.create_table("cascade_schema", sa.Column("version", sa.Integer, nullable=False))
+    op.execute("INSERT INTO cascade_schema VALUES (1)")
     _create_runs()
     _create_steps()
     _create_calls()
