@@ -2,13 +2,15 @@
 
 A request passes through these files from top to bottom:
 
-    worker     the decode thread: its queue, jobs that take turns, and the tickets that jobs wait for
+    worker     the decode thread: its queue, and jobs that take turns
+    ticket     what a job waits for while others decode for it
     session    one configured model of a graph: request in, answer out
     render     text or a conversation to prompt tokens, through the file's chat template if it has one
     tasks      the prompt contract of a bundled expert
     labels     the exact distribution over a closed label set, from a tree of their tokens
     search     the best label alone, with proof
-    embed      one vector for a text, and labels by example
+    embed      one vector for a text
+    examples   labels by example: the nearest centroid of their embeddings
     generate   free text, token by token, up to a stop string
     sampling   the next token, by llama.cpp's samplers
     grammar    which tokens may come next
@@ -32,7 +34,8 @@ from typing import TYPE_CHECKING
 
 from cascade._lazy import lazy_names
 from cascade.engine.threads import available_cores, default_threads
-from cascade.engine.worker import MAX_WAITING, JobSteps, Ticket, decode_worker
+from cascade.engine.ticket import Ticket
+from cascade.engine.worker import MAX_WAITING, JobSteps, decode_worker
 
 if TYPE_CHECKING:
     from cascade.engine.session import EngineAnswer, EngineRequest, Session, SessionOptions

@@ -15,8 +15,8 @@ from cascade.engine.sampling import Sampler, Sampling
 from cascade.engine.scheduler import Scheduler
 from cascade.engine.sequence import DecodeSequence, OnPromptLogits
 from cascade.engine.stats import RunningStats, TokenStats, best_tokens
+from cascade.engine.ticket import Ticket
 from cascade.engine.weights import Weights
-from cascade.engine.worker import Ticket
 from cascade.errors import ModelError
 from cascade.records import Token
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.engine.threads import is_contended
-from cascade.engine.worker import Stepper, Ticket
+from cascade.engine.ticket import Stepper, Ticket
 from cascade.errors import CascadeError
 
 IntArray = npt.NDArray[np.int32]

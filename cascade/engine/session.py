@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.engine.context import ContextShape, max_branches
-from cascade.engine.embed import ExampleClassifier
+from cascade.engine.examples import ExampleClassifier
 from cascade.engine.generate import GenerateOptions, StopEarly, decode, generate, prefill
 from cascade.engine.labels import LabelTree, label_tree, single_token_tree
 from cascade.engine.prefix import PrefixFiles, common_prefix_length
@@ -27,8 +27,8 @@ from cascade.engine.sequence import DecodeSequence, OnPromptLogits
 from cascade.engine.stats import RunningStats, check_finite, numerical_noise
 from cascade.engine.tasks import ExpertTask, read_task
 from cascade.engine.threads import default_threads
+from cascade.engine.ticket import Ticket
 from cascade.engine.weights import Weights
-from cascade.engine.worker import Ticket
 from cascade.errors import ModelError
 from cascade.formats.gguf import TASKS_KEY
 from cascade.records import Message, Token, Tool

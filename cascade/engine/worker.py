@@ -13,10 +13,11 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from cascade.engine.ticket import Stepper, Ticket
 from cascade.errors import CascadeError, ModelError
 
 if TYPE_CHECKING:
@@ -28,40 +29,6 @@ JobSteps = Callable[["ModelCache", float], Generator["Ticket | None", None, T]]
 MAX_WAITING = 1024
 # llama.cpp's pre-tokenizers may recurse once per character; only pages that are touched use memory.
 _STACK_BYTES = 512 * 2**20
-
-
-class Stepper(Protocol):
-    """Decodes for many jobs at once; see `engine.scheduler`."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether `step` has anything to do."""
-        ...
-
-    def step(self) -> Sequence[Ticket]:
-        """Decode once; return the tickets that are done."""
-        ...
-
-    def fail(self, error: CascadeError) -> Sequence[Ticket]:
-        """End everything with `error`; return all tickets."""
-        ...
-
-    def interrupt(self) -> None:
-        """End the decode in flight if most of it is for abandoned tickets; may be called from any thread."""
-        ...
-
-
-class Ticket:
-    """What a job waits for: the job yields it, and continues once its stepper has marked it as done."""
-
-    def __init__(self, stepper: Stepper) -> None:
-        self.stepper = stepper
-        self.done = self.abandoned = False
-
-    def abandon(self) -> None:
-        """Mark it as no longer awaited; may be called from any thread."""
-        self.abandoned = True
-        self.stepper.interrupt()
 
 
 class _Job:

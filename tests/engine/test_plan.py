@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cascade.engine.scheduler import DecodeCapacity, plan_decode
 from cascade.engine.sequence import DecodePart, DecodeSequence
-from cascade.engine.worker import Ticket
+from cascade.engine.ticket import Ticket
 from cascade.errors import CascadeError
 
 
