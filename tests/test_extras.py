@@ -103,6 +103,12 @@ def test_commands_on_recorded_data_name_the_extra_tune(tmp_path: Path, command: 
     assert not (tmp_path / "made.jsonl").exists()
 
 
+def test_functions_on_recorded_data_name_the_extra_tune(root: Path) -> None:
+    code = "try:\n    from cascade.lab import tune\nexcept ImportError as error:\n    print(error)\n"
+    advice = "cascade.lab.tune needs numpy; pip install 'cascade-moe[tune]'\n"
+    assert python_without(EXTRAS, code, root).stdout == advice
+
+
 @pytest.mark.parametrize("command", ["serve", "ui"])
 def test_the_server_and_the_viewer_name_the_extra_serve(root: Path, command: str) -> None:
     refused = cascade_without(EXTRAS, root, command, "graphs/support.yaml")

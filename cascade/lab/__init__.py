@@ -6,9 +6,10 @@ loaded on first use, because some import NumPy.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cascade._lazy import lazy_names
+from cascade.extras import TUNE_PACKAGES, missing_package
 
 if TYPE_CHECKING:
     from cascade.lab.evaluation.calibration import CalibrationRun, calibrate
@@ -51,7 +52,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker reads the imports above instead
-    __getattr__ = lazy_names(
+    _load = lazy_names(
         __name__,
         {
             "cascade.lab.evaluation.calibration": "CalibrationRun calibrate",
@@ -70,6 +71,15 @@ if not TYPE_CHECKING:  # a type checker reads the imports above instead
             "cascade.policy.table": "Outcomes",
         },
     )
+
+    def __getattr__(name: str) -> Any:
+        try:
+            return _load(name)
+        except ModuleNotFoundError as error:
+            if error.name not in TUNE_PACKAGES:
+                raise
+            advice = missing_package(f"cascade.lab.{name}", error, "tune")
+            raise ModuleNotFoundError(advice, name=error.name) from error
 
 
 def __dir__() -> list[str]:
