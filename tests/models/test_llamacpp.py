@@ -341,8 +341,10 @@ async def test_a_timeout_ends_a_long_answer_and_the_model_stays_usable(endless: 
 
 async def test_a_call_that_times_out_in_the_queue_is_not_billed(endless: Path) -> None:
     settings_: dict[str, Any] = {"n_ctx": 8192, "reproducible": True}  # one at a time
-    first = asyncio.create_task(model(endless, max_tokens=8000, **settings_).ask(Prompt("hi")))
-    await asyncio.sleep(0)
+    started = asyncio.Event()
+    nano = model(endless, max_tokens=8000, **settings_)
+    first = asyncio.create_task(nano.ask(Prompt("hi"), lambda piece: started.set()))
+    await started.wait()
     with pytest.raises(ModelError, match=r"timed out after 0.1 s before its turn came") as caught:
         await model(endless, max_tokens=1, **settings_).ask(Prompt("hi", timeout=0.1))
     assert caught.value.billed == (0, 0)
