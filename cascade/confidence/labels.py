@@ -7,27 +7,17 @@ from collections.abc import Sequence
 from typing import Literal
 
 from cascade.records import Estimate
-from cascade.spec.kinds import ConfidenceSettings, Draft, Evidence
+from cascade.spec.kinds import Draft, Evidence, SignalConfidence
 
 _TOLERANCE = 1e-3  # how far a distribution's sum may be from 1 (32-bit sums over many labels)
 
 
-class LabelsConfidence(ConfidenceSettings):
+class LabelsConfidence(SignalConfidence):
     """Confidence from the exact distribution over a closed label set."""
 
     by: Literal["labels"]
     signal: Literal["top1", "margin", "entropy"] = "top1"
     """top1: probability of the best label; margin: best minus second; entropy: 1 − normalised entropy."""
-
-    @property
-    def signal_name(self) -> str:
-        """The chosen signal."""
-        return self.signal
-
-    @property
-    def summary(self) -> str:
-        """The method and its signal."""
-        return f"{self.by} {self.signal}"
 
     @property
     def evidence(self) -> Evidence:

@@ -8,28 +8,18 @@ from typing import Literal
 
 from cascade.policy.early_exit import BOUNDED
 from cascade.records import Estimate
-from cascade.spec.kinds import ConfidenceSettings, Draft, Evidence
+from cascade.spec.kinds import Draft, Evidence, SignalConfidence
 
 _QUANTILES = {"min": 0.0, "p10": 0.10, "p25": 0.25, "p50": 0.50}
 _ROUNDING = 1e-4  # a log-probability may exceed 0 by this much (32-bit softmax)
 
 
-class LogprobConfidence(ConfidenceSettings):
+class LogprobConfidence(SignalConfidence):
     """Confidence from the log-probabilities of the generated tokens."""
 
     by: Literal["logprob"]
     signal: Literal["mean", "min", "p10", "p25", "p50", "margin", "entropy"] = "p10"
     """Which statistic of the tokens is the score; quantiles are less biased by length than the mean."""
-
-    @property
-    def signal_name(self) -> str:
-        """The chosen signal."""
-        return self.signal
-
-    @property
-    def summary(self) -> str:
-        """The method and its signal."""
-        return f"{self.by} {self.signal}"
 
     @property
     def evidence(self) -> Evidence:

@@ -97,15 +97,6 @@ def canonical(reply: Draft) -> str:
     return json.dumps([reply.text.strip(), calls])
 
 
-def arguments_of(call: ToolCall) -> Any:
-    """Return the arguments of `call` as a value; blank text means no arguments.
-
-    Raises:
-        ValueError: they are not JSON.
-    """
-    return parse_json(call.arguments) if call.arguments.strip() else {}
-
-
 def _spelled(text: str) -> str:
     try:
         return json.dumps(parse_json(text), sort_keys=True)

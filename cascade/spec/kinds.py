@@ -233,6 +233,22 @@ class ConfidenceSettings(Config):
         return None
 
 
+class SignalConfidence(ConfidenceSettings):
+    """A confidence method that measures several signals, of which `signal` names the score."""
+
+    signal: str
+
+    @property
+    def signal_name(self) -> str:
+        """The chosen signal."""
+        return self.signal
+
+    @property
+    def summary(self) -> str:
+        """The method and its signal."""
+        return f"{self.by} {self.signal}"
+
+
 class GateSettings(Config):
     """What every gate has: it scores candidates, models of `ask` or branches of `to`, before any is asked.
 
