@@ -70,7 +70,7 @@ def test_check_knows_its_keys_and_names_them(plugin: Path, tmp_path: Path) -> No
     done = cascade(plugin, "check", str(graph))
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     for old, new, message in [
-        ("kind: regex", "kind: regx", "human, llamacpp, openai, scripted, regex; did you mean 'regex'?"),
+        ("kind: regex", "kind: regx", "llamacpp, openai, python, scripted, regex; did you mean 'regex'?"),
         ("patterns:\n", "pattern:\n", "unknown key 'pattern'; known: "),
         ('["\\\\bparcel"', '["(parcel"', "rules.patterns.delivery.0: '(parcel' is no regular"),
         ("{short: 80}", "{shrt: 80}", "gate.max_chars.shrt: unknown candidate 'shrt'; known: short, long"),
