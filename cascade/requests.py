@@ -74,7 +74,7 @@ def build_request(
     return check_request(request)
 
 
-def build_each(inputs: Iterable[RequestInput], options: RequestOptions) -> list[Request]:
+def build_each(inputs: Iterable[RequestInput], options: RequestOptions | Mapping[str, Any]) -> list[Request]:
     """Return the requests of a batch.
 
     Raises:

@@ -30,7 +30,7 @@ def main(question: str) -> None:
     """Answer `question`, running the tools that the cascade asks for."""
     tools = {add.name: add}
     with Cascade.load(GRAPH) as cascade:
-        model = cascade.as_chat_model(on_abstain="raise").bind_tools(list(tools.values()))
+        model = cascade.as_chat_model().bind_tools(list(tools.values()))
         talk: list[BaseMessage] = [SystemMessage("Use the tools."), HumanMessage(question)]
         for _ in range(5):  # most rounds
             answer = model.invoke(talk)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Annotated, Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -16,6 +17,7 @@ from langgraph.types import Command
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12: no JSON schema
 
 from cascade.graph.stage import Plan, RunContext, run_stages
+from cascade.langchain._tracing import aiterate_untraced, iterate_untraced
 from cascade.records import Request, Step
 from cascade.requests import check_request
 from cascade.spec.schema import Stage
@@ -42,8 +44,24 @@ def compile_plan(plan: Plan, saver: BaseCheckpointSaver[Any] | None = None) -> C
     builder.add_edge(START, graph.stages[0].name)
     for stage in graph.stages:
         builder.add_node(stage.name, _Node(plan, stage), destinations=_targets(plan, stage))
-    waits = graph.has_person
-    return builder.compile(checkpointer=(saver or InMemorySaver()) if waits else None, name=graph.name)
+    checkpointer = (saver or InMemorySaver()) if graph.has_person else None
+    compiled = builder.compile(checkpointer=checkpointer, name=graph.name)
+    return compiled if graph.trace.langsmith else _UntracedGraph(**vars(compiled))
+
+
+class _UntracedGraph(CompiledStateGraph[State, None, State, State]):
+    """A compiled graph on which LangSmith's environment variables have no effect.
+
+    A tracer that the application passes as a callback, or that an outer graph has, still works.
+    """
+
+    def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Run the graph; see the base class."""
+        return iterate_untraced(super().stream(*args, **kwargs))
+
+    def astream(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
+        """Run the graph; see the base class."""
+        return aiterate_untraced(super().astream(*args, **kwargs))
 
 
 class _Node(Runnable[State, Command[str]]):

@@ -36,7 +36,7 @@ from cascade.langchain._messages import (
     tool_from_openai,
     usage_of,
 )
-from cascade.langchain._untraced import UntracedChatModel
+from cascade.langchain._untraced import UntracedChain, UntracedChatModel
 from cascade.records import Event, Request, Result, TextPiece, final_result
 from cascade.requests import build_request
 
@@ -79,7 +79,7 @@ class ChatSettings(TypedDict, total=False):
 
 
 class AbstainedError(ModelError):
-    """A run gave no answer and `on_abstain` is `raise`; `result` is its result."""
+    """A run gave no answer, and `on_abstain` is not `empty`; `result` is its result."""
 
     def __init__(self, result: Result) -> None:
         self.result = result
@@ -106,15 +106,15 @@ class ChatCascade(UntracedChatModel):
 
     Attributes:
         cascade: answers the requests; close it by its own `close`.
-        on_abstain: what a run without an answer gives: `empty`, a message without content whose
-            `response_metadata["cascade"]` says why; `raise`, an `AbstainedError`.
+        on_abstain: what a run without an answer gives: `raise`, an `AbstainedError`; `empty`, a message
+            without content whose `response_metadata["cascade"]` says why.
         local_only: call no model that is not local.
         account: the account whose budget pays.
         stop: the answer ends before the first of these strings.
     """
 
     cascade: Any = Field(exclude=True, repr=False)
-    on_abstain: Literal["empty", "raise"] = "empty"
+    on_abstain: Literal["empty", "raise"] = "raise"
     local_only: bool = False
     account: str | None = None
     stop: list[str] | None = None
@@ -289,10 +289,12 @@ class ChatCascade(UntracedChatModel):
             model = self.bind(output_schema=asked, ls_structured_output_format=shape, **kwargs)
             parser = PydanticOutputParser(pydantic_object=schema) if typed else JsonOutputParser()
         chain: Any
-        if not include_raw:
+        if include_raw:
+            parsed = RunnablePassthrough.assign(
+                parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+            )
+            failed = RunnablePassthrough.assign(parsed=lambda _: None)
+            chain = RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+        else:
             chain = model | parser
-            return cast("Structured", chain)
-        parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
-        failed = RunnablePassthrough.assign(parsed=lambda _: None)
-        chain = RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")
-        return cast("Structured", chain)
+        return cast("Structured", UntracedChain(chain, langsmith=self._traceable()))

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from cascade.errors import RequestError, TraceError
 from cascade.extras import require
+from cascade.langchain._inputs import plain_input, plain_options
 from cascade.observers import Observer, Observers
 from cascade.records import Event, Request, Result, TextPiece, final_result, new_run_id
 from cascade.requests import RequestInput, RequestOptions, build_each, build_request, check_request
 from cascade.run._loop import BackgroundLoop, await_uncancelled
-from cascade.run._runs import Run, check_version, in_own_context, stopped_run, without_langsmith
+from cascade.run._runs import Run, check_version, in_own_context, stopped_run
 from cascade.run._stores import Stores
 
 if TYPE_CHECKING:
@@ -138,10 +139,10 @@ class Cascade:
         """Answer a text, or the last message of a conversation.
 
         Args:
-            input: the text, or the messages (`cascade.Message`, or mappings with its fields); at most 1 MB of
-                UTF-8.
+            input: the text, or the messages: `cascade.Message`, mappings with its fields, LangChain's
+                messages or prompts, or messages in OpenAI's shape; at most 1 MB of UTF-8.
             **options: tools, tool_choice, output_schema, local_only, account, metadata: see
-                `cascade.requests.RequestOptions`.
+                `cascade.requests.RequestOptions`. Tools may be LangChain's, or in OpenAI's shape, too.
 
         Raises:
             RequestError: the request is invalid; see `cascade.requests.check_request`.
@@ -161,7 +162,7 @@ class Cascade:
         or offers tools, because such an answer may turn out to be invalid. Closing the generator (`aclose`)
         ends the run.
         """
-        return self._stream(build_request(input, options))
+        return self._stream(build_request(plain_input(input), plain_options(options)))
 
     async def answer(self, request: Request) -> Result:
         """Answer a ready request; see `ainvoke`."""
@@ -181,7 +182,7 @@ class Cascade:
         """
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}; expected at least 1")
-        todo = build_each(inputs, options)
+        todo = build_each(map(plain_input, inputs), plain_options(options))
         gate = asyncio.Semaphore(concurrency)
 
         async def answer(request: Request) -> Result:
@@ -377,9 +378,8 @@ class Cascade:
         from langgraph.errors import GraphDrained
 
         seen = len(run.trace)
-        apart = without_langsmith(in_own_context(stream), langsmith=self.config.trace.langsmith)
         try:
-            async with aclosing(apart) as items:
+            async with aclosing(in_own_context(stream)) as items:
                 async for mode, data in items:
                     if mode == "custom":
                         yield TextPiece(data["text"])

@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -154,19 +153,3 @@ async def _next(stream: AsyncIterator[T]) -> T:
 
 async def _close(stream: AsyncGenerator[Any]) -> None:
     await stream.aclose()
-
-
-async def without_langsmith(stream: AsyncGenerator[T], *, langsmith: bool) -> AsyncGenerator[T]:
-    """Yield from `stream`, ignoring LangSmith's environment variables unless `langsmith` allows them."""
-    from langsmith import tracing_context
-    from langsmith.utils import tracing_is_enabled
-
-    free = langsmith or not tracing_is_enabled()
-    async with aclosing(stream):
-        while True:
-            with nullcontext() if free else tracing_context(enabled=False):
-                try:
-                    item = await anext(stream)
-                except StopAsyncIteration:
-                    return
-            yield item

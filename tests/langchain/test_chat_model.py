@@ -134,13 +134,14 @@ def test_a_stream_that_breaks_off_is_never_passed_off_as_the_answer(tmp_path: Pa
             assert model.invoke("hello").text == "something else"
 
 
-def test_a_run_without_an_answer_is_empty_or_an_error(tmp_path: Path) -> None:
+def test_a_run_without_an_answer_is_an_error_or_empty(tmp_path: Path) -> None:
     with load(tmp_path, {"m": scripted("no idea", confidence=0.1)}, [checked("s", "m")]) as cascade:
-        answer = cascade.as_chat_model().invoke("hello")
+        quiet = cascade.as_chat_model(on_abstain="empty")
+        answer = quiet.invoke("hello")
         assert (answer.content, answer.response_metadata["finish_reason"]) == ("", "abstain")
         assert answer.response_metadata["cascade"]["status"] == "abstained"
-        assert list(cascade.as_chat_model().stream("hello"))[-1].content == ""
-        strict = cascade.as_chat_model(on_abstain="raise")
+        assert list(quiet.stream("hello"))[-1].content == ""
+        strict = cascade.as_chat_model()
         with pytest.raises(AbstainedError, match="below_threshold") as caught:
             strict.invoke("hello")
         assert caught.value.result.draft == "no idea"
@@ -152,7 +153,8 @@ def test_local_only_and_account_reach_the_request(cascade: Cascade) -> None:
     model = cascade.as_chat_model(account="team", on_abstain="empty")
     shut = model.invoke("hello", local_only=True)
     assert shut.response_metadata["cascade"]["rule"] == "local_only"
-    assert cascade.as_chat_model(local_only=True).invoke("hello", local_only=False).content == ""
+    with pytest.raises(AbstainedError, match="local_only"):
+        cascade.as_chat_model(local_only=True).invoke("hello", local_only=False)
     with TraceStore(cascade.trace_db or "") as store:
         assert store.get(shut.response_metadata["cascade"]["run"]).request.account == "team"
 
@@ -209,7 +211,10 @@ def test_structured_output_is_valid_or_an_error(cascade: Cascade) -> None:
     both = model.with_structured_output(Person, include_raw=True)
     found = both.invoke("who")
     assert (found["parsed"], found["parsing_error"]) == (Person(name="Ada", age=36), None)
-    failed = both.invoke("hello")  # "one two three" is no Person: no stage accepts it
+    with pytest.raises(AbstainedError, match="invalid"):  # "one two three" is no Person
+        both.invoke("hello")
+    quiet = cascade.as_chat_model(on_abstain="empty").with_structured_output(Person, include_raw=True)
+    failed = quiet.invoke("hello")
     assert failed["parsed"] is None
     assert failed["parsing_error"] is not None
     assert failed["raw"].response_metadata["cascade"]["rule"] == "invalid"
@@ -259,7 +264,16 @@ from langchain_core.tracers.langchain import wait_for_all_tracers
 from cascade import Cascade
 
 cascade = Cascade.load(sys.argv[1])
-model = FakeListChatModel(responses=["x"] * 9) if sys.argv[2] == "other" else cascade.as_chat_model()
+model = cascade.as_chat_model()
+if sys.argv[2] == "other":
+    model = FakeListChatModel(responses=["x"] * 9)
+else:
+    structured = model.with_structured_output({"title": "Any", "type": "object"}, method="json_mode")
+    assert structured.invoke("json") == structured.batch(["json"])[0] == {}
+    assert [*structured.stream("json")][-1] == {}
+    asked = {"request": {"text": "hello", "local_only": True}}
+    assert cascade.graph.invoke(asked)["trace"]
+    assert [*cascade.graph.stream(asked)]
 assert model.invoke("hello").text
 assert list(model.stream("hello"))
 assert model.batch(["hello"])
@@ -271,6 +285,11 @@ async def asynchronously():
     assert [chunk async for chunk in model.astream("hello")]
     assert [event async for event in await model.astream_events("hello", version="v3")]
     assert [event async for event in model.astream_events("hello", version="v2")]
+    if sys.argv[2] == "cascade":
+        assert await structured.ainvoke("json") == {}
+        assert [piece async for piece in structured.astream("json")][-1] == {}
+        assert (await cascade.graph.ainvoke(asked))["trace"]
+        assert [event async for event in cascade.graph.astream_events(asked, version="v2")]
 
 
 asyncio.run(asynchronously())
@@ -281,7 +300,7 @@ cascade.close()
 
 @pytest.mark.parametrize("which", ["cascade", "other"])
 def test_langsmiths_variables_alone_send_nothing(tmp_path: Path, which: str) -> None:
-    path = write(tmp_path, {"m": scripted("yes")}, [{"name": "s", "ask": ["m"]}])
+    path = write(tmp_path, {"m": scripted("yes", replies={"json": "{}"})}, [{"name": "s", "ask": ["m"]}])
     with Loopback() as server:
         server.answers = [status(202)]
         names = {"TRACING": "true", "API_KEY": "k", "ENDPOINT": server.root}
