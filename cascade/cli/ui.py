@@ -6,7 +6,10 @@ import gc
 import os
 import socket
 import sys
+import threading
 import webbrowser
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +21,10 @@ from cascade.extras import missing_package
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from cascade.config.load import LoadedGraph
+    from cascade.run import Cascade
+    from cascade.serve.answers import Answers
 
 
 def ui(
@@ -35,19 +42,40 @@ def ui(
     from cascade.config.load import load_graph
     from cascade.trace import TraceStore
 
+    url = trace_url(trace_db)
     loaded = [load_graph(path) for path in graphs or []]
     try:
         from cascade.serve.app import create_app
     except ImportError as error:
         raise CascadeError(missing_package("cascade ui", error, "serve")) from error
     listener = listen(host, port)
-    with listener, TraceStore(trace_url(trace_db), create=False) as store:
+    with listener, TraceStore(url, create=False) as store, ExitStack() as cascades:
+        answers = _answers(loaded, url, cascades)
         url_host = f"[{host}]" if ":" in host else host
-        url = f"http://{url_host}:{listener.getsockname()[1]}/"
-        print(f"traces of {store.location} at {url}  (Ctrl-C ends)", flush=True)
+        page = f"http://{url_host}:{listener.getsockname()[1]}/"
+        print(f"traces of {store.location} at {page}  (Ctrl-C ends)", flush=True)
         if open_ and _has_display():
-            webbrowser.open(url)
-        _serve(create_app(store, loaded, hosts=(host, socket.gethostname())), listener)
+            webbrowser.open(page)
+        _serve(create_app(store, loaded, hosts=(host, socket.gethostname()), answers=answers), listener)
+
+
+def _answers(loaded: Sequence[LoadedGraph], url: str, cascades: ExitStack) -> Answers:
+    """Return what finishes waiting runs: a graph's cascade is opened when its first run is answered."""
+    from cascade.serve.answers import Answers
+
+    graphs = {graph.version: graph for graph in loaded}
+    opening = threading.Lock()
+    opened: dict[str, Cascade] = {}
+
+    def cascade_of(version: str) -> Cascade:
+        from cascade.run import Cascade
+
+        with opening:
+            if version not in opened:
+                opened[version] = cascades.enter_context(Cascade.load(graphs[version], trace_db=url))
+            return opened[version]
+
+    return Answers(graphs, cascade_of)
 
 
 def listen(host: str, port: int) -> socket.socket:

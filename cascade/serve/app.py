@@ -14,17 +14,19 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from cascade.config.load import LoadedGraph
 from cascade.errors import GradeError, TraceError, UnknownRunError
 from cascade.serve import api, live
+from cascade.serve.answers import Answers, no_answers
 from cascade.serve.board import Board
 from cascade.serve.dashboard import saving, summarise
 from cascade.serve.filters import GRADES, RULES, STATUSES, Query, read_query
 from cascade.serve.guard import HostGuardMiddleware
-from cascade.serve.inputs import Viewer, page, read_body, root, viewer_of
+from cascade.serve.inputs import MAX_ANSWER, Viewer, page, read_body, root, viewer_of
 from cascade.serve.pages import HERE
 from cascade.serve.run_page import heat_levels, view
 from cascade.svg import variables
 from cascade.trace import OVERVIEW_WINDOW, TraceStore
 
 _PAGE = 50  # runs on a page of the list
+_MOST_FIELDS = 16  # of a form
 _FILES = {"style.css": "text/css", "icon.svg": "image/svg+xml", "live.js": "text/javascript"}
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -36,6 +38,7 @@ def create_app(
     *,
     hosts: Collection[str] = (),
     board: Board | None = None,
+    answers: Answers | None = None,
 ) -> FastAPI:
     """Return the viewer.
 
@@ -44,10 +47,11 @@ def create_app(
         graphs: known graphs; their runs are drawn in them and shown on their calibration curves.
         hosts: host names to answer to besides those of the loopback interface.
         board: the active runs of this process, if it makes any.
+        answers: takes people's answers to waiting runs; None takes none.
     """
     app = FastAPI(title="cascade", docs_url=None, redoc_url=None, openapi_url=None)
     known = {loaded.version: loaded for loaded in graphs}
-    app.state.viewer = Viewer(store, known, board or Board())
+    app.state.viewer = Viewer(store, known, board or Board(), answers or no_answers())
     app.include_router(api.router)
     app.include_router(live.router)
     app.include_router(router)
@@ -105,8 +109,7 @@ def run_page(request: Request, run: str) -> Response:
 @router.post("/runs/{run}/grade")
 async def grade_form(request: Request, run: str) -> Response:
     """Store the grade that the form of a run's page sends."""
-    fields = parse_qs((await read_body(request)).decode("utf-8", "replace"))
-    given = {name: values[0] for name, values in fields.items()}
+    given = _form(await read_body(request))
     if given.get("grade") not in ("right", "wrong"):
         raise HTTPException(422, f"grade is {given.get('grade')!r}; expected right or wrong")
     return await run_in_threadpool(_grade, request, run, given)
@@ -118,17 +121,39 @@ def _grade(request: Request, run: str, given: dict[str, str]) -> Response:
     try:
         grade = store.grade(run, correct, by=given.get("by"), note=given.get("note"))
     except GradeError as error:
-        return _run_page(request, run, problem=str(error))
+        return _run_page(request, run, 422, problem=str(error))
     return RedirectResponse(f"{root(request)}/runs/{grade.run}#grade", 303)
 
 
-def _run_page(request: Request, run: str, *, problem: str | None = None) -> Response:
+@router.post("/runs/{run}/answer")
+async def answer_form(request: Request, run: str) -> Response:
+    """Finish a waiting run with the answer that the form of its page sends."""
+    given = _form(await read_body(request, MAX_ANSWER))
+    viewer = viewer_of(request)
+    kept = await run_in_threadpool(viewer.store.get, run)
+    try:
+        done = await viewer.answers.give(kept, given.get("answer", ""))
+    except HTTPException as error:
+        return await run_in_threadpool(_run_page, request, run, error.status_code, problem=error.detail)
+    return RedirectResponse(f"{root(request)}/runs/{done.run}", 303)
+
+
+def _form(body: bytes) -> dict[str, str]:
+    """Return the fields that a form sent, the first of each name."""
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=_MOST_FIELDS)
+    except ValueError as error:
+        raise HTTPException(400, f"the form has more than {_MOST_FIELDS} fields") from error
+    return {name: values[0] for name, values in fields.items()}
+
+
+def _run_page(request: Request, run: str, code: int = 200, *, problem: str | None = None) -> Response:
     viewer = viewer_of(request)
     result = viewer.store.get(run)
     return page(
         request,
         "run.html",
-        422 if problem else 200,
+        code,
         run=result,
         view=view(result, viewer.graphs),
         grades=viewer.store.grades(result.run),

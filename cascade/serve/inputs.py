@@ -9,20 +9,26 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from cascade.config.load import LoadedGraph
+from cascade.serve.answers import Answers
 from cascade.serve.board import Board
 from cascade.serve.pages import render
 from cascade.trace import TraceStore
 
-_MAX_BODY = 64 * 1024  # bytes; a grade is small
+_MAX_GRADE = 64 * 1024  # bytes; a grade is small
+MAX_ANSWER = 4 * 2**20  # bytes; a person's answer may have a million, and escapes make them more
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """What pages are made from: stored runs, active runs, and the known graphs by `name@digest`."""
+    """What pages are made from: stored runs, active runs, and the known graphs by `name@digest`.
+
+    `answers` takes what people answer to waiting runs.
+    """
 
     store: TraceStore
     graphs: dict[str, LoadedGraph]
     board: Board
+    answers: Answers
 
 
 def viewer_of(request: Request) -> Viewer:
@@ -31,18 +37,18 @@ def viewer_of(request: Request) -> Viewer:
     return viewer
 
 
-async def read_body(request: Request) -> bytes:
+async def read_body(request: Request, most: int = _MAX_GRADE) -> bytes:
     """Return the body.
 
     Raises:
-        HTTPException: 413 if it is longer than a grade can be.
+        HTTPException: 413 if it is longer than `most` bytes.
     """
-    body = b""
+    body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > _MAX_BODY:
-            raise HTTPException(413, f"the body is longer than {_MAX_BODY} bytes; a grade is shorter")
-    return body
+        if len(body) > most:
+            raise HTTPException(413, f"the body is longer than {most} bytes; send less")
+    return bytes(body)
 
 
 def root(request: Request) -> str:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cascade import __version__
 from cascade.observers.metrics import Metrics
 from cascade.run import Cascade
+from cascade.serve.answers import Answers
 from cascade.serve.app import create_app
 from cascade.serve.board import Board
 from cascade.serve.openai import chat, responses
@@ -76,7 +77,10 @@ def create_server(
         """Return Prometheus metrics."""
         return metrics.response()
 
-    viewer = create_app(store, [cascade.loaded for cascade in graphs.values()], hosts=hosts, board=board)
+    versions = {cascade.version: cascade for cascade in graphs.values()}
+    answers = Answers(versions, versions.__getitem__)
+    loaded = [cascade.loaded for cascade in graphs.values()]
+    viewer = create_app(store, loaded, hosts=hosts, board=board, answers=answers)
     app.mount("/", _Admin(viewer, app))
     return app
 
@@ -102,7 +106,7 @@ class _Admin:
             unknown = ApiError(404, f"{scope['method']} {path} is not offered; /openapi.json lists what is")
             await unknown.response()(scope, receive, send)
             return
-        if scope["type"] == "http" and service.keys is not None:
+        if scope["type"] == "http" and (service.keys is not None or scope["method"] == "POST"):
             try:
                 admit_admin(service, secret_of(Request(scope)))
             except ApiError as error:
