@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from cascade._fork import forget_after_fork
 
 T = TypeVar("T")
 
+WIND_UP_SECONDS = 30.0  # for cancelled tasks to end
+_log = logging.getLogger("cascade.run")
+
 
 class BackgroundLoop:
-    """An event loop in a thread of its own, which starts on first use."""
+    """An event loop in a thread of its own, which starts on first use.
+
+    Whatever a coroutine raises reaches its caller, also SystemExit and KeyboardInterrupt, and the loop goes
+    on. A forked child starts a loop of its own.
+    """
 
     def __init__(self) -> None:
+        self._forget()
+        forget_after_fork(self._forget)
+
+    def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._running: _LoopThread | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run `coroutine` and return its result; an interrupt (Ctrl-C) cancels it."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._started())
+        """Run `coroutine` and return its result; an interrupt (Ctrl-C) cancels it.
+
+        Raises:
+            RuntimeError: the caller runs on this loop, which would wait for itself.
+        """
+        future = self._submit(coroutine)
         try:
             return future.result()
         except BaseException:
@@ -33,13 +51,12 @@ class BackgroundLoop:
         ready: queue.SimpleQueue[tuple[bool, T | None]] = queue.SimpleQueue()
 
         async def pump() -> None:
-            try:
-                async for item in items:
-                    ready.put((True, item))
-            finally:
-                ready.put((False, None))
+            async for item in items:
+                ready.put((True, item))
 
-        future = asyncio.run_coroutine_threadsafe(pump(), self._started())
+        future = self._submit(pump())
+        # Not at the end of `pump`, which never starts if the loop closes first.
+        future.add_done_callback(lambda _: ready.put((False, None)))
         try:
             while True:
                 more, item = ready.get()
@@ -53,21 +70,65 @@ class BackgroundLoop:
     def close(self) -> None:
         """Cancel all tasks, then stop the loop and its thread; a later `run` starts them again."""
         with self._lock:
-            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
-        if loop is not None and thread is not None:
-            asyncio.run_coroutine_threadsafe(_wind_up(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+            if self._running is not None:
+                self._running.refuse_itself()
+            running, self._running = self._running, None
+        if running is not None and running.is_alive():
+            running.close()
 
-    def _started(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                run = self._loop.run_forever
-                self._thread = threading.Thread(target=run, name="cascade-loop", daemon=True)
-                self._thread.start()
-            return self._loop
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        try:
+            with self._lock:  # else `close` could stop the loop in between, and nobody would run it
+                if self._running is None or not self._running.is_alive():
+                    self._running = _LoopThread()
+                    self._running.start()
+                self._running.refuse_itself()
+                return self._running.submit(coroutine)
+        except BaseException:
+            coroutine.close()
+            raise
+
+
+class _LoopThread(threading.Thread):
+    """Runs an event loop until `close`."""
+
+    def __init__(self) -> None:
+        super().__init__(name="cascade-loop", daemon=True)
+        self._loop = asyncio.new_event_loop()
+        self._closing = threading.Event()
+        self._awaited: set[Future[Any]] = set()
+
+    def run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):  # a task's: its caller has it already
+                continue
+            except BaseException as error:  # noqa: BLE001  # the loop itself is broken; nobody may wait for it
+                for future in list(self._awaited):
+                    if not future.done():
+                        future.set_exception(error)
+                return
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        self._awaited.add(future)
+        future.add_done_callback(self._awaited.discard)
+        return future
+
+    def refuse_itself(self) -> None:
+        if threading.current_thread() is self:
+            raise RuntimeError(
+                "a synchronous method was called on the cascade's own event loop, which would wait for "
+                "itself for ever; await the asynchronous one there, `ainvoke` for instance"
+            )
+
+    def close(self) -> None:
+        self.submit(_wind_up()).result()
+        self._closing.set()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.join()
+        self._loop.close()
 
 
 async def await_uncancelled(task: asyncio.Task[T], *, cancel: bool = False) -> T:
@@ -96,5 +157,11 @@ async def _wind_up() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    if others:
+        ended, stuck = await asyncio.wait(others, timeout=WIND_UP_SECONDS)
+        for task in ended:
+            if not task.cancelled():
+                task.exception()  # mark it as retrieved: nobody will
+        for task in stuck:
+            _log.warning("%s ignored its cancellation for %g s and is left behind", task, WIND_UP_SECONDS)
     await asyncio.get_running_loop().shutdown_asyncgens()  # after the tasks, which may still read them
