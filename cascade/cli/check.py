@@ -14,8 +14,15 @@ from cascade.errors import ConfigError
 def check(
     graphs: Annotated[list[Path], typer.Argument(help="Graph files.", metavar="GRAPH...")],
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object per file.")] = False,
+    untrusted: Annotated[
+        bool, typer.Option(help="List what the files would read, run and contact; open nothing else.")
+    ] = False,
 ) -> None:
     """Check graph files: schema, names, flow, thresholds, files, prices, calibrations."""
+    if untrusted:
+        for path in graphs:
+            _list_accesses(path, as_json=json_)
+        return
     problems: list[str] = []
     for path in graphs:
         report = _report(path)
@@ -29,6 +36,22 @@ def check(
         raise typer.Exit(1)
     if problems:
         raise ConfigError(*problems)
+
+
+def _list_accesses(path: Path, *, as_json: bool) -> None:
+    from cascade.config.accesses import list_accesses
+
+    listed = list_accesses(path)
+    if as_json:
+        rows = [{"part": part, **access._asdict()} for part, access in listed]
+        typer.echo(json.dumps({"file": str(path), "accesses": rows}, ensure_ascii=False))
+        return
+    typer.echo(
+        f"{path}: " + ("would do this:" if listed else "reads, runs and contacts nothing beyond itself")
+    )
+    for part, access in listed:
+        note = f" ({access.note})" if access.note else ""
+        typer.echo(f"  {part}: {access.action} {access.target}{note}")
 
 
 def _report(path: Path) -> dict[str, Any]:

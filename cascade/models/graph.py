@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from cascade.config.references import existing_file, file_sha256
 from cascade.errors import ConfigError
-from cascade.spec.kinds import Evidence, ModelFacts, ModelSettings, settings_sha256
+from cascade.spec.kinds import Access, Evidence, ModelFacts, ModelSettings, settings_sha256
 
 
 class CascadeSettings(ModelSettings):
@@ -26,6 +27,10 @@ class CascadeSettings(ModelSettings):
     def build(self, name: str, base: Path, facts: ModelFacts) -> Any:
         """Refuse: running a graph takes a `Cascade`."""
         raise ConfigError(f"model {name!r} is another graph; it can only be asked through Cascade")
+
+    def accesses(self) -> Iterator[Access]:
+        """The other graph's file is read; what it does itself is listed apart."""
+        yield Access("reads file", self.path)
 
     def inner_graph(self) -> str | None:
         """Return `path`."""

@@ -15,7 +15,7 @@ from cascade.errors import ConfigError, ModelError
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.function import Caller, find_source, function_sha256, load_function, parse_reference
 from cascade.models.prompted import attempt, label_problems, resolve_labels
-from cascade.spec.kinds import Evidence, ModelFacts, ModelSettings, Problem, settings_sha256
+from cascade.spec.kinds import Access, Evidence, ModelFacts, ModelSettings, Problem, settings_sha256
 from cascade.spec.parts import Price
 
 _TOLERANCE = 1e-3  # how far a distribution's sum may be from 1
@@ -57,6 +57,11 @@ class PythonSettings(ModelSettings):
         for file in self.files:
             attempt("files", lambda file=file: existing_file(file, base, "file"), problems)  # type: ignore[misc]
         return ModelFacts(labels, unknown=bool(problems)), problems
+
+    def accesses(self) -> Iterator[Access]:
+        """The module runs when the graph is loaded, and the function with each request."""
+        yield Access("runs code", self.call)
+        yield from (Access("reads file", file) for file in self.files)
 
     def fingerprint(self, base: Path, facts: ModelFacts) -> str:
         """Hash the function's source, `files` and the labels."""

@@ -50,6 +50,17 @@ class ModelFacts(NamedTuple):
     grammar: str | None = None
 
 
+class Access(NamedTuple):
+    """What a graph file makes the process do beyond computing: `action` says what, `target` to what.
+
+    `note` says what is special about it, such as that it is refused.
+    """
+
+    action: Literal["runs code", "reads variable", "reads file", "writes folder", "contacts", "downloads"]
+    target: str
+    note: str = ""
+
+
 class Draft(Protocol):
     """What confidence methods and gates see of a reply (`cascade.models.base.Reply`)."""
 
@@ -164,6 +175,10 @@ class ModelSettings(Config):
         """Return the file, relative to the graph's folder, of the graph that the model is, if it is one."""
         return None
 
+    def accesses(self) -> Iterator[Access]:
+        """Yield what the settings make the process read, run and contact; nothing is opened for it."""
+        yield from ()
+
     def local_file(self, base: Path) -> str | None:
         """Describe the file whose weights the model loads on this machine; None if it loads none."""
         return None
@@ -193,6 +208,11 @@ class ConfidenceSettings(Config):
     def evidence(self) -> Evidence | None:
         """What the models of the stage must report; None where their texts are enough."""
         return None
+
+    def accesses(self) -> Iterator[Access]:
+        """Yield what the settings make the process read and run; nothing is opened for it."""
+        if self.calibration is not None:
+            yield Access("reads file", self.calibration)
 
     @property
     def early_exit_signal(self) -> str | None:
@@ -272,6 +292,10 @@ class GateSettings(Config):
     def models(self) -> Mapping[str, str]:
         """The models of the graph that the gate itself asks: key of these settings → name."""
         return {}
+
+    def accesses(self) -> Iterator[Access]:
+        """Yield what the settings make the process read and run; nothing is opened for it."""
+        yield from ()
 
     def check(
         self,

@@ -55,13 +55,13 @@ def problems(tmp_path: Path, old: str, new: str) -> list[str]:
             "kind: scripted",
             "kind: scripter",
             ":4: models.nano: unknown kind 'scripter'; known: cascade, human, "
-            "llamacpp, openai, scripted; did you mean 'scripted'?",
+            "llamacpp, openai, python, scripted; did you mean 'scripted'?",
         ),
         ("kind: scripted", "kind: 7", ":4: models.nano: unknown kind '7'; known: cascade"),
         (
             "kind: scripted, ",
             "",
-            ":4: models.nano: missing key 'kind'; known: cascade, human, llamacpp, openai, scripted",
+            ":4: models.nano: missing key 'kind'; known: cascade, human, llamacpp, openai, python, scripted",
         ),
         (
             "{by: logprob}",

@@ -19,7 +19,7 @@ from cascade.formats.gbnf import MAX_BYTES, check_grammar
 from cascade.formats.gguf import TEMPLATE_KEY, read_metadata
 from cascade.formats.json_grammar import schema_grammar
 from cascade.models.prompted import Prompted, attempt, label_problems
-from cascade.spec.kinds import Evidence, ModelFacts, Problem, settings_sha256
+from cascade.spec.kinds import Access, Evidence, ModelFacts, Problem, settings_sha256
 from cascade.spec.parts import Price
 
 if TYPE_CHECKING:
@@ -84,6 +84,20 @@ class LlamaCppSettings(Prompted):
             existing_file(self.lora, base, "adapter")
         unknown = labels is None and local_model_path(self.path, base) is None
         return ModelFacts(labels, unknown, grammar)
+
+    def accesses(self) -> Iterator[Access]:
+        """The weights and what is beside them; a hub file is downloaded when the model is first used."""
+        if self.path.startswith("hf:"):
+            yield Access("downloads", self.path)
+        else:
+            yield Access("reads file", self.path)
+        grammar = self.grammar if self.grammar is not None and "::=" not in self.grammar else None
+        schema = self.output_schema if isinstance(self.output_schema, str) else None
+        for file in (self.lora, grammar, schema):
+            if file is not None:
+                yield Access("reads file", file)
+        if self.prefix_dir is not None:
+            yield Access("writes folder", self.prefix_dir, "text of prompts, evaluated")
 
     def resolve_labels(self, base: Path) -> tuple[str, ...] | None:
         """Return the labels that are given, those of the examples, or those of the file's task.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from cascade.models.openai.hosts import local_problem
 from cascade.models.openai.prices import lookup
 from cascade.models.prompted import Prompted, attempt, label_problems
-from cascade.spec.kinds import Evidence, ModelFacts, Problem, settings_sha256
+from cascade.spec.kinds import Access, Evidence, ModelFacts, Problem, settings_sha256
 from cascade.spec.parts import BreakerConfig, Deployment, Price
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class OpenAISettings(Prompted):
     deployments: list[Deployment] = Field(default_factory=list)
     """Equal endpoints to ask in turn if this one fails; each has its own breaker."""
     local: bool = False
-    """True only for an endpoint on your own machine: local-only requests may go there."""
+    """True only for an endpoint on your own machine or network: local-only requests may go there."""
 
     def inspect(self, base: Path) -> tuple[ModelFacts, list[Problem]]:
         """Check the labels, the prompt and the URL; nothing is asked."""
@@ -51,7 +53,17 @@ class OpenAISettings(Prompted):
         problems += self.check_prompt(ModelFacts(labels, unknown=bool(problems) and labels is None))
         if self.url is not None and not re.match(r"https?://[^/\s]+", self.url):
             problems.append(Problem(("url",), f"{self.url!r} is not a URL; expected http://… or https://…"))
+        elif self.local and self.url is not None and (reason := local_problem(self.url)):
+            problems.append(Problem(("local",), reason))
         return ModelFacts(labels, unknown=bool(problems)), problems
+
+    def accesses(self) -> Iterator[Access]:
+        """The endpoints get the requests, and the keys where `cascade.models.openai.hosts` allows it."""
+        from cascade.models.openai.hosts import endpoint_accesses
+
+        yield from endpoint_accesses(self.url, self.url_env, self.key_env)
+        for other in self.deployments:
+            yield from endpoint_accesses(other.url, other.url_env, other.key_env)
 
     def fingerprint(self, base: Path, facts: ModelFacts) -> str:
         """Hash the model's name, the prompt, the labels, and what is set of sampling."""

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from cascade.errors import ModelError
 from cascade.models.openai import OpenAISettings
+from cascade.models.openai.hosts import DEFAULT_URL, key_problem, local_problem
 from cascade.models.openai.wire import Completion
 
-DEFAULT_URL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 5.0
 MAX_ANSWER_BYTES = 16 << 20  # of one response; an answer of 100,000 tokens with log-probabilities has 10 MB
 _MAX_QUOTED = 300  # characters of a server's message that an error quotes
@@ -72,6 +72,8 @@ class Endpoint:
             return f"model {name!r}: {setting} is no http(s) URL; write one like http://localhost:8080/v1"
         if config.local and self.url == DEFAULT_URL:
             return f"model {name!r} is local: true but has no URL on this machine; set its url, or {setting}"
+        if config.local and (reason := local_problem(self.url)):
+            return f"model {name!r}: {reason}"
         if config.key_env is None:
             return None
         key = os.environ.get(config.key_env)
@@ -83,7 +85,13 @@ class Endpoint:
             )
         if not re.fullmatch(r"[!-~]+", key):
             return f"model {name!r}: {config.key_env} holds spaces or characters that no key has; set it anew"
-        return None
+        reason = self._key_problem()
+        return f"model {name!r}: {reason}" if reason else None
+
+    def _key_problem(self) -> str | None:
+        config = self._config
+        from_environment = config.url is None and self.url != DEFAULT_URL
+        return config.key_env and key_problem(config.key_env, self.url, from_environment=from_environment)
 
     async def pieces(
         self, body: dict[str, Any], seconds: float, worst: tuple[int, int]
@@ -162,7 +170,9 @@ class Endpoint:
             ) from None
 
     def _key(self) -> str | None:
-        return os.environ.get(self._config.key_env) if self._config.key_env else None
+        if self._config.key_env is None or self._key_problem():
+            return None
+        return os.environ.get(self._config.key_env)
 
     def _scrub(self, text: str) -> str:
         """Return `text` on one line and without the key or password, which servers sometimes repeat."""
