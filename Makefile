@@ -35,6 +35,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/cascade check graphs/*.yaml
+	$(BIN)/python .ci/audit.py
 
 # The documentation as a site, in build/site; a broken link or reference is an error.
 docs: $(STAMP)
@@ -51,9 +52,9 @@ dist: $(STAMP)
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*
 
-# requirements.lock holds what `make run` needs, requirements-dev.lock everything, all with hashes. Only
-# llama-cpp-python is compiled, once: then pip's wheel cache has it.
-$(RUN): requirements.lock pyproject.toml
+# requirements.lock holds what `make run` needs, requirements-dev.lock everything, requirements-build.lock what
+# compiles, all with hashes. Only llama-cpp-python is compiled, once: then pip's wheel cache has it.
+$(RUN): requirements.lock requirements-build.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cascade needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	@echo "installing what is needed to run; llama.cpp is compiled the first time: 2 to 10 minutes on $(CMAKE_BUILD_PARALLEL_LEVEL) cores"
@@ -70,6 +71,8 @@ LOCK := uv pip compile pyproject.toml - --universal --python-version 3.11 --gene
 lock:
 	printf 'hatchling\n' | $(LOCK) --extra dev -o requirements-dev.lock
 	printf 'hatchling\n' | $(LOCK) --extra local --constraint requirements-dev.lock -o requirements.lock
+	printf 'scikit-build-core\ncmake\nninja\npathspec\n' | $(subst pyproject.toml ,,$(LOCK)) \
+	  --constraint requirements-dev.lock -o requirements-build.lock
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
