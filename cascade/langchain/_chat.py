@@ -30,13 +30,13 @@ from pydantic import BaseModel, Field
 from cascade.errors import ModelError, RequestError
 from cascade.langchain._messages import (
     answer_of,
-    cut,
     from_langchain,
     metadata_of,
     tool_from_openai,
     usage_of,
 )
 from cascade.langchain._untraced import UntracedChain, UntracedChatModel
+from cascade.openai_fields import cut
 from cascade.records import Event, Request, Result, TextPiece, final_result
 from cascade.requests import build_request
 

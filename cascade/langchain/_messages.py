@@ -17,6 +17,7 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import UsageMetadata
 
 from cascade.errors import RequestError
+from cascade.openai_fields import cut
 from cascade.records import Message, Result, Speaker, Step, Tool, ToolCall
 
 # Blocks of an assistant's message that `tool_calls` repeats, or that are meant for one model only.
@@ -107,12 +108,6 @@ def answer_of(result: Result, stops: Sequence[str] | None = None) -> AIMessage:
         usage_metadata=usage_of(result),
         response_metadata=metadata_of(result),
     )
-
-
-def cut(text: str, stops: Sequence[str] | None) -> str:
-    """Return `text` up to the first of `stops`."""
-    ends = [end for stop in stops or () if stop and (end := text.find(stop)) >= 0]
-    return text[: min(ends)] if ends else text
 
 
 def usage_of(result: Result) -> UsageMetadata:

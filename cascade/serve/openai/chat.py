@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cascade.errors import CascadeError
+from cascade.openai_fields import cut
 from cascade.records import Request, Result, TextPiece, new_run_id
 from cascade.requests import check_request
 from cascade.run import Cascade
@@ -91,26 +92,36 @@ def _completion(cascade: Cascade, body: ChatBody, results: list[Result]) -> dict
 
 
 def _choice(body: ChatBody, index: int, result: Result) -> dict[str, Any]:
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": result.text,
-        "refusal": convert.refusal(result),
-    }
+    text = _text(body, result)
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": convert.refusal(result)}
     if result.tool_calls:
-        message |= {"content": result.text or None, "tool_calls": convert.tool_calls(result.tool_calls)}
+        message |= {"content": text or None, "tool_calls": convert.tool_calls(result.tool_calls)}
     return {
         "index": index,
         "message": message,
-        "finish_reason": _finish(result),
-        "logprobs": convert.logprobs(result) if body.logprobs else None,
+        "finish_reason": _finish(body, result),
+        "logprobs": _logprobs(body, result),
     }
 
 
-def _finish(result: Result) -> str:
+def _text(body: ChatBody, result: Result) -> str | None:
+    """Return the answer up to the request's `stop`."""
+    return None if result.text is None else cut(result.text, body.stops)
+
+
+def _logprobs(body: ChatBody, result: Result) -> dict[str, Any] | None:
+    """Return the log-probabilities of the answer up to the request's `stop`, if they are asked for."""
+    text = _text(body, result)
+    whole = text is None or text == result.text
+    return convert.logprobs(result, None if whole or text is None else len(text)) if body.logprobs else None
+
+
+def _finish(body: ChatBody, result: Result) -> str:
     if result.tool_calls:
         return "tool_calls"
     call = convert.answer_call(result)
-    return "length" if call is not None and call.meta.get("finish_reason") == "length" else "stop"
+    cut_off = call is not None and call.meta.get("finish_reason") == "length"
+    return "length" if cut_off and _text(body, result) == result.text else "stop"
 
 
 async def _stream(who: Caller, cascade: Cascade, request: Request, body: ChatBody) -> AsyncIterator[str]:
@@ -129,6 +140,8 @@ async def _stream(who: Caller, cascade: Cascade, request: Request, body: ChatBod
                 if event is None:
                     yield ": at work\n\n"
                 elif isinstance(event, TextPiece):
+                    if body.stops:  # what comes later may begin before here
+                        continue
                     yield _chunk(head, {"content": event.text} if sent else _first(event.text))
                     sent = True
                 elif isinstance(event, Result):
@@ -149,15 +162,17 @@ def _first(content: str | None) -> dict[str, Any]:
 
 def _last(head: dict[str, Any], result: Result, body: ChatBody, *, sent: bool) -> list[str]:
     chunks = []
-    delta: dict[str, Any] = {} if sent else _first(result.text)
+    delta: dict[str, Any] = {} if sent else _first(_text(body, result))
     if result.tool_calls:
         calls = convert.tool_calls(result.tool_calls)
         delta |= {"tool_calls": [{"index": index} | call for index, call in enumerate(calls)]}
     if (reason := convert.refusal(result)) is not None:
         delta |= {"refusal": reason}
     if delta:
-        chunks.append(_chunk(head, delta, logprobs=convert.logprobs(result) if body.logprobs else None))
-    chunks.append(_chunk(head | {"cascade": convert.decision_summary(result)}, {}, finish=_finish(result)))
+        chunks.append(_chunk(head, delta, logprobs=_logprobs(body, result)))
+    chunks.append(
+        _chunk(head | {"cascade": convert.decision_summary(result)}, {}, finish=_finish(body, result))
+    )
     if body.stream_options is not None and body.stream_options.include_usage:
         chunks.append(_data(head | {"choices": [], "usage": convert.usage([result])}))
     return chunks

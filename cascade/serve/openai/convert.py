@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from cascade.explain import describe
@@ -110,6 +111,8 @@ def _items(items: Iterable[InputItem]) -> list[Message]:
     """Return messages; adjacent function calls are merged into one assistant message."""
     messages: list[Message] = []
     for index, item in enumerate(items):
+        if item.type in ("reasoning", "additional_tools"):
+            continue
         if item.type == "message":
             if item.role is None:
                 raise ApiError(400, f"input[{index}] has no role", param=f"input[{index}].role")
@@ -214,11 +217,18 @@ def tool_calls(calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
     ]
 
 
-def logprobs(result: Result) -> dict[str, Any] | None:
-    """Return the answer's token log-probabilities; None where its model reports none."""
+def logprobs(result: Result, length: int | None = None) -> dict[str, Any] | None:
+    """Return the answer's token log-probabilities; None where its model reports none.
+
+    Args:
+        result: the run.
+        length: how many characters of the answer are given; None: all.
+    """
     call = answer_call(result)
     if call is None or not call.tokens:
         return None
+    starts = accumulate((len(token.text) for token in call.tokens), initial=0)
+    given = [t for t, start in zip(call.tokens, starts, strict=False) if length is None or start < length]
     tokens = [
         # JSON has no infinity; OpenAI uses -9999.0 for what is practically impossible.
         {
@@ -227,6 +237,6 @@ def logprobs(result: Result) -> dict[str, Any] | None:
             "bytes": list(token.text.encode("utf-8", "replace")),
             "top_logprobs": [],
         }
-        for token in call.tokens
+        for token in given
     ]
     return {"content": tokens, "refusal": None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -39,14 +39,14 @@ async def create_response(who: Asking) -> Response:
         raise as_api_error(error) from error
     if (problem := convert.refused(result, cascade.config)) is not None:
         raise problem
-    return JSONResponse(_response(_head(body), result))
+    return JSONResponse(_response(_head(body), result, body))
 
 
-def _response(head: dict[str, Any], result: Result) -> dict[str, Any]:
+def _response(head: dict[str, Any], result: Result, body: ResponsesBody) -> dict[str, Any]:
     counted = convert.usage([result])
     return head | {
         "status": "completed",
-        "output": list(_output(head, result)),
+        "output": list(_output(head, result, body)),
         "usage": {
             "input_tokens": counted["prompt_tokens"],
             "input_tokens_details": {"cached_tokens": 0},
@@ -84,12 +84,13 @@ def _head(body: ResponsesBody) -> dict[str, Any]:
     }
 
 
-def _output(head: dict[str, Any], result: Result) -> Iterator[dict[str, Any]]:
+def _output(head: dict[str, Any], result: Result, body: ResponsesBody) -> Iterator[dict[str, Any]]:
     reason = convert.refusal(result)
     if reason is not None:
         yield _message(head, [{"type": "refusal", "refusal": reason}])
     elif result.text:
-        yield _message(head, [_part(result.text)])
+        measured = convert.logprobs(result) if body.logprobs else None
+        yield _message(head, [_part(result.text, [] if measured is None else measured["content"])])
     for call in result.tool_calls:
         yield {
             "type": "function_call",
@@ -113,8 +114,8 @@ def _message(
     }
 
 
-def _part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": []}
+def _part(text: str, logprobs: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
 
 
 async def _stream(who: Caller, cascade: Cascade, request: Request, body: ResponsesBody) -> AsyncIterator[str]:
@@ -135,7 +136,7 @@ async def _stream(who: Caller, cascade: Cascade, request: Request, body: Respons
                 elif isinstance(event, Result):
                     if (problem := convert.refused(event, cascade.config)) is not None:
                         raise problem
-                    for made in _end(events, head, event, text):
+                    for made in _end(events, body, head, event, text):
                         yield made
     except (CascadeError, ApiError) as failure:
         error = failure if isinstance(failure, ApiError) else as_api_error(failure)
@@ -144,8 +145,10 @@ async def _stream(who: Caller, cascade: Cascade, request: Request, body: Respons
         yield events.make("response.failed", response=failed)
 
 
-def _end(events: _Events, head: dict[str, Any], result: Result, sent: str) -> Iterator[str]:
-    items = list(_output(head, result))
+def _end(
+    events: _Events, body: ResponsesBody, head: dict[str, Any], result: Result, sent: str
+) -> Iterator[str]:
+    items = list(_output(head, result, body))
     for index, item in enumerate(items):
         if item["type"] == "function_call":
             yield events.make("response.output_item.added", output_index=index, item=item | {"arguments": ""})
@@ -161,7 +164,7 @@ def _end(events: _Events, head: dict[str, Any], result: Result, sent: str) -> It
         else:
             yield events.make("response.output_item.added", output_index=index, item=item | {"content": []})
         yield events.make("response.output_item.done", output_index=index, item=item)
-    yield events.make("response.completed", response=_response(head, result))
+    yield events.make("response.completed", response=_response(head, result, body))
 
 
 class _Events:
@@ -187,5 +190,5 @@ class _Events:
     def text_done(self, part: dict[str, Any]) -> Iterator[str]:
         """The end of the answer's text."""
         at = {"output_index": 0, "item_id": self._item["id"], "content_index": 0}
-        yield self.make("response.output_text.done", text=part["text"], logprobs=[], **at)
+        yield self.make("response.output_text.done", text=part["text"], logprobs=part["logprobs"], **at)
         yield self.make("response.content_part.done", part=part, **at)

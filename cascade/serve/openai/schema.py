@@ -1,25 +1,47 @@
 """What an OpenAI-compatible request may say.
 
-Sampling settings (`temperature` and its like) are accepted, because clients send them unasked, and have no
-effect: the graph decides how each model is asked. What would change the answer's meaning and is not
-supported is refused.
+What means nothing here (`cascade.openai_fields`: null, empty, sampling settings, what an SDK adds to
+messages) is left out before a body is read; any other field that these models do not have is refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cascade.openai_fields import (
+    IGNORED_SETTINGS,
+    clean_item,
+    clean_members,
+    clean_message,
+    clean_settings,
+)
 
 MAX_CHOICES = 16
+Stop = Annotated[str, Field(max_length=1000)]
 Text = Annotated[str, Field(max_length=1_000_000)]
-Ignored = Any  # accepted and without effect
 
 
 class Wire(BaseModel):
-    """A part of a request that refuses unknown keys."""
+    """A part of a request; a field that it does not have and that means something is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out(cls, value: Any) -> Any:
+        """Leave out what means nothing here."""
+        return cls._clean(value) if isinstance(value, Mapping) else value
+
+    @classmethod
+    def _clean(cls, value: Mapping[str, Any]) -> dict[str, Any]:
+        return clean_members(value, cls._known())
+
+    @classmethod
+    def _known(cls) -> set[str]:
+        return {field.alias or name for name, field in cls.model_fields.items()}
 
 
 class TextPart(Wire):
@@ -28,15 +50,13 @@ class TextPart(Wire):
     type: Literal["text", "input_text", "output_text", "refusal"]
     text: Text = ""
     refusal: Text | None = None
-    annotations: Ignored = None
-    logprobs: Ignored = None
 
 
 class FunctionCall(Wire):
     """The function of a tool call; `arguments` is JSON text."""
 
     name: str = Field(max_length=256)
-    arguments: Text
+    arguments: Text = ""
 
 
 class ToolCallItem(Wire):
@@ -52,13 +72,13 @@ class ChatMessage(Wire):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | list[TextPart] | None = None
-    name: str | None = None
     refusal: Text | None = None
-    audio: None = None
-    annotations: Ignored = None
-    function_call: None = None
     tool_calls: list[ToolCallItem] | None = None
     tool_call_id: str | None = Field(None, max_length=256)
+
+    @classmethod
+    def _clean(cls, value: Mapping[str, Any]) -> dict[str, Any]:
+        return clean_message(value)
 
 
 class Function(Wire):
@@ -119,58 +139,66 @@ class Extension(Wire):
     local_only: bool = False
 
 
-class Sampling(Wire):
-    """Settings that are accepted without effect."""
-
-    temperature: Ignored = None
-    top_p: Ignored = None
-    frequency_penalty: Ignored = None
-    presence_penalty: Ignored = None
-    seed: Ignored = None
-    user: Ignored = None
-    safety_identifier: Ignored = None
-    prompt_cache_key: Ignored = None
-    prompt_cache_retention: Ignored = None
-    service_tier: Ignored = None
-    store: Ignored = None
-    parallel_tool_calls: Ignored = None
-    reasoning_effort: Ignored = None
-    verbosity: Ignored = None
-    max_tokens: Ignored = None
-    max_completion_tokens: Ignored = None
+def _with_ignored(schema: dict[str, Any]) -> None:
+    """Add what is accepted without effect to a description."""
+    for name in sorted(IGNORED_SETTINGS - set(schema["properties"])):
+        schema["properties"][name] = {"description": "Accepted; has no effect here."}
 
 
-class ChatBody(Sampling):
-    """The body of POST /v1/chat/completions."""
+class Body(Wire):
+    """A whole request."""
+
+    model_config = ConfigDict(json_schema_extra=_with_ignored)
 
     model: str = Field(max_length=256)
+    stream: bool | None = None
+    metadata: dict[str, Any] | None = None
+    cascade: Extension = Extension()
+
+    @classmethod
+    def _clean(cls, value: Mapping[str, Any]) -> dict[str, Any]:
+        return clean_settings(value, cls._known())
+
+
+class ChatBody(Body):
+    """The body of POST /v1/chat/completions; the answer ends before the first of `stop`."""
+
     messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
-    stream: bool | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=64)] | None = None
     stream_options: StreamOptions | None = None
     tools: list[ToolItem] | None = Field(None, max_length=256)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    metadata: dict[str, Any] | None = None
-    cascade: Extension = Extension()
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The strings before the first of which the answer ends."""
+        given = (self.stop,) if isinstance(self.stop, str) else self.stop or ()
+        return tuple(filter(None, given))
 
 
 class InputItem(Wire):
-    """An item of a response's input: a message, a function call, or a function's output."""
+    """An item of a response's input: a message, a function call, or a function's output.
 
-    type: Literal["message", "function_call", "function_call_output"] = "message"
-    id: str | None = None
-    status: Ignored = None
+    A model's thoughts, and additional tools of which there are none, say nothing here.
+    """
+
+    type: Literal["message", "function_call", "function_call_output", "reasoning", "additional_tools"] = (
+        "message"
+    )
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: Text | list[TextPart] | None = None
-    phase: Ignored = None
     call_id: str | None = Field(None, max_length=256)
     name: str | None = Field(None, max_length=256)
-    namespace: Ignored = None
     arguments: Text | None = None
     output: Text | list[TextPart] | None = None
+
+    @classmethod
+    def _clean(cls, value: Mapping[str, Any]) -> dict[str, Any]:
+        return clean_item(value)
 
 
 class FlatTool(Wire):
@@ -204,24 +232,26 @@ class TextSettings(Wire):
     """The `text` of a response request."""
 
     format: TextFormat | None = None
-    verbosity: Ignored = None
+
+    @classmethod
+    def _clean(cls, value: Mapping[str, Any]) -> dict[str, Any]:
+        return clean_settings(value, cls._known())
 
 
-class ResponsesBody(Sampling):
+_LOGPROBS = "message.output_text.logprobs"
+
+
+class ResponsesBody(Body):
     """The body of POST /v1/responses; what needs stored conversations is refused."""
 
-    model: str = Field(max_length=256)
     input: Text | list[InputItem]
+    include: list[str] | None = Field(None, max_length=64)
     instructions: Text | None = None
-    stream: bool | None = None
     tools: list[FlatTool] | None = Field(None, max_length=256)
     tool_choice: Literal["none", "auto", "required"] | FlatChoice | None = None
     text: TextSettings | None = None
-    metadata: dict[str, Any] | None = None
-    max_output_tokens: Ignored = None
-    reasoning: Ignored = None
-    include: Ignored = None
-    truncation: Ignored = None
-    stream_options: Ignored = None
-    top_logprobs: Ignored = None
-    cascade: Extension = Extension()
+
+    @property
+    def logprobs(self) -> bool:
+        """Whether the answer's log-probabilities are asked for."""
+        return _LOGPROBS in (self.include or ())

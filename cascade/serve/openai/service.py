@@ -16,6 +16,7 @@ from fastapi import Depends
 from fastapi import Request as HttpRequest
 from pydantic import BaseModel, ValidationError
 
+from cascade.openai_fields import REFUSED
 from cascade.run import Cascade
 from cascade.serve.openai.errors import ApiError
 from cascade.serve.openai.keys import ApiKey, Keyring, Rate
@@ -152,7 +153,9 @@ class Caller:
             # If a value may have several forms, the deepest error belongs to the form that was meant.
             deepest = max(error.errors(include_url=False, include_input=False), key=lambda e: len(e["loc"]))
             where = ".".join(str(part) for part in deepest["loc"] if not _is_form(part))
-            message = _UNKNOWN if deepest["type"] == "extra_forbidden" else deepest["msg"]
+            message = deepest["msg"]
+            if deepest["type"] == "extra_forbidden":
+                message = REFUSED.get(str(deepest["loc"][-1]), _UNKNOWN)
             raise ApiError(400, f"{where or 'body'}: {message}", param=where or None) from None
 
     async def while_there(self, answer: Coroutine[Any, Any, A]) -> A:
