@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -81,31 +82,51 @@ def options(
 def main() -> None:
     """Run the command line. An error that cascade raises on purpose is a message and exit status 1."""
     _ready_streams()
+    status = _run()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # nobody reads it, or it is full; not at the interpreter's exit again
+            _drop(stream)
+    sys.exit(status)
+
+
+def _run() -> int | str | None:
+    """Run the command and return its exit status."""
     try:
         try:
             app()
         finally:
-            sys.stdout.flush()  # not at the interpreter's exit, where a failure prints a traceback
+            sys.stdout.flush()
+    except SystemExit as end:
+        return end.code
     except CascadeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        return _failed(str(error))
     except ModuleNotFoundError as error:
         if error.name not in TUNE_PACKAGES:
             raise
-        print(f"error: {missing_package('this command', error, 'tune')}", file=sys.stderr)
-        sys.exit(1)
+        return _failed(missing_package("this command", error, "tune"))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _say("interrupted")
+        return 130
     except BrokenPipeError:  # the reader of the output has gone (`cascade … | head`)
-        _drop_output()
-        sys.exit(1)
+        return 1
     except OSError as error:
-        _drop_output()
         location, reason = error.filename or "the output", error.strerror or error
-        fix = "make room or write elsewhere; runs that ended are in the trace store"
-        print(f"error: {location}: {reason}; {fix}", file=sys.stderr)
-        sys.exit(1)
+        return _failed(
+            f"{location}: {reason}; make room or write elsewhere; runs that ended are in the trace store"
+        )
+    return 0
+
+
+def _failed(message: str) -> int:
+    _say(f"error: {message}")
+    return 1
+
+
+def _say(message: str) -> None:
+    with suppress(OSError):  # nobody reads it
+        print(message, file=sys.stderr)
 
 
 def _ready_streams() -> None:
@@ -118,9 +139,10 @@ def _ready_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _drop_output() -> None:
-    """Discard buffered output, so that flushing it at the interpreter's exit cannot fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _drop(stream: TextIO) -> None:
+    """Discard what `stream` still holds, so that flushing it at the interpreter's exit cannot fail again."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":
