@@ -6,6 +6,9 @@ A request passes through these files from top to bottom:
     ticket     what a job waits for while others decode for it
     session    one configured model of a graph: request in, answer out
     render     text or a conversation to prompt tokens, through the file's chat template if it has one
+    template   a chat template: what it can do, and a conversation through it
+    features   what a template can do, as a record
+    sandbox    the Jinja environment of templates, which are foreign code
     tasks      the prompt contract of a bundled expert
     labels     the exact distribution over a closed label set, from a tree of their tokens
     search     the best label alone, with proof

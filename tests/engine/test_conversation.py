@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-from cascade.engine.render import ChatTemplate, Renderer
+from cascade.engine.features import TemplateFeatures
+from cascade.engine.render import Renderer
 from cascade.engine.session import EngineRequest, Session
+from cascade.engine.template import ChatTemplate, TemplateInput
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 from cascade.models.llamacpp import LlamaCppSettings
@@ -193,9 +195,7 @@ def test_arguments_that_are_not_an_object_are_shown_unchanged(chat: Path) -> Non
 def test_a_template_renders_as_llama_cpp_pythons_formatter_does(
     messages: Talk, tools: tuple[Tool, ...]
 ) -> None:
-    from cascade.engine.render import _TemplateInput
-
-    source = _TemplateInput(marked=False)
+    source = TemplateInput(TemplateFeatures(), marked=False)
     shown: Any = source.messages(messages)
     offered: Any = [source.tool(tool) for tool in tools]
     theirs = Jinja2ChatFormatter(TOOLS, eos_token="</s>", bos_token="<s>")

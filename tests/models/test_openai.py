@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import socket
 import threading
 import time
@@ -531,13 +532,14 @@ async def test_a_conversation_with_tools_and_a_schema_is_sent_whole(server: Loop
     await model.ask(Prompt(Request(text="and?", tools=(ADD,), output_schema=unnamed)))
     await model.aclose()
     sent = server.requests[0].json
-    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    name = sent["messages"][2]["tool_calls"][0]["id"]
+    assert re.fullmatch("[A-Za-z0-9]{9}", name)  # the only ids that every server takes
+    call = {"id": name, "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
     assert sent["messages"] == [
-        {"role": "system", "content": "Be short."},
-        {"role": "system", "content": "You add."},
+        {"role": "system", "content": "Be short.\n\nYou add."},
         {"role": "user", "content": "first"},
         {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "content": "2", "tool_call_id": "c1"},
+        {"role": "tool", "content": "2", "tool_call_id": name},
         {"role": "assistant", "content": "It is 2."},
         {"role": "user", "content": "Q: and {labels}?"},
     ]

@@ -10,6 +10,7 @@ import pytest
 from gguf_maker import CHATML, make_gguf
 
 from cascade.confidence.validity import measured, problem
+from cascade.engine.template import ChatTemplate
 from cascade.formats.gbnf import check_grammar
 from cascade.models.base import Prompt
 from cascade.models.llamacpp import LlamaCppSettings
@@ -21,6 +22,10 @@ ADD = Tool(name="add", parameters={"properties": {"a": {"type": "integer"}}, "re
 NOW = Tool(name="now", description="the time")
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WITH_TOOLS = "{% if tools %}{{ tools | tojson }}{% endif %}" + CHATML
+WITH_CALLS = WITH_TOOLS.replace(
+    "message['content']", "message['content'] + (message.tool_calls or []) | tojson"
+)
+PLAIN = ChatTemplate(CHATML)
 CONFIG = LlamaCppSettings(kind="llamacpp", path="x.gguf", system="Be kind.")
 
 
@@ -71,7 +76,7 @@ def test_a_schema_without_a_grammar_leaves_any_object_free() -> None:
     odd = Tool(name="odd", parameters={"properties": {"a": {"multipleOf": 3}}})
     check_grammar(calls_grammar([odd, ADD]))
     prompt = Prompt(Request(text="x", output_schema={"type": "object", "minProperties": 2}))
-    form = structured_prompt(CONFIG, prompt, native=False)
+    form = structured_prompt(CONFIG, prompt, PLAIN)
     assert form.grammar is not None
     check_grammar(form.grammar)
 
@@ -83,7 +88,7 @@ def test_what_is_said_around_schemas_is_bounded() -> None:
         Prompt(Request(text="x", tools=(NOW,))),
         Prompt(Request(text="x", tools=(NOW,), tool_choice="required")),
     ):
-        said = structured_prompt(CONFIG, prompt, native=False).messages[-1].content
+        said = structured_prompt(CONFIG, prompt, PLAIN).messages[-1].content
         assert len(said.encode()) - bare < INSTRUCTION_BYTES + len(NOW.model_dump_json())
 
 
@@ -91,16 +96,16 @@ def test_a_template_without_tools_gets_calls_and_results_as_text() -> None:
     said = (
         Message(role="system", content="Be brief."),
         Message(role="user", content="time?"),
-        Message(role="assistant", tool_calls=(ToolCall(id="c", name="now", arguments=""),)),
-        Message(role="tool", content="noon", tool_call_id="c"),
+        Message(role="assistant", tool_calls=(ToolCall(id="c12345678", name="now", arguments=""),)),
+        Message(role="tool", content="noon", tool_call_id="c12345678"),
     )
     prompt = Prompt(Request(text="time?", messages=said, tools=(NOW,)))
-    form = structured_prompt(CONFIG, prompt, native=False)
+    form = structured_prompt(CONFIG, prompt, PLAIN)
     assert [message.role for message in form.messages] == ["system", "user", "assistant", "user"]
     assert form.messages[0].content == "Be kind.\n\nBe brief."
     assert form.messages[2].content == '{"name": "now", "arguments": {}}'
     assert form.messages[3].content.startswith("Result of now: noon\n\nYou may call")
-    native = structured_prompt(CONFIG, prompt, native=True)
+    native = structured_prompt(CONFIG, prompt, ChatTemplate(WITH_CALLS))
     assert (native.messages[1:], native.tools, native.grammar) == (said[1:], (NOW,), None)
 
 

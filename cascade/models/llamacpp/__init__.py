@@ -12,7 +12,7 @@ from pydantic import Field
 
 from cascade.config.messages import suggest
 from cascade.config.references import existing_file, file_sha256, gguf_tasks, local_model_path
-from cascade.errors import ConfigError
+from cascade.errors import ConfigError, ModelError
 from cascade.extras import require
 from cascade.formats.adapter import check_adapter_of
 from cascade.formats.gbnf import MAX_BYTES, check_grammar
@@ -147,6 +147,7 @@ class LlamaCppSettings(Prompted):
         if self.system is not None and (text := self._unseen_system(base)):
             problems.append(Problem(("system",), text))
         problems += self._check_examples()
+        problems += self._check_template(base, facts)
         key = "grammar" if self.grammar is not None else "output_schema"
         if getattr(self, key) is not None and labels is not None:
             text = f"{key!r} cannot stand here: the model only chooses among its labels; drop one"
@@ -282,6 +283,23 @@ class LlamaCppSettings(Prompted):
         if path is None or read_metadata(path, {TEMPLATE_KEY}):
             return ""
         return f"{self.path!r} has no chat template for a system message; put that text into 'prompt'"
+
+    def _check_template(self, base: Path, facts: ModelFacts) -> Iterator[Problem]:
+        """Render the file's chat template with the graph's prompts, where it reads them."""
+        path = local_model_path(self.path, base)
+        if path is None or self.examples is not None or gguf_tasks(path):
+            return
+        try:
+            from cascade.models.llamacpp.templates import chat_template, template_problems
+
+            template = chat_template(path)
+        except ImportError:  # without the extra `local` nothing can run anyway
+            return
+        except ModelError as error:
+            yield Problem(("path",), f"{self.path!r}: {error}")
+            return
+        for text in () if template is None else template_problems(template, self, facts.labels):
+            yield Problem(("path",), f"{self.path!r}: {text}")
 
     def _check_prefix_dir(self, base: Path) -> None:
         if self.prefix_dir is None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from cascade.config.references import existing_file, resolve_model_path
 from cascade.engine import decode_worker, default_threads
+from cascade.engine.features import TemplateFeatures
 from cascade.errors import ConfigError, ModelError, RequestError
-from cascade.formats.gguf import TEMPLATE_KEY, read_metadata
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.llamacpp import LlamaCppSettings
 from cascade.models.llamacpp.bridge import LoopBridge
@@ -23,8 +23,9 @@ from cascade.models.llamacpp.structured import (
     read_calls,
     structured_prompt,
 )
-from cascade.models.prompts import most_prompt_tokens, render
-from cascade.records import check_text
+from cascade.models.llamacpp.templates import chat_template
+from cascade.models.prompts import most_prompt_tokens, render, single_message
+from cascade.records import Message, check_text
 from cascade.spec.kinds import ModelFacts
 from cascade.spec.parts import Price
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cascade.engine import EngineAnswer, ModelCache, Session, Ticket, Weights
+    from cascade.engine.template import ChatTemplate
 
 # What a chat template or an expert's contract may add to a prompt, in tokens; `engine.render` enforces it.
 PROMPT_OVERHEAD = 4096
@@ -79,7 +81,7 @@ class LlamaCpp:
         self.closed = self._labels is not None
         self._grammar = facts.grammar
         self._adapter = None if config.lora is None else existing_file(config.lora, base, "adapter")
-        self._native: bool | None = None  # whether the chat template has a place for tools
+        self._templates: dict[Path, ChatTemplate | None] = {}  # of the file, once it was read
         self._path: Path | None = None
         self._session: Session | None = None  # made and used on the decode thread only, as is:
         self._embedding: Weights | None = None
@@ -194,8 +196,10 @@ class LlamaCpp:
     async def _decode(
         self, path: Path, prompt: Prompt, on_text: OnText | None, started: list[float]
     ) -> EngineAnswer:
-        structured = self._structured(path, prompt)
-        message = render(self._config, prompt.text, self._labels)
+        template = await self._template(path)
+        structured = self._structured(template, prompt)
+        single = self._single_message(template, prompt.text)
+        system = single[0].content if len(single) > 1 else None
         # Nothing more is handed over after a cancel.
         bridge = LoopBridge()
         future: asyncio.Future[EngineAnswer]
@@ -212,11 +216,11 @@ class LlamaCpp:
         def steps(library: ModelCache, _queued: float) -> Generator[Ticket | None, None, EngineAnswer]:
             from cascade.engine import EngineRequest
 
-            session = self._load(library, path)
+            session = self._load(library, path, system)
             yield None  # loading takes long: a chance to cancel
             question = EngineRequest(
                 prompt.text,
-                message,
+                single[-1].content,
                 prompt.sample,
                 emit,
                 structured.messages,
@@ -230,16 +234,24 @@ class LlamaCpp:
         future = bridge.future(decode_worker().submit(path, steps, max_active=MAX_AT_WORK))
         return await future
 
-    def _structured(self, path: Path, prompt: Prompt) -> StructuredPrompt:
+    def _structured(self, template: ChatTemplate | None, prompt: Prompt) -> StructuredPrompt:
         """Return messages, tools and grammar of a request that is more than a text; nothing for a text."""
         if self.closed or not (prompt.messages or prompt.tools or prompt.output_schema is not None):
             return StructuredPrompt()
-        if self._native is None:
-            template = read_metadata(path, {TEMPLATE_KEY}).get(TEMPLATE_KEY)
-            self._native = isinstance(template, str) and "tools" in template
-        return structured_prompt(self._config, prompt, native=self._native)
+        return structured_prompt(self._config, prompt, template)
 
-    def _load(self, library: ModelCache, path: Path) -> Session:
+    def _single_message(self, template: ChatTemplate | None, text: str) -> tuple[Message, ...]:
+        features = TemplateFeatures() if template is None else template.features
+        return single_message(self._config, text, self._labels, features)
+
+    async def _template(self, path: Path) -> ChatTemplate | None:
+        """Return the file's chat template; None where it has none, or its settings need none."""
+        if path not in self._templates:
+            needed = self._config.examples is None
+            self._templates[path] = await asyncio.to_thread(chat_template, path) if needed else None
+        return self._templates[path]
+
+    def _load(self, library: ModelCache, path: Path, system: str | None) -> Session:
         if self._session is not None and self._session.weights.closed:  # unloaded to make room
             library.release(self._session.weights)
             self._session = None
@@ -249,6 +261,7 @@ class LlamaCpp:
             weights = library.acquire(path)
             try:
                 options = {field.name: getattr(self._config, field.name) for field in fields(SessionOptions)}
+                options["system"] = system  # the template may have no place for it
                 labels = self._labels if self._config.labels else None
                 folder = self._config.prefix_dir
                 self._session = Session(

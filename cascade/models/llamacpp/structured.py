@@ -19,15 +19,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cascade.engine.features import TemplateFeatures
 from cascade.errors import ConfigError
 from cascade.formats.json_grammar import schema_grammar
 from cascade.models.base import Prompt
 from cascade.models.prompted import Prompted
-from cascade.models.prompts import conversation
+from cascade.models.prompts import call_id, conversation, with_roles
 from cascade.records import Message, Tool, ToolCall
 from cascade.requests import parameters_of
+
+if TYPE_CHECKING:
+    from cascade.engine.template import ChatTemplate
 
 INSTRUCTION_BYTES = 512  # at most, of the instructions around schemas and tools; a test checks it
 _SHAPE = '{"name": "...", "arguments": {...}}'
@@ -45,31 +49,63 @@ class StructuredPrompt(NamedTuple):
     grammar: str | None = None
 
 
-def structured_prompt(config: Prompted, prompt: Prompt, *, native: bool) -> StructuredPrompt:
-    """Return how a model answers `prompt`; `native` says that its chat template has a place for tools."""
-    tools = prompt.tools if prompt.tool_choice != "none" else ()
-    messages = _one_system(conversation(config, prompt))
-    if tools and prompt.tool_choice != "auto":
-        chosen = [tool for tool in tools if prompt.tool_choice in ("required", tool.name)]
+def structured_prompt(
+    config: Prompted, prompt: Prompt, template: ChatTemplate | None = None
+) -> StructuredPrompt:
+    """Return how a model answers `prompt`, whose file has this chat template.
+
+    The template shows tools, calls and results its own way where it can. Where it has no place for them, or
+    refuses this conversation with them, they become text.
+    """
+    features = TemplateFeatures(tools=False) if template is None else template.features
+    if template is not None and features.tools and _has_tools(prompt):
+        form = _native(config, prompt, features)
+        if template.problem(form.messages, form.tools) is None:
+            return form
+    messages = with_roles(_plain(conversation(config, prompt, features)), features)
+    if tools := _demanded(prompt):
         instruction = f"Answer with a call of one of these functions, as JSON alone, {_SHAPE}:"
-        shown = messages if native else _with_instruction(_plain(messages), instruction, _described(chosen))
-        return StructuredPrompt(shown, tuple(chosen) if native else (), calls_grammar(chosen))
-    if tools and native:
-        return StructuredPrompt(messages, tools)
-    if not native:
-        messages = _plain(messages)
-    if tools:
+        messages = _with_instruction(messages, instruction, _described(tools))
+        return StructuredPrompt(messages, (), calls_grammar(tools))
+    if tools := _offered(prompt):
         instruction = f"You may call one of these functions, then with JSON alone, {_SHAPE}. Else use words."
-        return StructuredPrompt(
-            _with_instruction(messages, instruction, _described(tools)), (), _or_words(calls_grammar(tools))
-        )
+        messages = _with_instruction(messages, instruction, _described(tools))
+        return StructuredPrompt(messages, (), _or_words(calls_grammar(tools)))
+    return _as_json(messages, prompt)
+
+
+def _native(config: Prompted, prompt: Prompt, features: TemplateFeatures) -> StructuredPrompt:
+    """Return the form for a template that shows tools itself."""
+    messages = conversation(config, prompt, features)
+    if tools := _demanded(prompt):
+        return StructuredPrompt(messages, tools, calls_grammar(tools))
+    if tools := _offered(prompt):
+        return StructuredPrompt(messages, tools)
+    return _as_json(messages, prompt)
+
+
+def _as_json(messages: tuple[Message, ...], prompt: Prompt) -> StructuredPrompt:
     if prompt.output_schema is None:
         return StructuredPrompt(messages)
     instruction = "Answer with JSON alone, which satisfies this JSON Schema:"
     schema = json.dumps(prompt.output_schema, ensure_ascii=False)
-    return StructuredPrompt(
-        _with_instruction(messages, instruction, schema), (), _grammar_of(prompt.output_schema)
-    )
+    shown = _with_instruction(messages, instruction, schema)
+    return StructuredPrompt(shown, (), _grammar_of(prompt.output_schema))
+
+
+def _offered(prompt: Prompt) -> tuple[Tool, ...]:
+    return prompt.tools if prompt.tool_choice != "none" else ()
+
+
+def _demanded(prompt: Prompt) -> tuple[Tool, ...]:
+    """Return the tools of which one must be called."""
+    if prompt.tool_choice == "auto":
+        return ()
+    return tuple(tool for tool in _offered(prompt) if prompt.tool_choice in ("required", tool.name))
+
+
+def _has_tools(prompt: Prompt) -> bool:
+    return bool(_offered(prompt)) or any(message.tool_calls for message in prompt.messages)
 
 
 def calls_grammar(tools: Sequence[Tool]) -> str:
@@ -108,7 +144,7 @@ def read_calls(text: str, prompt: Prompt) -> tuple[str, tuple[ToolCall, ...]]:
         return text, ()
     turn = len(prompt.messages)  # ids differ over the turns of a conversation
     return words, tuple(
-        ToolCall(id=f"call_{turn}_{prompt.sample}_{index}", name=name, arguments=arguments)
+        ToolCall(id=call_id(turn, prompt.sample, index, name), name=name, arguments=arguments)
         for index, (name, arguments) in enumerate(calls)
     )
 
@@ -182,15 +218,6 @@ def _with_instruction(messages: tuple[Message, ...], instruction: str, data: str
     content = f"{changed[last].content}\n\n{instruction}\n{data}"
     changed[last] = changed[last].model_copy(update={"content": content})
     return tuple(changed)
-
-
-def _one_system(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Return `messages` with the leading system messages merged: most templates take only one."""
-    count = next(index for index, message in enumerate(messages) if message.role != "system")
-    if count < 2:
-        return tuple(messages)
-    content = "\n\n".join(message.content for message in messages[:count])
-    return (Message(role="system", content=content), *messages[count:])
 
 
 def _plain(messages: Sequence[Message]) -> tuple[Message, ...]:
