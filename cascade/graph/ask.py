@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from langgraph.errors import GraphBubbleUp
 
-from cascade.confidence import validity
 from cascade.errors import ModelError, PrivacyError
+from cascade.formats.plain import Pieces
+from cascade.graph import outcome as outcomes
 from cascade.graph.guard import NO_GUARD, EndpointGuard
 from cascade.models.base import Model, OnText, Prompt, Reply, StopEarly, charge, cost
 from cascade.records import Call, Request, Role
 
 GRACE = 0.1  # seconds that let a model time out by itself first; its message says more than ours
-LABELS_KEPT = 10  # of a label distribution in the trace; signals are measured on the whole of it
+
+_log = logging.getLogger("cascade.graph")
 
 
 class Attempt(NamedTuple):
@@ -48,6 +51,8 @@ async def ask(
 ) -> tuple[Call, Reply | None]:
     """Call `model` once and return the record of the call, with the reply unless it failed.
 
+    The call is handed to `record` with its cost as soon as it has ended, before anything looks at the answer.
+
     Args:
         model: the model to ask.
         request: the request.
@@ -57,7 +62,8 @@ async def ask(
         on_text: receives the text piece by piece, where the model streams.
         guard: the model's circuit breaker and queue.
         stop_early: says from the tokens so far whether to stop; a stopped call is a failed one.
-        record: also receives the call, even if this task is cancelled in the middle of it.
+        record: also receives the call, not yet checked for validity, whatever ends it: an answer, a failure,
+            a cancellation of this task, the end of the process.
         began: `time.perf_counter()` when the run began, for the call's `started`.
 
     Raises:
@@ -69,27 +75,21 @@ async def ask(
     prompt = Prompt(request if role == "answer" else request.text, sample, timeout, stop_early)
     model_call = _ModelCall(model, prompt, guard)
     start = time.perf_counter()
-    cancelled: asyncio.CancelledError | None = None
+    ended: BaseException | None = None
     try:
         outcome = await model_call.outcome(on_text)
-    except asyncio.CancelledError as error:
-        cancelled, outcome = error, model_call.cancelled(error)
-    call = Call(
-        model=model.name,
-        tier=model.tier,
-        role=role,
-        sample=sample,
-        local=model.local,
-        started=0.0 if began is None else start - began,
-        seconds=time.perf_counter() - start,
-        cost_usd=charge(model.price, outcome),
-        **_answer(outcome, request if role == "answer" else None),
-    )
+    except GraphBubbleUp:  # LangGraph's interrupt: the run waits for a person
+        raise
+    except BaseException as error:  # noqa: BLE001 - raised again below, once the call is recorded
+        ended, outcome = error, model_call.broken_off(error)
+    call = model_call.call(outcome, role, 0.0 if began is None else start - began, start)
     usable = outcome if isinstance(outcome, Reply) and call.error is None else None
     if record is not None:
         record(Attempt(call, usable, isinstance(outcome, ModelError) and not model_call.healthy(outcome)))
-    if cancelled is not None:
-        raise cancelled
+    if ended is not None:
+        raise ended
+    if usable is not None and role == "answer":
+        call = outcomes.judged(call, usable, request)
     return call, usable
 
 
@@ -121,10 +121,25 @@ class _ModelCall:
         """Return whether the endpoint is not to blame for `failure`, so that an equal one would not help."""
         return failure.healthy and failure.refused is None
 
-    def cancelled(self, error: asyncio.CancelledError) -> ModelError:
-        """Return the failure of a call that is cancelled now; it may have to be paid for."""
+    def call(self, outcome: Reply | ModelError, role: Role, started: float, start: float) -> Call:
+        """Return the record of a call that began at `start` on the clock and has ended with `outcome` now."""
+        return Call(
+            model=self._model.name,
+            tier=self._model.tier,
+            role=role,
+            sample=self._prompt.sample,
+            local=self._model.local,
+            started=started,
+            seconds=time.perf_counter() - start,
+            cost_usd=charge(self._model.price, outcome),
+            **outcomes.fields(outcome),
+        )
+
+    def broken_off(self, error: BaseException) -> ModelError:
+        """Return the failure of a call that `error` breaks off; it may have to be paid for."""
+        what = "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
         why = f": {error.args[0]}" if error.args and isinstance(error.args[0], str) else ""
-        return ModelError(f"cancelled{why}", self._worst() if self._started else (0, 0), healthy=True)
+        return ModelError(f"{what}{why}", self._worst() if self._started else (0, 0), healthy=True)
 
     def _verdict(self, failure: ModelError) -> bool | None:
         cut_off = self._limit < self._model.timeout and time.perf_counter() >= self._cutoff
@@ -134,11 +149,16 @@ class _ModelCall:
         try:
             async with asyncio.timeout(self._limit + GRACE), self._guard.slot():
                 self._started = True
-                return await self._model.ask(self._prompt, on_text)
-        except GraphBubbleUp:  # LangGraph's interrupt: the run waits for a person
+                live = None if on_text is None else _LiveText(on_text)
+                reply = await self._model.ask(self._prompt, None if live is None else live.add)
+                sound = outcomes.sound(reply)
+                if live is not None:
+                    live.end()
+                return sound
+        except GraphBubbleUp:
             raise
         except ModelError as failure:
-            return failure
+            return self._payable(failure)
         except TimeoutError:
             if not self._started:
                 text = f"is busy: no free slot (concurrency) within {self._limit:.3g} s"
@@ -149,29 +169,43 @@ class _ModelCall:
         # The model did not say what the broken call costs: limits stay safe only with its worst case.
         return ModelError(f"model {self._model.name!r}: {reason}", billed=self._worst())
 
+    def _payable(self, failure: ModelError) -> ModelError:
+        """Return `failure`, with the worst case as its price where it names none."""
+        try:
+            outcomes.check_billed(failure.billed)
+        except ValueError:
+            failure.billed = self._worst()
+        return failure
+
     def _worst(self) -> tuple[int, int]:
         return self._model.worst_case(self._prompt)
+
+
+class _LiveText:
+    """Hands over text as it comes, as valid Unicode; a receiver that raises gets no more of it."""
+
+    def __init__(self, on_text: OnText) -> None:
+        self._on_text: OnText | None = on_text
+        self._pieces = Pieces()
+
+    def add(self, piece: str) -> None:
+        """Hand over what `piece` completes."""
+        self._give(self._pieces.add(piece))
+
+    def end(self) -> None:
+        """Hand over the rest."""
+        self._give(self._pieces.end())
+
+    def _give(self, text: str) -> None:
+        if not text or self._on_text is None:
+            return
+        try:
+            self._on_text(text)
+        except Exception:  # noqa: BLE001 - the model is not to blame, and the call has to be paid for
+            self._on_text = None
+            _log.exception("what receives the text as it comes failed; it gets no more, and the call goes on")
 
 
 def worst_cost(model: Model, request: Request) -> float:
     """Return the worst case of one call of `model`, in USD."""
     return cost(model.price, *model.worst_case(Prompt(request)))
-
-
-def _answer(outcome: Reply | ModelError, request: Request | None) -> dict[str, Any]:
-    """Return the fields of a `Call` that an outcome decides; an answer to `request` must be valid, too."""
-    if isinstance(outcome, ModelError):
-        told = {"refused": outcome.refused, "run": outcome.run}
-        return {"error": str(outcome), "meta": {name: value for name, value in told.items() if value}}
-    used = {"tokens_in": outcome.tokens_in, "tokens_out": outcome.tokens_out, "tokens": outcome.tokens}
-    if outcome.meta.get("finish_reason") == "early_exit":
-        why = f"stopped after {outcome.tokens_out} tokens: its confidence could no longer be enough"
-        return {"error": why, "meta": outcome.meta, **used}
-    kept = None if outcome.labels is None else dict(list(outcome.labels.items())[:LABELS_KEPT])
-    return {
-        "text": outcome.text,
-        "labels": kept,
-        "tool_calls": outcome.tool_calls,
-        "meta": outcome.meta | (validity.measured(request, outcome) if request is not None else {}),
-        **used,
-    }

@@ -1,4 +1,4 @@
-"""One stage, from request and trace to the next step. Knows nothing of LangGraph."""
+"""One stage, from request and trace to the next step. Knows nothing of LangGraph but its interrupts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+from langgraph.errors import GraphBubbleUp
 
 from cascade.graph.plan import Plan
 from cascade.graph.stage_run import StageRun
@@ -27,7 +29,8 @@ class RunContext(NamedTuple):
             before ended.
         on_text: receives the answer piece by piece, only from a stage that accepts without a check.
         entered: is told the name of each stage that starts.
-        cancelled_steps: receives the steps (rule `cancelled`) of stages that are cancelled while at work.
+        cancelled_steps: receives the steps (rule `cancelled`) of stages that a cancellation or an error ends
+            while they are at work.
         request: what is asked, checked already; without it each stage reads and checks the graph's state.
         steps: the steps so far, to which each stage adds its own; without it each stage reads the state's.
     """
@@ -59,7 +62,9 @@ async def run_stage(
     stage_run = _stage_run(plan, stage, request, trace, context)
     try:
         return stage_run.step(await stage_run.decide(context.on_text))
-    except asyncio.CancelledError:
+    except GraphBubbleUp:  # the run waits for a person
+        raise
+    except BaseException:
         if context.cancelled_steps is not None:
             context.cancelled_steps.append(stage_run.step(stopped("cancelled", None)))
         raise
@@ -85,7 +90,9 @@ async def run_stages(
                 context.entered(after)
                 stage_runs[asyncio.create_task(two.decide(None))] = two
         return await _race(stage_runs)
-    except asyncio.CancelledError:
+    except GraphBubbleUp:
+        raise
+    except BaseException:
         await _stop(stage_runs, None)
         if context.cancelled_steps is not None:
             context.cancelled_steps.extend(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from langgraph.errors import GraphBubbleUp
 
 from cascade import confidence
 from cascade.confidence import measurement, validity
 from cascade.confidence.noise import bounds
+from cascade.errors import PrivacyError
+from cascade.formats.plain import valid_unicode
 from cascade.graph.ask import Attempt, ask, worst_cost
 from cascade.graph.plan import Plan
 from cascade.graph.stage_budget import StageBudget
@@ -17,10 +22,11 @@ from cascade.models.base import Model, OnText, Reply, StopEarly, deployments
 from cascade.policy.admission import Admission, admission
 from cascade.policy.budget import Spend
 from cascade.policy.calibrate import Calibration
-from cascade.policy.decide import over_budget, route
+from cascade.policy.decide import move_on, no_answer, over_budget, route
 from cascade.policy.decider import MeasuredDrafts
 from cascade.policy.early_exit import EarlyExit
 from cascade.records import Call, Decision, Estimate, Request, Step
+from cascade.spec.kinds import GateSettings
 from cascade.spec.schema import Stage
 
 _CLOSED = "model {!r} answers with its labels only; the request asks for JSON or offers tools"
@@ -87,17 +93,40 @@ class StageRun:
         )
 
     async def _work(self, usable: list[str], on_text: OnText | None) -> Decision:
-        gate = self.stage.gate
-        if gate is not None:
-            candidates = list(gate.to) if gate.to else usable
-            self.scores = await gate.score(candidates, self.request.text, self._ask_gate)
-            routed = route(self.plan.graph, self.stage, self.scores)
-            if routed is not None:
-                return routed
-            usable = sorted(usable, key=lambda name: -(self.scores or {})[name])[: gate.top]
+        if self.stage.gate is not None:
+            picked = await self._pick(self.stage.gate, usable)
+            if isinstance(picked, Decision):
+                return picked
+            usable = picked
         await self._draft(usable, on_text)
+        return self._decided()
+
+    async def _pick(self, gate: GateSettings, usable: list[str]) -> list[str] | Decision:
+        """Return the models that the gate picks, or what follows from its scores."""
+        candidates = list(gate.to) if gate.to else usable
+        try:
+            scores = await gate.score(candidates, self.request.text, self._ask_gate)
+            self.scores = {name: float(scores[name]) for name in candidates} if scores else None
+        except (GraphBubbleUp, PrivacyError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a gate that raises fails closed: rule gate_failed
+            return move_on(self.plan.graph, self.stage, "gate_failed", _said(error))
+        routed = route(self.plan.graph, self.stage, self.scores)
+        if routed is not None:
+            return routed
+        return sorted(usable, key=lambda name: -(self.scores or {})[name])[: gate.top]
+
+    def _decided(self) -> Decision:
+        """Return what the decider makes of the answers."""
         evidence = _LiveEvidence(self)
-        decision, self.estimate = self.plan.decider.decide(self.stage, evidence)
+        try:
+            decision, self.estimate = self.plan.decider.decide(self.stage, evidence)
+        except Exception as error:  # noqa: BLE001 - a decider that raises fails closed: no answer is accepted
+            self.estimate = None
+            unanswered = no_answer(self.plan.graph, self.stage, self.calls)
+            return unanswered or move_on(
+                self.plan.graph, self.stage, "no_estimate", f"deciding: {_said(error)}"
+            )
         return decision.model_copy(update={"detail": evidence.error}) if evidence.error else decision
 
     async def _ask_gate(self, name: str) -> Reply | None:
@@ -120,7 +149,7 @@ class StageRun:
             for sample in range(samples)
         ]
         try:
-            await (drafts[0] if len(drafts) == 1 else asyncio.gather(*drafts))  # one needs no task of its own
+            await (drafts[0] if len(drafts) == 1 else _all(drafts))  # one needs no task of its own
         finally:  # in the order of the models and samples, whichever ended first
             for each in attempts:
                 self._record(each)
@@ -149,7 +178,7 @@ class StageRun:
                 on_text(piece)
 
         for number, (model, guard) in enumerate(endpoints, start=1):
-            await ask(
+            call, _ = await ask(
                 model,
                 self.request,
                 role="gate" if role_gate else "answer",
@@ -161,7 +190,8 @@ class StageRun:
                 began=self.began,
                 stop_early=None if role_gate else self._stop_early(name),
             )
-            last = attempts[-1] = _annotated(attempts[-1], model, self._max_tokens(name))
+            last = _annotated(attempts[-1]._replace(call=call), model, self._max_tokens(name))
+            attempts[-1] = last
             ended = (
                 not last.endpoint_failed
                 or number == len(endpoints)
@@ -239,7 +269,7 @@ class _LiveEvidence:
         try:
             return confidence.estimate(check, self.calls, self._of.replies, self._calibration)
         except Exception as error:  # noqa: BLE001 - an estimator that raises fails closed: rule no_estimate
-            self.error = f"confidence by {check.by}: {type(error).__name__}: {error}"
+            self.error = f"confidence by {check.by}: {_said(error)}"
             return None
 
     def confidence_range(self, estimate: Estimate) -> tuple[float, float] | None:
@@ -247,7 +277,11 @@ class _LiveEvidence:
         check = self._of.stage.confidence
         if check is None:
             return None
-        return bounds(check, estimate, self.calls[estimate.chosen], self._calibration)
+        try:
+            return bounds(check, estimate, self.calls[estimate.chosen], self._calibration)
+        except Exception as error:  # noqa: BLE001 - nothing is known of the noise, then
+            self.error = f"noise of {check.by}: {_said(error)}"
+            return None
 
     def measured_drafts(self) -> MeasuredDrafts:
         """Measure the drafts, and note it in the chosen call for later stages and replays."""
@@ -255,7 +289,7 @@ class _LiveEvidence:
         try:
             measured = measurement.measured(check, self.calls, self._of.replies, self._calibration)
         except Exception as error:  # noqa: BLE001 - an estimator that raises fails closed: nothing is measured
-            self.error = f"{type(error).__name__}: {error}"
+            self.error = _said(error)
             measured = None
         if measured is None:
             return MeasuredDrafts(None, None, earlier)
@@ -263,6 +297,21 @@ class _LiveEvidence:
         return MeasuredDrafts(
             measured.chosen, measured.judged, {**earlier, call.model: measured.answer(call.text)}
         )
+
+
+def _said(error: Exception) -> str:
+    return valid_unicode(f"{type(error).__name__}: {error!s:.1000}")
+
+
+async def _all(drafts: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Await all; if one raises, cancel the others and wait until their calls are recorded, too."""
+    tasks = [asyncio.ensure_future(draft) for draft in drafts]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _annotated(attempt: Attempt, model: Model, max_tokens: int | None) -> Attempt:

@@ -342,9 +342,9 @@ class Cascade:
                     yield event
             result = run.finish(self._plan, self.version)
             await await_uncancelled(asyncio.create_task(self._end(result, run.waiting)))
-        except (asyncio.CancelledError, GeneratorExit):
+        except (Exception, asyncio.CancelledError, GeneratorExit):
             if result is None:
-                with suppress(TraceError):  # the caller is no longer listening
+                with suppress(TraceError):  # the caller is no longer listening, or gets the error
                     result = run.finish(self._plan, self.version, cancelled=True)
                     await await_uncancelled(asyncio.create_task(self._end(result)))
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cascade.graph.stage import Plan
     from cascade.trace import TraceStore
 
+_log = logging.getLogger("cascade.run")
 
 T = TypeVar("T")
 
@@ -77,13 +79,20 @@ class Run:
             run=self.id,
             graph=version,
             cost_usd=spent(self.trace).cost_usd,
-            baseline=self._baseline(plan, outcome),
+            baseline=self._guarded_baseline(plan, outcome),
             seconds=time.perf_counter() - self.began,
             started=self.started.isoformat(timespec="milliseconds"),
             request=self.request,
             trace=tuple(self.trace),
             **outcome,
         )
+
+    def _guarded_baseline(self, plan: Plan, outcome: Mapping[str, Any]) -> Baseline | None:
+        try:
+            return self._baseline(plan, outcome)
+        except Exception:  # noqa: BLE001 - the run is stored all the same, without a figure of what it saved
+            _log.exception("run %s: what it saved cannot be told", self.id)
+            return None
 
     def _baseline(self, plan: Plan, outcome: Mapping[str, Any]) -> Baseline | None:
         if plan.baseline is None:

@@ -12,10 +12,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, ScalarSelect, insert, select
 
 from cascade.errors import GradeError
+from cascade.formats.plain import valid_unicode
 from cascade.records import Record
 from cascade.trace._ledger import PendingEntry, append_entries, hash_grade, lock_ledger
 from cascade.trace._rows import without_nul
-from cascade.trace._tables import grades, runs, storable
+from cascade.trace._tables import grades, runs
 
 MAX_BY, MAX_NOTE = 200, 10_000  # characters
 
@@ -81,7 +82,7 @@ def insert_grades(connection: Connection, given: Sequence[Grade], key: bytes | N
 def _row(grade: Grade) -> dict[str, Any]:
     """Return the row of `grade` as the database will hold it."""
     values = grade.model_dump().items()
-    return {name: storable(value) if isinstance(value, str) else value for name, value in values}
+    return {name: valid_unicode(value) if isinstance(value, str) else value for name, value in values}
 
 
 def read_grades(connection: Connection, run: str) -> tuple[Grade, ...]:

@@ -27,8 +27,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import NullType
 
+from cascade.formats.plain import valid_unicode
 from cascade.records import Baseline, Call, Decision, Estimate, Record, Request, Result, Step, Token
-from cascade.trace._tables import Json, UnicodeText, calls, dumps, runs, steps, storable
+from cascade.trace._tables import Json, UnicodeText, calls, dumps, runs, steps
 
 # Fields with the same name in a record and in its table.
 _ANSWER = ("text", "draft", "confidence", "calibrated", "stage", "model", "tier")
@@ -143,7 +144,7 @@ def _stored(table: Table, row: dict[str, Any]) -> dict[str, Any]:
             row[name] = dumps(value)
     for name in _TEXT[table.name]:
         if (value := row[name]) is not None:
-            row[name] = storable(value)
+            row[name] = valid_unicode(value)
     return row
 
 

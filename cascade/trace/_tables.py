@@ -28,6 +28,8 @@ from sqlalchemy import (
     text,
 )
 
+from cascade.formats.plain import valid_unicode
+
 SCHEMA_VERSION = 1
 
 
@@ -39,7 +41,7 @@ class UnicodeText(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: object) -> str | None:
         """Return `value` as the database can store it."""
-        return None if value is None else storable(value)
+        return None if value is None else valid_unicode(value)
 
 
 class Json(TypeDecorator[Any]):
@@ -57,14 +59,9 @@ class Json(TypeDecorator[Any]):
         return None if value is None else json.loads(value)
 
 
-def storable(value: str) -> str:
-    """Return `value` with lone surrogates replaced by U+FFFD."""
-    return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def dumps(value: Any) -> str:
     """Return `value` as JSON text that a database can store."""
-    return storable(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    return valid_unicode(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_name)s"})
