@@ -1,4 +1,4 @@
-"""Rows of an outcome table as JSONL, CSV or Parquet, read into nested objects and written from them.
+"""Rows of an outcome table as JSONL, CSV, .tsv or Parquet: read into nested objects, and written from them.
 
 CSV and Parquet hold one column per value: `id`, `prompt`, `label`, any fields, and for each model
 `NAME.correct` or `NAME.quality`, `NAME.cost_usd`, `NAME.seconds`, `NAME.text`, `NAME.confidence`,
@@ -12,54 +12,19 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cascade.errors import RequestError
-from cascade.extras import missing_package
+from cascade.lab.tables.cells import SEPARATORS, SUFFIXES, load_pyarrow, parse_table
 
-SUFFIXES = (".jsonl", ".csv", ".parquet")
 _VALUE = re.compile(r"(.+)\.(correct|quality|cost_usd|seconds|text|confidence|error)", re.DOTALL)
 _SIGNAL = re.compile(r"(.+)\.signals\.(.+)", re.DOTALL)
 _NUMBERS = ("correct", "quality", "cost_usd", "seconds", "confidence")
 
-Row = dict[str, Any] | RequestError
 
-
-def read_file(path: Path, expected: str) -> bytes:
-    """Return a file's bytes; `expected` tells in the error what to give instead.
-
-    Raises:
-        RequestError: the file cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RequestError(f"{path}: {error.strerror}; give {expected}") from None
-
-
-def decode_text(name: str, data: bytes) -> str:
-    """Decode UTF-8, with or without a byte-order mark; `name` stands for the file in messages.
-
-    Raises:
-        RequestError: the bytes are not UTF-8.
-    """
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise RequestError(f"{name}:{line}: not valid UTF-8; save the file as UTF-8") from None
-
-
-def csv_source(text: str) -> io.StringIO:
-    """Return `text` as the csv module reads it, and let a cell be as long as the whole text."""
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # the process's limit: never lower it
-    return io.StringIO(text, newline="")
-
-
-def parse_file(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
+def parse_file(path: Path, data: bytes) -> Iterator[tuple[int, Any]]:
     """Yield (line, row) of a file's bytes; in place of a row that cannot be read, yield its error.
 
     Lines count from 1. For Parquet, which has no lines, rows are counted.
@@ -67,35 +32,85 @@ def parse_file(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
     Raises:
         RequestError: the file as a whole cannot be read.
     """
-    if path.suffix not in SUFFIXES:
+    suffix = _suffix(path)
+    table = parse_table(str(path), data, _refuse_constant)
+    if table.columns is None:
+        return table.rows
+    problem = _unknown_column(table.columns)
+    if problem:
+        return iter([(table.line, RequestError(problem))])
+    return _nested(table.rows, numbers=suffix != ".parquet")
+
+
+def _nested(rows: Iterable[tuple[int, Any]], *, numbers: bool) -> Iterator[tuple[int, Any]]:
+    for line, cells in rows:
+        try:
+            yield line, cells if isinstance(cells, RequestError) else _nest(_dense(cells), numbers=numbers)
+        except ValueError as error:
+            yield line, RequestError(str(error))
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number; leave out what was not measured")
+
+
+def _suffix(path: Path) -> str:
+    """Return the suffix, in lower case, that tells the format.
+
+    Raises:
+        RequestError: it is unknown.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise RequestError(f"{path}: unknown kind of file {path.suffix!r}; known: {', '.join(SUFFIXES)}")
-    if path.suffix == ".parquet":
-        return _parquet(path, data)
-    text = decode_text(str(path), data)
-    return _csv(text) if path.suffix == ".csv" else _jsonl(text)
+    return suffix
 
 
 def format_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Return `rows` as the bytes of a file; the suffix of `path` sets the format.
 
     Raises:
-        RequestError: the suffix is unknown, or pyarrow is not installed.
+        RequestError: the suffix is unknown, pyarrow is not installed, or the format cannot hold a row.
     """
-    if path.suffix == ".jsonl":
+    suffix = _suffix(path)
+    if suffix == ".jsonl":
         return "".join(map(json_line, rows)).encode()
-    if path.suffix not in SUFFIXES:
-        raise RequestError(f"{path}: unknown kind of file {path.suffix!r}; known: {', '.join(SUFFIXES)}")
-    flat = [_flatten(row) for row in rows]
-    names = list(dict.fromkeys(name for row in flat for name in row))
-    if path.suffix == ".csv":
-        sink = io.StringIO(newline="")
-        writer = csv.DictWriter(sink, names)
-        writer.writeheader()
-        writer.writerows(flat)
-        return sink.getvalue().encode()
-    arrow, parquet = _pyarrow(path)
+    try:
+        flat = [_flatten(row) for row in rows]
+        names = _header(flat)
+        return _parquet(path, flat, names) if suffix == ".parquet" else _csv(flat, names, suffix)
+    except UnicodeEncodeError as error:
+        text = error.object[max(0, error.start - 20) : error.end]
+        raise RequestError(f"{path}: {text!r} is not valid Unicode, which only .jsonl can hold") from None
+    except ValueError as error:
+        raise RequestError(f"{path}: {error}; write it as .jsonl") from None
+
+
+def _header(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of all columns.
+
+    Raises:
+        ValueError: they could not be read again.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    problem = _unknown_column(names)
+    if problem:
+        raise ValueError(problem)
+    return names
+
+
+def _csv(rows: Iterable[Mapping[str, Any]], names: Sequence[str], suffix: str) -> bytes:
+    sink = io.StringIO(newline="")
+    writer = csv.DictWriter(sink, names, delimiter=SEPARATORS[suffix])
+    writer.writeheader()
+    writer.writerows(rows)
+    return sink.getvalue().encode()
+
+
+def _parquet(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes:
+    arrow, parquet = load_pyarrow(str(path))
     buffer = io.BytesIO()
-    parquet.write_table(arrow.table({name: [row.get(name) for row in flat] for name in names}), buffer)
+    parquet.write_table(arrow.table({name: [row.get(name) for row in rows] for name in names}), buffer)
     return buffer.getvalue()
 
 
@@ -114,63 +129,7 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _jsonl(text: str) -> Iterator[tuple[int, Row]]:
-    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
-            continue
-        try:
-            row = decoder.decode(content)
-        except json.JSONDecodeError as error:
-            yield (
-                line,
-                RequestError(f"not JSON ({error.msg}, column {error.colno}); expected one object"),
-            )
-        except (ValueError, RecursionError) as error:
-            yield line, RequestError(f"not usable JSON: {error}")
-        else:
-            yield line, row
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in row if names.count(name) > 1)
-        raise ValueError(f"key {twice!r} stands twice in one object; keep one")
-    return row
-
-
-def _constant(name: str) -> float:
-    raise ValueError(f"{name} is no number; leave out what was not measured")
-
-
-def _csv(text: str) -> Iterator[tuple[int, Row]]:
-    reader = csv.reader(csv_source(text), strict=True)
-    try:
-        header = next(reader, [])
-        problem = _header_problem(header)
-        if problem:
-            yield 1, RequestError(problem)
-            return
-        for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                yield reader.line_num, RequestError(f"{len(cells)} cells, the header has {len(header)}")
-                continue
-            try:
-                yield reader.line_num, _nest(dict(zip(header, cells, strict=True)), numbers=True)
-            except ValueError as error:
-                yield reader.line_num, RequestError(str(error))
-    except csv.Error as error:
-        yield reader.line_num, RequestError(f"not CSV ({error})")
-
-
-def _header_problem(header: Sequence[str]) -> str | None:
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        return f"columns {', '.join(twice)} stand twice; keep one of each"
+def _unknown_column(header: Sequence[str]) -> str | None:
     models = {match[1] for name in header if (match := _VALUE.fullmatch(name))}
     for name in header:
         owner = next((model for model in models if name.startswith(f"{model}.")), None)
@@ -190,16 +149,15 @@ def _nest(cells: Mapping[str, Any], *, numbers: bool) -> dict[str, Any]:
     models: dict[str, dict[str, Any]] = {}
     failed: dict[str, dict[str, Any]] = {}
     for name, cell in cells.items():
-        if cell is None or cell == "":
-            continue
-        if signal := _SIGNAL.fullmatch(name):
-            value = _number(name, cell) if numbers else cell
-            models.setdefault(signal[1], {}).setdefault("signals", {})[signal[2]] = value
-        elif match := _VALUE.fullmatch(name):
-            figure = numbers and match[2] in _NUMBERS
-            models.setdefault(match[1], {})[match[2]] = _number(name, cell) if figure else cell
-        else:
+        model, *keys = _place(name)
+        if not keys:
             row[name] = cell
+        elif keys[0] == "signals":
+            signals = models.setdefault(model, {}).setdefault("signals", {})
+            signals[keys[1]] = _number(name, cell) if numbers else cell
+        else:
+            figure = numbers and keys[0] in _NUMBERS
+            models.setdefault(model, {})[keys[0]] = _number(name, cell) if figure else cell
     for name in [name for name, entry in models.items() if "error" in entry]:
         failed[name] = models.pop(name)
     row.setdefault("models", models)
@@ -216,24 +174,32 @@ def _number(name: str, cell: str) -> float:
 
 
 def _flatten(row: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {name: value for name, value in row.items() if name not in ("models", "failed")}
+    """Return the columns of a nested row.
+
+    Raises:
+        ValueError: a name would be read as that of another value.
+    """
+    values: dict[tuple[str, ...], Any] = {
+        (name,): value for name, value in row.items() if name not in ("models", "failed")
+    }
     for name, entry in (*row.get("models", {}).items(), *row.get("failed", {}).items()):
-        flat |= {f"{name}.{key}": value for key, value in entry.items() if key != "signals"}
-        flat |= {f"{name}.signals.{key}": value for key, value in entry.get("signals", {}).items()}
+        values |= {(name, key): value for key, value in entry.items() if key != "signals"}
+        values |= {(name, "signals", key): value for key, value in entry.get("signals", {}).items()}
+    flat = {}
+    for place, value in values.items():
+        column = ".".join(place)
+        if _place(column) != place or not column.strip() or "\0" in column or column[0] == "\ufeff":
+            raise ValueError(f"a column {column!r} would not be read as {' → '.join(place)!r}")
+        flat[column] = value
     return flat
 
 
-def _parquet(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
-    arrow, parquet = _pyarrow(path)
-    try:
-        table = parquet.read_table(arrow.BufferReader(data))
-    except (arrow.ArrowException, OSError) as error:
-        raise RequestError(f"{path}: not a Parquet file: {error}") from error
-    problem = _header_problem(table.column_names)
-    if problem:
-        raise RequestError(f"{path}: {problem}")
-    rows = (row for batch in table.to_batches() for row in batch.to_pylist())
-    return ((number, _nest(_dense(row), numbers=False)) for number, row in enumerate(rows, start=1))
+def _place(column: str) -> tuple[str, ...]:
+    """Return where a column's value belongs: (field,), (model, key) or (model, "signals", name)."""
+    if signal := _SIGNAL.fullmatch(column):
+        return signal[1], "signals", signal[2]
+    value = _VALUE.fullmatch(column)
+    return (value[1], value[2]) if value else (column,)
 
 
 def _dense(value: Any) -> Any:
@@ -242,12 +208,3 @@ def _dense(value: Any) -> Any:
         kept = {name: _dense(item) for name, item in value.items() if item is not None}
         return {name: item for name, item in kept.items() if item != {} or name == "models"}
     return value
-
-
-def _pyarrow(path: Path) -> tuple[Any, Any]:
-    try:  # imported by name, because type checkers cannot see an optional package
-        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError as error:
-        text = missing_package("Parquet", error, "parquet")
-        raise RequestError(f"{path}: {text}, or use .jsonl") from error
-    return arrow, parquet

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from cascade.confidence.agreement import normalise
 from cascade.confidence.measurement import draft_of, recorded
 from cascade.errors import RequestError
-from cascade.lab.tables.formats import parse_file, read_file
+from cascade.lab.tables.cells import parse_table, read_file, refuse
 from cascade.lab.tables.outcomes import from_rows, is_field, write_outcomes
 from cascade.policy.table import Outcomes
 from cascade.records import Call, Result, Step
@@ -66,7 +66,7 @@ def outcomes_from_traces(
 
 
 def read_grades(path: str | Path) -> list[Grade]:
-    """Read rows `{"run", "correct": 0|1 | "quality": 0..1, "model"?}` of a .jsonl file.
+    """Read rows `{"run", "correct": 0|1 | "quality": 0..1, "model"?}` of a file.
 
     Raises:
         RequestError: the file cannot be read, or rows are invalid; all are listed, as `file:line: problem`.
@@ -75,7 +75,9 @@ def read_grades(path: str | Path) -> list[Grade]:
     grades: list[Grade] = []
     problems: list[str] = []
     taken: set[tuple[str, str | None]] = set()
-    for line, row in parse_file(path, read_file(path, "a .jsonl file of grades")):
+    table = parse_table(str(path), read_file(path, "a .jsonl or .csv file of grades"))
+    for line, cells in table.rows:
+        row = cells if table.columns is None else _with_numbers(cells)
         problem = _problem(row)
         if problem is None and isinstance(row, dict):
             quality = float(row["correct"] if "correct" in row else row["quality"])
@@ -86,8 +88,7 @@ def read_grades(path: str | Path) -> list[Grade]:
                 continue
             problem = f"run {grade.run!r} is graded twice; keep one of the rows"
         problems.append(f"{path}:{line}: {problem}")
-    if problems:
-        raise RequestError("\n".join(problems))
+    refuse(problems)
     if not grades:
         raise RequestError(f'{path}: no rows; expected lines like {{"run": "01J8…", "correct": 1}}')
     return grades
@@ -190,6 +191,23 @@ def _entry(draft: _ModelDraft, quality: float) -> dict[str, Any]:
     if measurement.signals:
         entry["signals"] = dict(measurement.signals)
     return entry
+
+
+def _with_numbers(cells: Mapping[str, Any] | RequestError) -> Mapping[str, Any] | RequestError:
+    """Return the cells with the grades, which are texts in CSV, as numbers."""
+    if isinstance(cells, RequestError):
+        return cells
+    return {name: _number(cell) if name in ("correct", "quality") else cell for name, cell in cells.items()}
+
+
+def _number(cell: object) -> object:
+    """Return the number that a text is, or else the text."""
+    if not isinstance(cell, str):
+        return cell
+    try:
+        return int(cell) if cell.strip() in ("0", "1") else float(cell)
+    except ValueError:
+        return cell
 
 
 def _problem(row: Mapping[str, Any] | RequestError) -> str | None:

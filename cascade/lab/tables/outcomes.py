@@ -27,11 +27,11 @@ import numpy as np
 
 from cascade.errors import RequestError
 from cascade.files import replace_file
-from cascade.lab.tables.formats import format_rows, parse_file, read_file
+from cascade.lab.tables.cells import read_file, refuse
+from cascade.lab.tables.formats import format_rows, parse_file
 from cascade.policy.table import Column, ModelOutcomes, Outcomes
 
 _MAX_NUMBER = 1e300  # infinities and integers too large for a float are beyond it
-MAX_PROBLEMS = 100  # of one file in a message; the rest are counted
 _KEYS = ("id", "prompt", "label", "models", "failed")
 _ENTRY = ("correct", "quality", "cost_usd", "seconds", "text", "signals", "confidence")
 _FAILED = ("cost_usd", "seconds", "error")
@@ -155,9 +155,7 @@ def _table(rows: Iterable[tuple[int, Any]], name: str, sha256: str) -> Outcomes:
             models.setdefault(model, _Model()).add(number, entry)
         for key in row.keys() - {"id", "prompt", "models", "failed"}:
             fields.setdefault(key, {})[number] = str(row[key])
-    if problems:
-        more = [f"… and {len(problems) - MAX_PROBLEMS} more problems"] if len(problems) > MAX_PROBLEMS else []
-        raise RequestError("\n".join(problems[:MAX_PROBLEMS] + more))
+    refuse(problems)
     if not lines:
         raise RequestError(f'{name}: no rows; expected lines like {{"id": "1", "models": {{…}}}}')
     count = len(lines)

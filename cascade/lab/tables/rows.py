@@ -1,17 +1,17 @@
-"""Rows of requests, with or without labels, read from JSONL or CSV."""
+"""Rows of requests, with or without labels, read from a file of any format that `cells` knows."""
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cascade.errors import RequestError
-from cascade.lab.tables.formats import csv_source, decode_text
+from cascade.lab.tables.cells import ShortRowError, parse_table, read_file, refuse
 from cascade.records import check_text
+
+KINDS = "a .jsonl, .csv, .tsv or .parquet file, or - for JSONL on standard input"
 
 
 class Row(NamedTuple):
@@ -30,37 +30,88 @@ class LabelledRow(NamedTuple):
     label: str
 
 
-def read_rows(source: str | Path) -> list[Row]:
-    """Read every row of `source`: a .jsonl or .csv file, or `-` for JSONL on standard input.
+class Columns(NamedTuple):
+    """The columns, or JSON keys, that hold each row's id, text and label."""
+
+    id: str
+    text: str
+    label: str
+
+
+def read_rows(source: str | Path, text: str | None = None, label: str | None = None) -> list[Row]:
+    """Read every row of `source`, a file or `-` for JSONL on standard input; see `cells` for the formats.
+
+    Args:
+        source: the file.
+        text: the column of the requests; default: `text`, in upper or lower case.
+        label: the column of the right answers; default: `label`, if there is one.
 
     Raises:
         RequestError: rows are invalid; the message lists all of them, each with file and line.
     """
     name = "standard input" if source == "-" else str(source)
-    try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    except OSError as error:
-        raise RequestError(f"{name}: {error.strerror}; give a .jsonl or .csv file, or - for stdin") from None
-    parse = _csv if name.endswith(".csv") else _jsonl
+    data = sys.stdin.buffer.read() if source == "-" else read_file(source, KINDS)
+    table = parse_table(name, data)
+    columns = _columns(f"{name}:{table.line}", table.columns, text, label)
     rows: list[Row] = []
     problems: list[str] = []
     ids: set[str] = set()
-    for line, fields in parse(decode_text(name, data)):
+    for line, cells in table.rows:
         try:
-            row = _row(line, fields, ids)
+            row = _row(line, cells, columns, ids)
         except RequestError as error:
             problems.append(f"{name}:{line}: {error}")
         else:
             ids.add(row.id)
             rows.append(row)
-    if problems:
-        raise RequestError("\n".join(problems))
+    refuse(problems)
     if not rows:
         raise RequestError(f'{name}: no rows; expected lines like {{"id": "1", "text": "…"}}')
+    if label is not None and not any(row.label for row in rows):
+        raise RequestError(f"{name}: no row has a {label!r}; give --label another column")
     return rows
 
 
-def labelled_rows(data: str | Path | Iterable[LabelledRow]) -> list[LabelledRow]:
+def _columns(where: str, header: list[str] | None, text: str | None, label: str | None) -> Columns:
+    """Return which columns are meant.
+
+    Raises:
+        RequestError: the header lacks one.
+    """
+    if text is not None and text == label:
+        raise RequestError(f"--text and --label both name {text!r}; the label is the right answer")
+    if header is None:
+        return Columns("id", text or "text", label or "label")
+    shown = f"{where}: columns are {header or None}"
+    for option, wanted in (("--text", text), ("--label", label)):
+        if wanted is not None and wanted not in header:
+            raise RequestError(f"{shown}; expected {wanted!r}, which {option} names")
+    found = Columns(_guess(header, "id"), text or _guess(header, "text"), label or _guess(header, "label"))
+    if found.text not in header:
+        raise RequestError(f"{shown}; expected at least 'text'; {_advice(header)}")
+    return found
+
+
+def _guess(header: list[str], name: str) -> str:
+    """Return the column called `name`, whatever its case and the spaces around it."""
+    near = [column for column in header if column.strip().casefold() == name]
+    return near[0] if len(near) == 1 else name
+
+
+def _advice(header: list[str]) -> str:
+    if not header:
+        return "the file is empty"
+    separator = next((mark for mark in (";", "\t", "|") if mark in header[0]), None)
+    if len(header) > 1 or separator is None:
+        return "name the column of the requests with --text COL, that of the right answers with --label COL"
+    if separator == "\t":
+        return "its cells are separated by tabs: give the file a name that ends in .tsv"
+    return f"its cells are separated by {separator!r}: save it with commas, or begin it with sep={separator}"
+
+
+def labelled_rows(
+    data: str | Path | Iterable[LabelledRow], text: str | None = None, label: str | None = None
+) -> list[LabelledRow]:
     """Return the rows of a file (see `read_rows`), or `data` itself as a list.
 
     Raises:
@@ -68,50 +119,44 @@ def labelled_rows(data: str | Path | Iterable[LabelledRow]) -> list[LabelledRow]
     """
     if not isinstance(data, str | Path):
         return list(data)
-    rows = read_rows(data)
-    labelled = [LabelledRow(row.id, row.text, row.label) for row in rows if row.label and row.label.strip()]
+    rows = read_rows(data, text, label)
+    labelled = [LabelledRow(row.id, row.text, row.label) for row in rows if row.label]
     if len(labelled) < len(rows):
-        unlabelled = next(row.id for row in rows if not row.label or not row.label.strip())
-        raise RequestError(f"{data}: row {unlabelled!r} has no 'label'; every row needs the right answer")
+        unlabelled = next(row.id for row in rows if not row.label)
+        raise RequestError(
+            f"{data}: row {unlabelled!r} has no {label or 'label'!r}; every row needs the right answer; "
+            "--label COL names another column"
+        )
     return labelled
 
 
-def _jsonl(text: str) -> Iterator[tuple[int, Any]]:
-    for line, content in enumerate(text.split("\n"), start=1):
-        if content.strip():
-            try:
-                yield line, json.loads(content)
-            except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError
-                yield line, RequestError(f"not JSON ({error}); expected one object a line")
-
-
-def _csv(text: str) -> Iterator[tuple[int, Any]]:
-    reader = csv.DictReader(csv_source(text), strict=True)
-    try:
-        if "text" not in (reader.fieldnames or []):
-            yield 1, RequestError(f"columns are {reader.fieldnames}; expected at least 'text'")
-            return
-        for row in reader:
-            yield reader.line_num, {key: value for key, value in row.items() if value not in (None, "")}
-    except csv.Error as error:
-        line = reader.reader.line_num  # DictReader's own count is behind when the inner reader fails
-        yield line, RequestError(f"not CSV ({error}); close every quote, and double quotes in a text")
-
-
-def _row(line: int, fields: Any, taken: Container[str]) -> Row:
-    if isinstance(fields, RequestError):
-        raise fields
-    if not isinstance(fields, dict):
-        raise RequestError(f"expected an object with 'text', got {type(fields).__name__}")
-    if "text" not in fields:
-        raise RequestError(f"no 'text'; known keys here: {', '.join(map(str, fields)) or 'none'}")
-    label = fields.get("label")
+def _row(line: int, cells: Any, columns: Columns, taken: Container[str]) -> Row:
+    if isinstance(cells, ShortRowError) and not set(columns) & set(cells.missing):
+        cells = cells.cells  # Excel leaves empty cells at the end out; these columns are not read
+    if isinstance(cells, RequestError):
+        raise cells
+    if not isinstance(cells, Mapping):
+        raise RequestError(f"expected an object with {columns.text!r}, got {type(cells).__name__}")
+    if columns.text not in cells:
+        raise RequestError(f"no {columns.text!r}; known keys here: {', '.join(map(str, cells)) or 'none'}")
+    label = cells.get(columns.label)
     if label is not None and not isinstance(label, str):
-        raise RequestError(f"label is {label!r}; expected a string")
-    name = fields.get("id")
+        raise RequestError(f"{columns.label} is {label!r}; expected a string")
+    name = cells.get(columns.id)
     if name is not None and (isinstance(name, bool) or not isinstance(name, str | int)):
-        raise RequestError(f"id is {name!r}; expected a string or a whole number")
+        raise RequestError(f"{columns.id} is {name!r}; expected a string or a whole number")
     name = str(line if name is None else name)
     if name in taken:
         raise RequestError(f"id {name!r} is used twice; ids tell the output rows apart")
-    return Row(name, check_text(fields["text"]), label)
+    for key, value in ((columns.id, name), (columns.label, label)):
+        if value is not None and value.strip():
+            _check(key, value)
+    return Row(name, check_text(cells[columns.text]), label if label and label.strip() else None)
+
+
+def _check(key: str, value: str) -> None:
+    """Refuse an id or a label that could not be a text either."""
+    try:
+        check_text(value)
+    except RequestError as error:
+        raise RequestError(f"{key}: {error}") from None
