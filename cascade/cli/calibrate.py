@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cascade.cli.options import progress_bar
+from cascade.cli.rows import LabelColumn, TextColumn
 from cascade.policy.calibrate import Method
 
 if TYPE_CHECKING:
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 def calibrate(
     graph: Annotated[Path, typer.Argument(help="Graph file.", metavar="GRAPH")],
     stage: Annotated[str, typer.Argument(help="Name of the stage to calibrate.", metavar="STAGE")],
-    data: Annotated[str, typer.Option(help="Labelled rows: .jsonl or .csv with text, label; - is stdin.")],
+    data: Annotated[str, typer.Option(help="Labelled rows: .jsonl, .csv, … with text, label; - is stdin.")],
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     out: Annotated[
         Path | None, typer.Option(help="File to write; default: the stage's own 'calibration'.")
     ] = None,
@@ -30,8 +34,9 @@ def calibrate(
 
     with progress_bar(stage) as on_progress:
         fitted = lab.calibrate(
-            graph, stage, data, out=out, method=method, seed=seed,
+            graph, stage, data, text=text_column, label=label_column, out=out, method=method, seed=seed,
             concurrency=concurrency, on_progress=on_progress,
+            on_note=lambda note: print(note, file=sys.stderr),
         )  # fmt: skip
     _print(fitted)
 

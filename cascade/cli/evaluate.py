@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cascade.cli.rows import LabelColumn, PromptColumn
 from cascade.errors import RequestError
 from cascade.files import replace_file
 
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    outcomes: Annotated[Path, typer.Option(help="Outcome table: .jsonl, .csv or .parquet.")],
+    outcomes: Annotated[Path, typer.Option(help="Outcome table: .jsonl, .csv, .tsv or .parquet.")],
     policy: Annotated[Path, typer.Option(help="Policy file ('cascade tune').")],
+    text_column: PromptColumn = None,
+    label_column: LabelColumn = None,
     by: Annotated[list[str] | None, typer.Option(help="Field to slice by; may be given again.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
@@ -29,7 +32,8 @@ def evaluate(
     """Measure a policy: accuracy, cost, coverage, risk, routing, slices, and whether promises held."""
     from cascade import lab
 
-    evaluation = lab.evaluate(policy, outcomes, by=list(dict.fromkeys(by or [])), seed=seed)
+    table = lab.read_outcomes(outcomes, text_column, label_column)
+    evaluation = lab.evaluate(policy, table, by=list(dict.fromkeys(by or [])), seed=seed)
     data = {"policy": str(policy), "outcomes": str(outcomes), **evaluation.as_json()}
     if report is not None:
         _write_report(evaluation, f"{policy.name} on {outcomes.name}", report)

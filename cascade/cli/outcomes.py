@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cascade.cli.options import TraceDb, progress_bar
+from cascade.cli.rows import LabelColumn, TextColumn
 from cascade.errors import RequestError
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ def outcomes(
     out: Annotated[Path, typer.Option(help="Table to write; rows that it already has are kept and skipped.")],
     graph: Annotated[Path | None, typer.Argument(help="Graph file.", metavar="[GRAPH]")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Labelled rows: .jsonl or .csv with text, label; - is stdin.")
+        str | None, typer.Option(help="Labelled rows: .jsonl, .csv, … with text, label; - is stdin.")
     ] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     from_traces: Annotated[
         bool, typer.Option("--from-traces", help="Use graded runs; ask no model.")
     ] = False,
@@ -45,7 +48,8 @@ def outcomes(
     else:
         with progress_bar(graph.stem) as on_progress:
             table = lab.collect_outcomes(
-                graph, data, out, concurrency=concurrency, on_progress=on_progress,
+                graph, data, out, text=text_column, label=label_column,
+                concurrency=concurrency, on_progress=on_progress,
                 on_note=lambda note: print(note, file=sys.stderr),
             )  # fmt: skip
     _print(table, out)

@@ -16,9 +16,10 @@ import typer
 
 from cascade.cli.batch import Output, open_output, restored_result
 from cascade.cli.options import Json, TraceDb, new_progress, print_why
+from cascade.cli.rows import LabelColumn, TextColumn, read_rows, warn_of_labels
 from cascade.cli.summary import heading, line, print_summary, result_row, summarise
 from cascade.errors import RequestError
-from cascade.lab.tables.rows import Row, read_rows
+from cascade.lab.tables.rows import Row
 from cascade.records import Result, check_text
 
 if TYPE_CHECKING:
@@ -31,8 +32,11 @@ def run(
     graph: Annotated[Path, typer.Argument(help="Graph file.", metavar="GRAPH")],
     text: Annotated[str | None, typer.Argument(help="One request.", metavar="[TEXT]")] = None,
     input: Annotated[  # noqa: A002 - the option's name
-        str | None, typer.Option(help="Requests: a .jsonl or .csv file with id, text, label?; - is stdin.")
+        str | None,
+        typer.Option(help="Requests: .jsonl, .csv, … with text, id?, label?; - is stdin (JSONL)."),
     ] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     output: Annotated[
         Path | None,
         typer.Option(help="Write result rows to this .jsonl file; continues a stopped batch."),
@@ -48,11 +52,13 @@ def run(
     """Run one TEXT, or the rows of --input, through GRAPH."""
     if (text is None) == (input is None):
         raise RequestError("give either TEXT or --input; for one request: cascade run GRAPH 'your text'")
-    rows = read_rows(input) if input is not None else [Row("1", check_text(text))]
+    rows = read_rows(input, text_column, label_column) if input is not None else [Row("1", check_text(text))]
     from cascade.config.load import load_graph
     from cascade.run import Cascade
 
     loaded = load_graph(graph)
+    if input is not None:
+        warn_of_labels((row.label for row in rows), loaded, input)
     with ExitStack() as stack:
         observers = _observers(loaded, stack, watch=watch, otel=otel)
         cascade = stack.enter_context(Cascade.load(loaded, trace_db=trace_db, observers=observers))

@@ -101,12 +101,19 @@ def _baseline(results: Sequence[Result]) -> float:
 
 
 def _quality(rows: Sequence[Row], results: Sequence[Result]) -> dict[str, Any]:
-    pairs = [(row, result) for row, result in zip(rows, results, strict=True) if row.label is not None]
-    graded = [result.text == row.label for row, result in pairs if result.text is not None]
-    if not pairs:
+    labelled = [(row, result) for row, result in zip(rows, results, strict=True) if row.label is not None]
+    graded = [verdict for row, result in labelled if (verdict := right(row, result)) is not None]
+    if not labelled:
         return {}
     risk = 1 - sum(graded) / len(graded) if graded else None
-    return {"labelled": len(pairs), "accuracy": sum(graded) / len(pairs), "selective_risk": risk}
+    return {"labelled": len(labelled), "accuracy": sum(graded) / len(labelled), "selective_risk": risk}
+
+
+def right(row: Row, result: Result) -> bool | None:
+    """Return whether the answer is right; None without an answer or a label."""
+    from cascade.lab.tables.labels import is_right
+
+    return None if result.text is None or row.label is None else is_right(result.text, row.label)
 
 
 def print_summary(summary: dict[str, Any], trace_db: str | None) -> None:

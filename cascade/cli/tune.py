@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cascade.cli.rows import LabelColumn, PromptColumn, warn_of_labels
 from cascade.errors import RequestError
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ REFUSED = 3  # exit status: the rows do not support the promise
 
 
 def tune(
-    outcomes: Annotated[Path, typer.Option(help="Outcome table: .jsonl, .csv or .parquet.")],
+    outcomes: Annotated[Path, typer.Option(help="Outcome table: .jsonl, .csv, .tsv or .parquet.")],
     out: Annotated[Path, typer.Option(help="Policy file to write.")],
+    text_column: PromptColumn = None,
+    label_column: LabelColumn = None,
     chain: Annotated[
         str | None, typer.Option(help="Models that may take part, in order: a,b,c; default: all, by cost.")
     ] = None,
@@ -61,7 +64,12 @@ def tune(
     from cascade import lab
 
     names = [name.strip() for name in chain.split(",")] if chain is not None else None
-    table = lab.read_outcomes(outcomes)
+    table = lab.read_outcomes(outcomes, text_column, label_column)
+    if graph is not None:
+        from cascade.config.load import load_graph
+
+        loaded = load_graph(graph, tuned=False, tightened=False)
+        warn_of_labels(table.fields.get("label", ()), loaded, outcomes)
     policy = lab.tune(table, goal, chain=names, seed=seed, old=from_policy, graph=graph, out=out)
     if isinstance(policy, lab.Refusal):
         _print_refusal(policy, json_)

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cascade.confidence.agreement import normalise
 from cascade.config.load import LoadedGraph, load_graph
 from cascade.errors import ConfigError, RequestError
 from cascade.explain import describe
 from cascade.extras import require
 from cascade.graph.stage import Plan, run_stage
 from cascade.lab.evaluation.metrics import accuracy, auroc, brier, ece
-from cascade.lab.tables.collect import OnProgress, open_models, run_to_end
-from cascade.lab.tables.rows import LabelledRow, labelled_rows
+from cascade.lab.tables.collect import OnNote, OnProgress, open_models, run_to_end
+from cascade.lab.tables.labels import check_labels, is_right, label_set
+from cascade.lab.tables.rows import LabelledRow, labelled_rows, rows_name
 from cascade.policy.calibrate import Calibration, Method, cross_fit, fit, thin, write_calibration
 from cascade.records import Request
 from cascade.spec.kinds import ConfidenceSettings
@@ -67,33 +67,43 @@ def calibrate(
     stage: str,
     data: str | Path | Iterable[LabelledRow],
     *,
+    text: str | None = None,
+    label: str | None = None,
     out: str | Path | None = None,
     method: Method = "isotonic",
     seed: int = 0,
     concurrency: int = 8,
     on_progress: OnProgress | None = None,
+    on_note: OnNote | None = None,
 ) -> CalibrationRun:
     """Ask a stage about labelled rows that its model was not trained on, and fit its calibration.
 
     Args:
         graph: the graph file.
         stage: the name of the stage.
-        data: a .jsonl or .csv file with `text` and `label`, or the rows themselves.
+        data: a file with `text` and `label` (.jsonl, .csv, .tsv or .parquet), or the rows themselves.
+        text: the column of the requests, if it is not `text`.
+        label: the column of the right answers, if it is not `label`.
         out: the file to write; default: the `calibration` that the stage names.
         method: how to fit the map.
         seed: seed of the cross-fitting folds.
         concurrency: how many rows are in flight at once.
         on_progress: called with (rows done, rows in all).
+        on_note: called with each remark: labels that the model cannot answer.
 
     Raises:
         ConfigError: the graph is invalid, or the stage cannot be calibrated.
-        RequestError: rows are invalid or too few, or there is no file to write.
+        RequestError: rows are invalid or too few, most of their labels are none that the model can answer, or
+            there is no file to write.
     """
     require("scipy", "cascade calibrate", "tune")  # now, and not after all rows have been asked and paid for
     loaded = load_graph(graph, calibrated=False, tightened=False)
     chosen, check = _checked_stage(loaded, stage)
     target = _target(loaded, check, out)
-    rows = [(row.text, row.label) for row in labelled_rows(data)]
+    rows = [(row.text, row.label) for row in labelled_rows(data, text, label)]
+    remark = check_labels([label for _, label in rows], label_set(loaded, chosen.ask), rows_name(data))
+    if remark and on_note is not None:
+        on_note(f"note: {remark}")
     graded = run_to_end(_ask_stage(loaded, chosen, rows, concurrency, on_progress))
     model = loaded.fingerprint(chosen.ask[0])
     fitted = fit_calibration(graded, Source(check, rows_sha256(rows), model), method=method, seed=seed)
@@ -172,7 +182,7 @@ async def grade(
             errors = [call.error for call in step.calls if call.error]
             return errors[0] if errors else describe(step.decision) or step.decision.rule
         answer = step.calls[step.estimate.chosen].text
-        return step.estimate.score, normalise(answer) == normalise(label)
+        return step.estimate.score, is_right(answer, label)
 
     outcomes = await asyncio.gather(*(ask_one(text, label) for text, label in rows))
     graded = [outcome for outcome in outcomes if not isinstance(outcome, str)]

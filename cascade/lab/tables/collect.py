@@ -12,14 +12,14 @@ from typing import Any, TextIO, TypeVar
 
 import numpy as np
 
-from cascade.confidence.agreement import normalise
 from cascade.confidence.measurement import measured
 from cascade.config.load import LoadedGraph, load_graph
 from cascade.errors import RequestError
 from cascade.graph.ask import ask
 from cascade.lab.tables.formats import json_line
+from cascade.lab.tables.labels import check_labels, is_right, label_set
 from cascade.lab.tables.outcomes import parse_outcomes, read_outcomes
-from cascade.lab.tables.rows import LabelledRow, labelled_rows
+from cascade.lab.tables.rows import LabelledRow, labelled_rows, rows_name
 from cascade.models.base import Model
 from cascade.policy.calibrate import Calibration
 from cascade.policy.table import Outcomes
@@ -37,6 +37,8 @@ def collect_outcomes(
     data: str | Path | Iterable[LabelledRow],
     out: str | Path,
     *,
+    text: str | None = None,
+    label: str | None = None,
     concurrency: int = 8,
     on_progress: OnProgress | None = None,
     on_note: OnNote | None = None,
@@ -48,28 +50,38 @@ def collect_outcomes(
 
     Args:
         graph: the graph file.
-        data: a .jsonl or .csv file with `text` and `label`, or the rows themselves.
+        data: a file with `text` and `label` (.jsonl, .csv, .tsv or .parquet), or the rows themselves.
         out: the table, a .jsonl file.
+        text: the column of the requests, if it is not `text`.
+        label: the column of the right answers, if it is not `label`.
         concurrency: how many rows are in flight at once.
         on_progress: called with (rows done, rows in all), first before any row is asked.
-        on_note: called with each remark: a model that cannot be asked, kept rows that lack a model.
+        on_note: called with each remark: labels that no model can answer, a model that cannot be asked, kept
+            rows that lack a model.
 
     Returns:
         The whole table, kept rows included.
 
     Raises:
         ConfigError: the graph is invalid.
-        RequestError: rows are invalid, `out` holds other rows or cannot be written, or no model can be asked.
+        RequestError: rows are invalid, most of their labels are none that a model can answer, `out` holds
+            other rows or cannot be written, or no model can be asked.
     """
     out = Path(out)
     if out.suffix != ".jsonl":
         raise RequestError(f"{out}: rows are appended one by one; give a .jsonl file for --out")
-    rows = labelled_rows(data)
+    rows = labelled_rows(data, text, label)
     loaded = load_graph(graph, tuned=False, tightened=False)
+    on_note = on_note or (lambda _: None)
+    remark = check_labels(
+        [row.label for row in rows], label_set(loaded, answering_models(loaded.graph)), rows_name(data)
+    )
+    if remark:
+        on_note(f"note: {remark}")
     kept = _kept_rows(out)
     done = _check_kept(kept, rows, out)
     todo = [row for row in rows if row.id not in done]
-    run_to_end(_collect(loaded, todo, kept, out, concurrency, on_progress, on_note or (lambda _: None)))
+    run_to_end(_collect(loaded, todo, kept, out, concurrency, on_progress, on_note))
     return read_outcomes(out)
 
 
@@ -271,7 +283,7 @@ async def _outcome(asked: Asked, row: LabelledRow) -> dict[str, Any]:
     if measurement is None:
         return paid | {"error": calls[0].error or "no answer"}
     text = calls[measurement.chosen].text
-    entry = {"correct": int(normalise(text) == normalise(row.label)), **paid, "text": text}
+    entry = {"correct": int(is_right(text, row.label)), **paid, "text": text}
     if measurement.signals:
         entry["signals"] = measurement.signals
     if measurement.confidence is not None:

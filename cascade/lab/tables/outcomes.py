@@ -37,23 +37,53 @@ _ENTRY = ("correct", "quality", "cost_usd", "seconds", "text", "signals", "confi
 _FAILED = ("cost_usd", "seconds", "error")
 
 
-def read_outcomes(path: str | Path) -> Outcomes:
-    """Read an outcome table from a .jsonl, .csv or .parquet file.
+def read_outcomes(path: str | Path, text: str | None = None, label: str | None = None) -> Outcomes:
+    """Read an outcome table from a .jsonl, .csv, .tsv or .parquet file.
+
+    Args:
+        path: the file.
+        text: the column or key of the prompts, if it is not `prompt`.
+        label: the column or key of the right answers, if it is not `label`.
 
     Raises:
         RequestError: the file cannot be read, or rows are invalid; all are listed, as `file:line: problem`.
     """
     path = Path(path)
-    return parse_outcomes(path, read_file(path, "an outcome table ('cascade outcomes')"))
+    named = {column: key for column, key in ((text, "prompt"), (label, "label")) if column is not None}
+    return parse_outcomes(path, read_file(path, "an outcome table ('cascade outcomes')"), named)
 
 
-def parse_outcomes(path: Path, data: bytes) -> Outcomes:
-    """Return the table in `data`, the bytes of the file `path`.
+def parse_outcomes(path: Path, data: bytes, named: Mapping[str, str] | None = None) -> Outcomes:
+    """Return the table in `data`, the bytes of the file `path`; `named` maps its columns to other keys.
 
     Raises:
-        RequestError: rows are invalid; all are listed.
+        RequestError: rows are invalid; all are listed. Or no row has a column of `named`.
     """
-    return _table(parse_file(path, data), str(path), hashlib.sha256(data).hexdigest())
+    rows = parse_file(path, data)
+    if named:
+        rows = _renamed(list(rows), named, path)
+    return _table(rows, str(path), hashlib.sha256(data).hexdigest())
+
+
+def _renamed(
+    rows: Sequence[tuple[int, Any]], named: Mapping[str, str], path: Path
+) -> Iterator[tuple[int, Any]]:
+    own = [cells for _, cells in rows if isinstance(cells, dict)]
+    for column in named:
+        if own and not any(column in cells for cells in own):
+            known = ", ".join(dict.fromkeys(key for cells in own for key in cells))
+            raise RequestError(f"{path}: no row has a {column!r}; known: {known}")
+    return (
+        (line, {named.get(key, key): value for key, value in _without(cells, named).items()})
+        if isinstance(cells, dict)
+        else (line, cells)
+        for line, cells in rows
+    )
+
+
+def _without(cells: Mapping[str, Any], named: Mapping[str, str]) -> dict[str, Any]:
+    """Return the cells without those whose key another column takes."""
+    return {key: value for key, value in cells.items() if key in named or key not in named.values()}
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]], name: str = "rows") -> Outcomes:

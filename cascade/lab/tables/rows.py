@@ -49,7 +49,7 @@ def read_rows(source: str | Path, text: str | None = None, label: str | None = N
     Raises:
         RequestError: rows are invalid; the message lists all of them, each with file and line.
     """
-    name = "standard input" if source == "-" else str(source)
+    name = rows_name(source)
     data = sys.stdin.buffer.read() if source == "-" else read_file(source, KINDS)
     table = parse_table(name, data)
     columns = _columns(f"{name}:{table.line}", table.columns, text, label)
@@ -128,6 +128,13 @@ def labelled_rows(
             "--label COL names another column"
         )
     return labelled
+
+
+def rows_name(data: object) -> str:
+    """Return what to call rows in a message: their file, if they are from one."""
+    if data == "-":
+        return "standard input"
+    return str(data) if isinstance(data, str | Path) else "rows"
 
 
 def _row(line: int, cells: Any, columns: Columns, taken: Container[str]) -> Row:
