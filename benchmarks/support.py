@@ -24,6 +24,7 @@ from common import GRAPHS, Figures, guarded, parser, print_json, progress, rate,
 from cascade import Cascade, Result
 from cascade.config.load import LoadedGraph, load_graph
 from cascade.lab.training.datasets import DESK, OOS, TASKS, load
+from cascade.policy.savings import PricedRun, savings
 from cascade.spec.parts import Limits
 from cascade.spec.schema import Graph, Stage
 
@@ -81,7 +82,10 @@ def measure_graph(loaded: LoadedGraph, cases: Sequence[Case], data: Path) -> Fig
     figures: Figures = {"graph": graph.name, "rows": len(cases)} | quality(outcomes, inside)
     figures["tiers"] = {str(tier): n / len(cases) for tier, n in Counter(o.tier for o in outcomes).items()}
     figures["cost_usd"] = sum(result.cost_usd for result in results)
-    figures["baseline_usd"] = sum(result.baseline.cost_usd for result in results if result.baseline)
+    priced = [PricedRun(graph.name, each.cost_usd, each.baseline) for each in results if each.baseline]
+    saved = savings(priced)
+    figures["baseline_usd"] = saved.cost_usd if saved else 0.0
+    figures["baseline_range"] = [saved.low_usd, saved.high_usd] if saved else [0.0, 0.0]
     if any(stage.gate is not None and stage.gate.to for stage in graph.stages):
         figures["gate"] = gate_figures(cases, outcomes, data)
     tiers = local_tiers(graph)
@@ -273,8 +277,10 @@ def print_tables(figures: Figures) -> None:
         f"{'abstained' if t == 'None' else t} {share:.1%}" for t, share in figures["tiers"].items()
     )
     print(f"share per tier: {tiers}")
+    low, high = figures["baseline_range"]
     print(
-        f"cost: ${figures['cost_usd']:.4f}, and ${figures['baseline_usd']:.2f} for the strongest model alone"
+        f"cost: ${figures['cost_usd']:.4f}, and ${figures['baseline_usd']:.2f} "
+        f"({low:.2f} to {high:.2f}) for the strongest model alone"
     )
     if gate := figures.get("gate"):
         table("gate", ["", "share of rows"], [

@@ -7,11 +7,12 @@ the trace; nothing is stored twice. `Result` is what a caller gets and what the 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cascade.errors import CascadeError, RequestError
 
@@ -47,6 +48,11 @@ Rule = Literal[
 ]
 
 MAX_TEXT_BYTES = 1_000_000
+UNCOUNTED = ("missing", "bounded")  # a call's `meta["usage"]` where its cost is a bound
+_BOUND = re.compile(
+    r" asked once: \d+ prompt and \d+ answer tokens \(4 bytes a token\), no reasoning tokens$"
+)
+_ASKED = " was asked: its real cost"
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -148,6 +154,11 @@ class Call(Record):
         """Why the answer is not the JSON, or the tool calls, that were asked for; None if it is valid."""
         reason = self.meta.get("invalid")
         return None if reason is None else str(reason)
+
+    @property
+    def uncounted(self) -> bool:
+        """Whether the server reported no usable token counts, so that `cost_usd` is the worst case."""
+        return self.meta.get("usage") in UNCOUNTED
 
 
 class Estimate(Record):
@@ -327,11 +338,38 @@ class Step(Record):
 
 
 class Baseline(Record):
-    """What the same request would have cost at the strongest model alone, and on which assumption."""
+    """What the same request would have cost at the strongest model alone.
+
+    `by` says where the figure comes from: the model was `asked`, and this is what it cost; an estimate from
+    `calls` recorded calls of it (at least three); or from the `text` of the request and the answer. `low_usd`
+    and `high_usd` are the interval of an estimate: 95 % from calls, the stated error from text. `assumption`
+    says it in words. `prompt_bytes` is the UTF-8 length of what the model reads, for later estimates.
+    `bounded` says that a model that was asked reported no usage, so that its charge is the worst case. `by`
+    is `bound` for what earlier versions stored in place of an estimate: nothing shows it as one.
+    """
 
     model: str
     cost_usd: float
     assumption: str
+    by: Literal["asked", "calls", "text", "bound"] = "text"
+    low_usd: float | None = None
+    high_usd: float | None = None
+    calls: int = 0
+    prompt_bytes: int | None = None
+    bounded: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_old_versions(cls, values: Any) -> Any:
+        """Say what a baseline without `by` is, which earlier versions stored: their words tell."""
+        if not isinstance(values, dict) or "by" in values:
+            return values
+        words = str(values.get("assumption", ""))
+        by = "bound" if _BOUND.search(words) else "asked" if words.endswith(_ASKED) else "text"
+        known = (
+            {"low_usd": values.get("cost_usd"), "high_usd": values.get("cost_usd")} if by == "asked" else {}
+        )
+        return {**values, "by": by, **known}
 
 
 class Result(Record):

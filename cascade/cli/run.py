@@ -154,7 +154,7 @@ def _report(rows: list[Row], results: list[Result], cascade: Cascade, *, single:
         print(heading(), line(rows[0], results[0]), sep="\n")
     elif as_json:
         both = [result_row(row, result) for row, result in zip(rows, results, strict=True)]
-        body: dict[str, Any] = {"summary": summarise(rows, results), "rows": both}
+        body: dict[str, Any] = {"summary": summarise(rows, results, cascade.baseline_calls), "rows": both}
         print(json.dumps(body, ensure_ascii=False))
     else:
-        print_summary(summarise(rows, results), cascade.trace_db)
+        print_summary(summarise(rows, results, cascade.baseline_calls), cascade.trace_db)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cascade.lab.tables.rows import Row
+from cascade.policy.costs import PricedCall
+from cascade.policy.savings import Alone, PricedRun
 from cascade.records import Result
 
 _MIN_TEXT_WIDTH = 24  # of a request on a narrow terminal
@@ -68,13 +70,16 @@ def _text_width() -> int:
     return max(_MIN_TEXT_WIDTH, shutil.get_terminal_size((120, 24)).columns - _OTHER_WIDTH)
 
 
-def summarise(rows: Sequence[Row], results: Sequence[Result]) -> dict[str, Any]:
+def summarise(
+    rows: Sequence[Row], results: Sequence[Result], calls: Sequence[PricedCall] = ()
+) -> dict[str, Any]:
     """Return the figures of a batch.
 
     Shares are of all requests. `accuracy` and `selective_risk` (the error rate among the answered rows) need
-    labels in the input. `baseline_usd` is what the answered requests would have cost with the baseline model
-    alone, `unanswered_baseline_usd` what the others would have. Both are left out if they are not known for
-    every request, as in a batch that was continued after a stop.
+    labels in the input. `savings` compares the answered requests with the baseline model alone (see
+    `cascade.policy.savings.Savings`), `unanswered_savings` the others; `basis` says in words what they stand
+    on. They are left out if they are not known for every request, as in a batch that was continued after a
+    stop. `calls` are recorded calls of the baseline model.
     """
     total = len(results)
     answered = [result for result in results if result.text is not None]
@@ -87,17 +92,25 @@ def summarise(rows: Sequence[Row], results: Sequence[Result]) -> dict[str, Any]:
         "unanswered": dict(Counter(result.rule or result.status for result in unanswered)),
         "cost_usd": sum(result.cost_usd for result in results),
     }
-    first = next((result.baseline for result in results if result.baseline is not None), None)
-    if first is not None and all(result.graph for result in results):
-        summary["baseline"] = first.model
-        summary["baseline_usd"] = _baseline(answered)
-        summary["unanswered_baseline_usd"] = _baseline(unanswered)
-        summary["assumption"] = first.assumption
+    if all(result.graph for result in results):
+        alone = Alone([*_priced(results)], calls)
+        for name, group in (("savings", answered), ("unanswered_savings", unanswered)):
+            found = alone.savings([*_priced(group)])
+            if found is not None:
+                summary[name] = {**found.model_dump(), "basis": found.basis}
+                summary["baseline"] = found.models[0]
+        if "baseline" in summary:
+            usd = {
+                name: summary.get(name, {}).get("cost_usd", 0.0) for name in ("savings", "unanswered_savings")
+            }
+            summary["baseline_usd"], summary["unanswered_baseline_usd"] = usd.values()
     return summary | _quality(rows, results)
 
 
-def _baseline(results: Sequence[Result]) -> float:
-    return sum(result.baseline.cost_usd for result in results if result.baseline is not None)
+def _priced(results: Sequence[Result]) -> Iterator[PricedRun]:
+    for result in results:
+        if result.baseline is not None:
+            yield PricedRun(result.graph.partition("@")[0], result.cost_usd, result.baseline)
 
 
 def _quality(rows: Sequence[Row], results: Sequence[Result]) -> dict[str, Any]:
@@ -132,14 +145,23 @@ def print_summary(summary: dict[str, Any], trace_db: str | None) -> None:
             f"wrong among the answered {'—' if risk is None else f'{risk:.1%}'}"
         )
     print(f"cost       ${summary['cost_usd']:.6f}")
-    if "baseline" in summary:
-        print(
-            f"           {summary['baseline']} alone: ${summary['baseline_usd']:.6f} for the answered "
-            f"requests, ${summary['unanswered_baseline_usd']:.6f} for the others\n"
-            f"           assumed, for instance: {summary['assumption']}"
-        )
+    for name, of in (("savings", "the answered requests"), ("unanswered_savings", "the others")):
+        if name in summary:
+            print(f"           {_compared(summary[name], of)}")
     if trace_db is not None:
         print(f"traces     {trace_db}   (cascade trace list, cascade trace explain RUN)")
+
+
+def _compared(savings: Mapping[str, Any], of: str) -> str:
+    """Return what the baseline model alone would have cost, with its interval and what that stands on."""
+    from cascade.explain.formatting import format_between, format_saving
+
+    alone = format_between(savings["cost_usd"], savings["low_usd"], savings["high_usd"])
+    share = format_saving(savings["share"], savings["share_low"], savings["share_high"]) or "no saving"
+    return (
+        f"{', '.join(savings['models'])} alone: {alone} for {of}; they cost {share}\n"
+        f"           ({savings['basis']})"
+    )
 
 
 def _fit(text: str, width: int) -> str:

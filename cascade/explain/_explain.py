@@ -120,13 +120,21 @@ def _answer(result: Result) -> AnswerSummary | None:
 
 
 def _baseline(result: Result) -> BaselineComparison | None:
-    if (baseline := result.baseline) is None:
+    baseline = result.baseline
+    if baseline is None or baseline.by == "bound":
         return None
+    low, high = baseline.low_usd, baseline.high_usd
     return BaselineComparison(
         model=baseline.model,
         cost_usd=baseline.cost_usd,
         saved_usd=baseline.cost_usd - result.cost_usd,
         assumption=baseline.assumption,
+        by=baseline.by,
+        calls=baseline.calls,
+        low_usd=low,
+        high_usd=high,
+        saved_low_usd=None if low is None else low - result.cost_usd,
+        saved_high_usd=None if high is None else high - result.cost_usd,
     )
 
 

@@ -185,12 +185,23 @@ class AnswerSummary(Record):
 
 
 class BaselineComparison(Record):
-    """What the strongest model alone would have cost; `saved_usd` is negative where the run cost more."""
+    """What the strongest model alone would have cost, and where the figure comes from
+    (`cascade.records.Baseline`).
+
+    `saved_usd` is negative where the run cost more. `low_usd` to `high_usd` is the interval of `cost_usd`,
+    and `saved_low_usd` to `saved_high_usd` that of `saved_usd`; None where none was recorded.
+    """
 
     model: str
     cost_usd: float
     saved_usd: float
     assumption: str
+    by: Literal["asked", "calls", "text"]
+    calls: int
+    low_usd: float | None
+    high_usd: float | None
+    saved_low_usd: float | None
+    saved_high_usd: float | None
 
 
 class Explanation(Record):

@@ -18,10 +18,12 @@ from cascade.explain._records import (
 from cascade.explain.formatting import (
     clean,
     fill,
+    format_between,
     format_duration,
     format_floor,
     format_number,
     format_pair,
+    format_saving,
     format_time,
     format_usd,
     one_line,
@@ -131,11 +133,16 @@ def _saving(baseline: BaselineComparison, *, answered: bool) -> str:
     elif saved == 0:
         verdict = "as much as this run"
     elif cost > 0:
-        verdict = f"this run cost {abs(saved) / cost:.0%} {'less' if saved > 0 else 'more'}"
+        ends = (baseline.saved_low_usd, baseline.low_usd), (baseline.saved_high_usd, baseline.high_usd)
+        low, high = (None if usd is None or not of else usd / of for usd, of in ends)
+        exact = baseline.by == "asked" or baseline.high_usd is None
+        share = saved / cost
+        verdict = f"this run cost {format_saving(share, *((share, share) if exact else (low, high)))}"
     else:
         verdict = f"this run cost {format_usd(-saved)} more"
     assumption = clean(baseline.assumption, 300).rstrip(".")
-    return f"{baseline.model} alone would have cost {format_usd(cost)}: {verdict}. Assumed: {assumption}."
+    alone = format_between(cost, baseline.low_usd, baseline.high_usd)
+    return f"{baseline.model} alone would have cost {alone}: {verdict}. Assumed: {assumption}."
 
 
 def step_verdict(step: StepExplanation) -> str:

@@ -20,6 +20,38 @@ def format_usd(value: float) -> str:
     return f"${value:,.4f}" if abs(value) >= 0.01 else f"${Decimal(f'{value:.2g}'):f}"
 
 
+def format_between(value: float, low: float | None, high: float | None) -> str:
+    """Return an amount in US dollars with its interval: `$0.0021 ($0.0018 to $0.0025)`."""
+    if low is None or high is None or low == value == high:
+        return format_usd(value)
+    return f"{format_usd(value)} ({format_usd(low)} to {format_usd(high)})"
+
+
+def format_saving(share: float | None, low: float | None, high: float | None) -> str | None:
+    """Return how much less, or more, was spent, with its interval: `40% less (25% to 55% less)`.
+
+    None if that is unknown. An end that is unknown, where the baseline may have cost nothing, is left open.
+    """
+    if share is None:
+        return None
+    if low == share == high:
+        return _less(share)
+    ends = [None if end is None else _less(end) for end in (low, high)]
+    return f"{_less(share)} ({ends[0] or 'any amount more'} to {ends[1]})"
+
+
+def _less(share: float) -> str:
+    return f"{format_percent(abs(share))} {'less' if share >= 0 else 'more'}"
+
+
+def format_percent(share: float, digits: int = 0) -> str:
+    """Return a share as a percentage; only exactly 0 and 1 are shown as 0% and 100%."""
+    shown = f"{share:.{digits}%}"
+    if digits < 3 and 0 < share < 1 and float(shown[:-1]) in (0, 100):
+        return format_percent(share, digits + 1)
+    return shown
+
+
 def format_duration(seconds: float) -> str:
     """Return a duration in ms, s or min, whichever fits."""
     if seconds >= 120:

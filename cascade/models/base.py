@@ -143,6 +143,18 @@ def deployments(model: Model) -> Sequence[Model]:
     return endpoints
 
 
+def prompt_bytes(model: Model, request: Request) -> int:
+    """Return about how many UTF-8 bytes `model` reads of `request`: what it says itself, else its texts.
+
+    No bound: estimates stand on it (`cascade.policy.result.price_baseline`), limits on `Model.worst_case`.
+    """
+    own = getattr(model, "prompt_bytes", None)
+    if own is not None:
+        return int(own(Prompt(request)))
+    texts = [message.content for message in request.messages] or [request.text]
+    return sum(len(text.encode("utf-8", "replace")) for text in texts)
+
+
 def cost(price: Price | None, tokens_in: int, tokens_out: int) -> float:
     """Return the cost in USD of one call; an unknown price counts as zero and is refused by the checks."""
     if price is None:

@@ -20,6 +20,7 @@ from cascade.records import Message
 _FORMS: Final = ("NFC", "NFD", "NFKC", "NFKD")
 MESSAGE_OVERHEAD = 256  # tokens that a template may put around a message, a tool or a call of one
 ENDPOINT = TemplateFeatures()  # an endpoint's own template is not known
+MARKS_BYTES = 16  # about what a chat format puts around a message: OpenAI documents four tokens
 # What chat models put around a label: quotes, Markdown, a full stop, white space.
 _ID_LETTERS = string.ascii_letters + string.digits
 _ID_LENGTH = 9
@@ -191,6 +192,22 @@ def most_prompt_tokens(
     marks = len(prompt.messages) + sum(len(message.tool_calls) for message in prompt.messages)
     tools = sum(most_tokens(json.dumps(tool.model_dump())) for tool in prompt.tools)
     return sum(map(most_tokens, parts)) + tool_factor * tools + MESSAGE_OVERHEAD * (marks + len(prompt.tools))
+
+
+def prompt_bytes(config: Prompted, prompt: Prompt, labels: Sequence[str] | None) -> int:
+    """Return about how many UTF-8 bytes of prompt a model reads, with the marks of a chat format."""
+    if labels is not None:
+        messages: tuple[Message, ...] = (Message(role="user", content=render(config, prompt.text, labels)),)
+        parts = [messages[0].content, config.system or ""]
+    else:
+        messages = conversation(config, prompt)
+        parts = [message.content for message in messages]
+        parts += [
+            text for each in messages for call in each.tool_calls for text in (call.name, call.arguments)
+        ]
+        parts += [json.dumps(tool.model_dump(), ensure_ascii=False) for tool in prompt.tools]
+        parts += [json.dumps(prompt.output_schema)] if prompt.output_schema is not None else []
+    return MARKS_BYTES * len(messages) + sum(len(part.encode("utf-8", "replace")) for part in parts)
 
 
 def match_label(answer: str, labels: Sequence[str]) -> str | None:

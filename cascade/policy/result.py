@@ -6,11 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cascade.policy.costs import CostCurve
 from cascade.records import Baseline, Call, Status, Step
 from cascade.spec.parts import Price
 from cascade.spec.schema import Graph
 
-BYTES_PER_TOKEN = 4  # the usual figure for English; the assumption is recorded with each run
+BYTES_PER_TOKEN = 4  # English; the range of it: code and JSON 3.3, other scripts from 1.8 (docs/trace.md)
+_RANGE_PER_TOKEN = (5.5, 1.75)
+_RANGE_OF_ANSWER = (0.5, 3.0)  # lengths of the model's answer, as multiples of the run's
 
 
 class CandidateAnswer(NamedTuple):
@@ -99,27 +102,67 @@ def baseline_model(graph: Graph, prices: Mapping[str, Price | None]) -> str | No
 
 
 def price_baseline(
-    name: str, price: Price, trace: Sequence[Step], prompt_bytes: int, answer: str | None
+    name: str,
+    price: Price,
+    trace: Sequence[Step],
+    prompt_bytes: int,
+    answer: str | None,
+    curve: CostCurve | None = None,
+    most: tuple[float, float] = (math.inf, math.inf),
 ) -> Baseline:
-    """Price one call of model `name`: the real one if the trace has it, else an assumed one.
+    """Price one call of model `name`: the real one if the trace has it, else an estimate.
 
     Args:
         name: the baseline model.
         price: its price.
         trace: the run's steps.
         prompt_bytes: UTF-8 bytes of the prompt that the model would have read.
-        answer: the run's answer or best draft; assumed to be the baseline's answer, too.
+        answer: the run's answer or best draft; without `curve`, assumed to be about the baseline's, too.
+        curve: what recorded calls of the model cost, if there are enough of them.
+        most: the most prompt and answer tokens that a call can have, which cap the estimate from texts.
     """
-    for step in trace:
-        for call in step.calls:
-            if call.model == name and call.role == "answer" and call.error is None:
-                assumption = f"{name} was asked: its real cost"
-                return Baseline(model=name, cost_usd=call.cost_usd, assumption=assumption)
-    tokens_in = math.ceil(prompt_bytes / BYTES_PER_TOKEN)
-    tokens_out = max(1, math.ceil(len((answer or "").encode()) / BYTES_PER_TOKEN))
-    cost_usd = (tokens_in * price.input + tokens_out * price.output) / 1e6
-    assumption = (
-        f"{name} asked once: {tokens_in} prompt and {tokens_out} answer tokens "
-        f"({BYTES_PER_TOKEN} bytes a token), no reasoning tokens"
+    call = answered_by(name, trace)
+    if call is not None:
+        what = "its charge, a bound, as its server counted no tokens" if call.uncounted else "its real cost"
+        return Baseline(
+            model=name, cost_usd=call.cost_usd, assumption=f"{name} was asked: {what}", by="asked",
+            low_usd=call.cost_usd, high_usd=call.cost_usd, prompt_bytes=prompt_bytes, bounded=call.uncounted,
+        )  # fmt: skip
+    if curve is not None:
+        cost, low, high = curve.total([prompt_bytes])
+        return Baseline(
+            model=name, cost_usd=cost, by="calls",
+            assumption=f"{name} asked once, as in {curve.calls} recorded calls of it (95 % interval)",
+            low_usd=low, high_usd=high, calls=curve.calls, prompt_bytes=prompt_bytes,
+        )  # fmt: skip
+    return _from_text(name, price, prompt_bytes, len((answer or "").encode("utf-8", "replace")), most)
+
+
+def answered_by(name: str, trace: Sequence[Step]) -> Call | None:
+    """Return the first call of model `name` that answered."""
+    calls = (call for step in trace for call in step.calls)
+    return next(
+        (call for call in calls if call.model == name and call.role == "answer" and call.error is None), None
     )
-    return Baseline(model=name, cost_usd=cost_usd, assumption=assumption)
+
+
+def _from_text(
+    name: str, price: Price, prompt_bytes: int, answer_bytes: int, most: tuple[float, float]
+) -> Baseline:
+    """Estimate a call from the lengths of its texts, with the range that their tokens may have."""
+
+    def cost(bytes_per_token: float, times: float) -> tuple[float, float, float]:
+        tokens_in = min(most[0], math.ceil(prompt_bytes / bytes_per_token))
+        tokens_out = min(most[1], max(1, math.ceil(times * answer_bytes / bytes_per_token)))
+        return tokens_in, tokens_out, (tokens_in * price.input + tokens_out * price.output) / 1e6
+
+    tokens_in, tokens_out, cost_usd = cost(BYTES_PER_TOKEN, 1.0)
+    low, high = (cost(*each)[2] for each in zip(_RANGE_PER_TOKEN, _RANGE_OF_ANSWER, strict=True))
+    return Baseline(
+        model=name, cost_usd=cost_usd, by="text", low_usd=low, high_usd=high, prompt_bytes=prompt_bytes,
+        assumption=(
+            f"{name} asked once: {tokens_in} prompt and {tokens_out} answer tokens, from the text at "
+            f"{BYTES_PER_TOKEN} bytes a token (1.75 to 5.5), its answer half to three times as long as ours, "
+            "no reasoning tokens"
+        ),
+    )  # fmt: skip

@@ -14,6 +14,7 @@ from cascade.langchain._inputs import plain_input, plain_options
 from cascade.observers import Observer, Observers
 from cascade.records import Event, Request, Result, TextPiece, final_result, new_run_id
 from cascade.requests import RequestInput, RequestOptions, build_each, build_request, check_request
+from cascade.run._baselines import Baselines
 from cascade.run._loop import BackgroundLoop, await_uncancelled
 from cascade.run._runs import Run, check_version, in_own_context, stopped_run
 from cascade.run._stores import Stores
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from cascade.graph.stage import Plan
     from cascade.langchain import ChatCascade, ChatSettings
     from cascade.models.base import Model
+    from cascade.policy.costs import PricedCall
     from cascade.spec.schema import Graph
 
 T = TypeVar("T")
@@ -58,6 +60,7 @@ class Cascade:
         )
         self._compiled: Compiled = compile_plan(self._plan, self._stores.checkpoints)
         self._store = self._stores.trace
+        self._baselines = Baselines(self._plan, self._store)
         self._at_work: dict[str, RunControl] = {}
         self._observers = Observers([Telemetry(self.config), *observers])
         self._loop = BackgroundLoop()  # which synchronous callers share
@@ -122,6 +125,11 @@ class Cascade:
     def trace_db(self) -> str | None:
         """Where the traces are stored, without credentials; None if none are stored."""
         return None if self._store is None else self._store.location
+
+    @property
+    def baseline_calls(self) -> tuple[PricedCall, ...]:
+        """The recorded calls of the baseline model that savings are estimated from, the oldest first."""
+        return self._baselines.calls
 
     @property
     def graph(self) -> Compiled:
@@ -340,12 +348,12 @@ class Cascade:
             async with aclosing(self._events(run, stream)) as events:
                 async for event in events:
                     yield event
-            result = run.finish(self._plan, self.version)
+            result = run.finish(self._plan, self.version, self._baselines)
             await await_uncancelled(asyncio.create_task(self._end(result, run.waiting)))
         except (Exception, asyncio.CancelledError, GeneratorExit):
             if result is None:
                 with suppress(TraceError):  # the caller is no longer listening, or gets the error
-                    result = run.finish(self._plan, self.version, cancelled=True)
+                    result = run.finish(self._plan, self.version, self._baselines, cancelled=True)
                     await await_uncancelled(asyncio.create_task(self._end(result)))
             raise
         finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +11,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cascade.errors import RequestError, UnknownRunError
-from cascade.models.base import Prompt
 from cascade.policy.budget import spent
-from cascade.policy.result import price_baseline, summarize
-from cascade.records import Baseline, Request, Result, Step
+from cascade.policy.result import summarize
+from cascade.records import Request, Result, Step
+from cascade.run._baselines import Baselines
 from cascade.run._loop import await_uncancelled
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from cascade.graph.stage import Plan
     from cascade.trace import TraceStore
 
-_log = logging.getLogger("cascade.run")
 
 T = TypeVar("T")
 
@@ -66,7 +64,7 @@ class Run:
         trace = [step.model_dump(mode="json") for step in self.trace]
         return {"request": self.request.model_dump(mode="json"), "trace": trace}
 
-    def finish(self, plan: Plan, version: str, *, cancelled: bool = False) -> Result:
+    def finish(self, plan: Plan, version: str, baselines: Baselines, *, cancelled: bool = False) -> Result:
         """Return the result of the steps so far; `version` is that of the graph of `plan`."""
         if cancelled:
             self.trace += self.cancelled_steps
@@ -79,29 +77,13 @@ class Run:
             run=self.id,
             graph=version,
             cost_usd=spent(self.trace).cost_usd,
-            baseline=self._guarded_baseline(plan, outcome),
+            baseline=baselines.of_run(self.id, self.request, self.trace, outcome),
             seconds=time.perf_counter() - self.began,
             started=self.started.isoformat(timespec="milliseconds"),
             request=self.request,
             trace=tuple(self.trace),
             **outcome,
         )
-
-    def _guarded_baseline(self, plan: Plan, outcome: Mapping[str, Any]) -> Baseline | None:
-        try:
-            return self._baseline(plan, outcome)
-        except Exception:  # noqa: BLE001 - the run is stored all the same, without a figure of what it saved
-            _log.exception("run %s: what it saved cannot be told", self.id)
-            return None
-
-    def _baseline(self, plan: Plan, outcome: Mapping[str, Any]) -> Baseline | None:
-        if plan.baseline is None:
-            return None
-        name, price = plan.baseline
-        # A token has at least one byte.
-        prompt_bytes, _ = plan.models[name].worst_case(Prompt(self.request))
-        answer = outcome.get("text") or outcome.get("draft")
-        return price_baseline(name, price, self.trace, prompt_bytes, answer)
 
 
 async def stopped_run(store: TraceStore | None, run: str, version: str) -> Run | None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, pairwise
 
 from markupsafe import Markup
 
-from cascade.explain.formatting import clean, format_number, format_usd
+from cascade.explain.formatting import clean, format_number, format_saving, format_usd
+from cascade.policy.costs import CostEstimate
+from cascade.policy.savings import Alone, PricedRun, Savings
 from cascade.serve import charts
-from cascade.serve.pages import percent, tier_class
+from cascade.serve.pages import tier_class
 from cascade.svg import Plot, fluid
 from cascade.trace import Figures, Opinion, Overview
 
@@ -59,7 +61,7 @@ class Period:
     begin: str
     runs: int
     cost_usd: float
-    baseline_usd: float
+    alone: CostEstimate
     low: float | None
     middle: float | None
     high: float | None
@@ -74,9 +76,7 @@ class Summary:
     last: str
     answered: float
     spent: float
-    priced_spent: float
-    baseline: float | None
-    baseline_models: tuple[str, ...]
+    savings: Savings | None
     middle_seconds: float
     graded: int
     right: int
@@ -95,10 +95,12 @@ def summarise(overview: Overview) -> Summary | None:
     rows = overview.figures
     if not rows:
         return None
-    priced = [row for row in rows if row.baseline_cost_usd is not None]
+    priced = {row.run: run for row in rows if (run := row.priced) is not None}
+    alone = Alone(list(priced.values()))
+    compared = {name: run for name, run in priced.items() if alone.known(run)}
     begins, columns = _columns(rows)
     names = _names(begins)
-    periods = _periods(names, columns)
+    periods = _periods(names, columns, compared, alone)
     grades = [row.correct for row in rows if row.correct is not None]
     pairs, conflicts = _disagreements(rows, overview.opinions)
     return Summary(
@@ -107,16 +109,14 @@ def summarise(overview: Overview) -> Summary | None:
         last=max(row.started for row in rows),
         answered=sum(row.status in ("accepted", "best_effort") for row in rows) / len(rows),
         spent=sum(row.cost_usd for row in rows),
-        priced_spent=sum(row.cost_usd for row in priced),
-        baseline=sum(row.baseline_cost_usd or 0.0 for row in priced) if priced else None,
-        baseline_models=tuple(sorted({row.baseline_model for row in priced if row.baseline_model})),
+        savings=alone.savings(list(priced.values())),
         middle_seconds=_quantile([row.seconds for row in rows], 0.5),
         graded=len(grades),
         right=sum(grades),
         shares=_shares(rows),
         periods=periods,
         volume=_volume(names, columns, _tiers(rows)),
-        spend=_spend(periods) if priced and periods else None,
+        spend=_spend(periods) if compared and periods else None,
         drift=_drift(periods),
         slowest=sorted(rows, key=lambda row: -row.seconds)[:_MAX_ROWS],
         pairs=pairs,
@@ -178,15 +178,19 @@ def _time(started: str) -> datetime | None:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def _periods(names: Sequence[str], columns: Sequence[Sequence[Figures]]) -> list[Period]:
+def _periods(
+    names: Sequence[str],
+    columns: Sequence[Sequence[Figures]],
+    compared: Mapping[str, PricedRun],
+    alone: Alone,
+) -> list[Period]:
     periods = []
     for name, group in zip(names, columns, strict=True):
         sure = [row.confidence for row in group if row.confidence is not None]
-        priced = [row for row in group if row.baseline_cost_usd is not None]
+        priced = [compared[row.run] for row in group if row.run in compared]
         low, middle, high = (_quantile(sure, share) if sure else None for share in (0.1, 0.5, 0.9))
-        spent = sum(row.cost_usd for row in priced)
-        alone = sum(row.baseline_cost_usd or 0.0 for row in priced)
-        periods.append(Period(name, len(group), spent, alone, low, middle, high))
+        spent = sum(run.cost_usd for run in priced)
+        periods.append(Period(name, len(group), spent, alone.total(priced), low, middle, high))
     return periods
 
 
@@ -229,7 +233,7 @@ def _volume(
 def _spend(periods: Sequence[Period]) -> Markup:
     """Money spent up to each time, beside what the baseline alone would have cost."""
     spent = list(accumulate(period.cost_usd for period in periods))
-    alone = list(accumulate(period.baseline_usd for period in periods))
+    alone = list(accumulate(period.alone.cost_usd for period in periods))
     maximum = max(spent[-1], alone[-1]) or 1.0
     plot = Plot(
         f"Spent {format_usd(spent[-1])}; the baseline alone would have cost {format_usd(alone[-1])}",
@@ -293,7 +297,5 @@ def _key(opinion: Opinion) -> str:
 
 def saving(summary: Summary) -> str | None:
     """Return how much less, or more, the runs cost than the baseline alone; None if that is unknown."""
-    if not summary.baseline:
-        return None
-    saved = 1 - summary.priced_spent / summary.baseline
-    return f"{percent(abs(saved))} {'less' if saved >= 0 else 'more'}"
+    found = summary.savings
+    return None if found is None else format_saving(found.share, found.share_low, found.share_high)

@@ -10,7 +10,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from cascade.explain.formatting import clean, format_duration, format_number, format_time, format_usd
+from cascade.explain.formatting import (
+    clean,
+    format_between,
+    format_duration,
+    format_number,
+    format_percent,
+    format_time,
+    format_usd,
+)
 from cascade.serve import charts
 
 HERE = Path(__file__).parent
@@ -39,7 +47,8 @@ def _environment() -> Environment:
         "usd": format_usd,
         "duration": format_duration,
         "number": format_number,
-        "percent": percent,
+        "percent": format_percent,
+        "between": format_between,
         "day": lambda started: format_time(started)[:10],
         "clock": lambda started: format_time(started)[11:19],
         "when": format_time,
@@ -50,14 +59,6 @@ def _environment() -> Environment:
         "words": lambda name: name.replace("_", " "),
     }
     return environment
-
-
-def percent(share: float, digits: int = 0) -> str:
-    """Return a share as a percentage; only exactly 0 and 1 are shown as 0% and 100%."""
-    shown = f"{share:.{digits}%}"
-    if digits < 3 and 0 < share < 1 and float(shown[:-1]) in (0, 100):
-        return percent(share, digits + 1)
-    return shown
 
 
 def excerpt(text: str) -> str:

@@ -17,11 +17,10 @@ from cascade.explain import (
     total_sentences,
     what_if_sentence,
 )
-from cascade.explain.formatting import format_number
+from cascade.explain.formatting import format_number, format_percent
 from cascade.policy.budget import spent
 from cascade.records import Call, Result, Step, Token
 from cascade.serve import charts
-from cascade.serve.pages import percent
 from cascade.serve.path import picture
 
 _MAX_BARS = 5  # labels, or branches of a gate
@@ -169,7 +168,7 @@ def _shade(token: Token) -> Shade:
     level = sum(probability < limit for limit in _HEAT)
     more = (("margin", token.margin), ("entropy", token.entropy))
     figures = [f"{name} {format_number(value)} nats" for name, value in more if value is not None]
-    return Shade(token.text, level, probability, ", ".join([percent(probability, 1), *figures]))
+    return Shade(token.text, level, probability, ", ".join([format_percent(probability, 1), *figures]))
 
 
 def _waterfall(result: Result) -> Iterator[CallRow]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, func, select
 
+from cascade.policy.costs import PricedCall
+from cascade.policy.savings import PricedRun, call_of
 from cascade.trace._filters import RunFilter
 from cascade.trace._grades import newest_grade
+from cascade.trace._rows import baseline_of
 from cascade.trace._search import has_number, newest_runs
 from cascade.trace._tables import calls, runs, steps
 
@@ -32,6 +36,17 @@ class Figures(NamedTuple):
     started: str
     request: str
     correct: bool | None
+    graph: str
+    baseline_assumption: str | None
+
+    @property
+    def priced(self) -> PricedRun | None:
+        """The run with its baseline; None if it has none that can be read."""
+        try:
+            baseline = baseline_of(self._asdict())
+        except (ValueError, TypeError):
+            return None
+        return None if baseline is None else PricedRun(self.graph, self.cost_usd, baseline)
 
 
 class Opinion(NamedTuple):
@@ -90,3 +105,15 @@ def _draft(answers: Sequence[Sequence[Any]]) -> Opinion:
     """Return the draft that was judged, else the first that did not fail."""
     row = next((row for row in answers if row[2] == row[3]), answers[0])
     return Opinion(*row[4:])
+
+
+def baseline_calls(connection: Connection, graph: str, model: str) -> list[PricedCall]:
+    """Return what calls of baseline model `model` cost in the newest 2,000 runs of `graph` (its name)."""
+    columns = [runs.c[name] for name in ("baseline_model", "baseline_cost_usd", "baseline_assumption")]
+    newest = newest_runs(connection, RunFilter(graph=graph), limit=OVERVIEW_WINDOW)
+    query = select(*columns).where(has_number(connection, newest), runs.c.baseline_model == model)
+    found = []
+    for row in connection.execute(query).mappings():
+        with suppress(ValueError, TypeError):  # a damaged row tells nothing
+            found.append(call_of(baseline_of(row)))
+    return [call for call in found if call is not None]

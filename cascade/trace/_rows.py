@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,7 +171,7 @@ def to_rows(result: Result) -> RunRows:
         "digest": digest if at else None,
         "baseline_model": baseline and baseline.model,
         "baseline_cost_usd": baseline and baseline.cost_usd,
-        "baseline_assumption": baseline and baseline.assumption,
+        "baseline_assumption": baseline and _basis(baseline),
         "tool_calls": _plain(result.tool_calls),
         "request_text": request.text,
         "messages": _plain(request.messages),
@@ -245,17 +246,10 @@ def from_rows(run: Row, steps: Iterable[Row], calls: Iterable[Row]) -> Result:
             **{name: row[name] for name in _CALL}, tool_calls=row["tool_calls"] or (), tokens=tuple(tokens)
         )
         by_step.setdefault(row["step"], []).append(call)
-    baseline = None
-    if run["baseline_model"] is not None:
-        baseline = Baseline(
-            model=run["baseline_model"],
-            cost_usd=run["baseline_cost_usd"],
-            assumption=run["baseline_assumption"],
-        )
     return Result(
         **{name: run[name] for name in _RUN},
         graph=full_graph(run["graph"], run["digest"]),
-        baseline=baseline,
+        baseline=baseline_of(run),
         tool_calls=run["tool_calls"] or (),
         request=Request(
             text=run["request_text"],
@@ -265,6 +259,29 @@ def from_rows(run: Row, steps: Iterable[Row], calls: Iterable[Row]) -> Result:
         ),
         trace=tuple(_step(row, by_step.get(row["step"], [])) for row in steps),
     )
+
+
+def baseline_of(run: Row) -> Baseline | None:
+    """Return the baseline in the three columns of a row of `runs`.
+
+    Raises:
+        pydantic.ValidationError: they hold none of this version.
+    """
+    if run["baseline_model"] is None:
+        return None
+    model, cost_usd, words = run["baseline_model"], run["baseline_cost_usd"], run["baseline_assumption"]
+    facts: Any = {"assumption": words}
+    if words is not None and words.startswith("{"):
+        with suppress(ValueError):
+            facts = json.loads(words)
+    return Baseline(**{**facts, "model": model, "cost_usd": cost_usd})
+
+
+def _basis(baseline: Baseline) -> str:
+    """Return the text of `baseline_assumption`: JSON that says how it was found; of old versions, words."""
+    facts = baseline.model_dump(exclude={"model", "cost_usd"}, exclude_defaults=True)
+    plain = Baseline(model=baseline.model, cost_usd=baseline.cost_usd, assumption=baseline.assumption)
+    return baseline.assumption if plain == baseline else dumps({"by": baseline.by, **facts})
 
 
 def _step(row: Row, calls: list[Call]) -> Step:

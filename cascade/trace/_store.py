@@ -19,11 +19,12 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
 from cascade.errors import TraceError, UnknownRunError
+from cascade.policy.costs import PricedCall
 from cascade.records import Result
 from cascade.trace._filters import RunFilter
 from cascade.trace._grades import Grade, add_grade, checked_grade, read_grades
 from cascade.trace._ledger import read_key
-from cascade.trace._overview import OVERVIEW_WINDOW, Overview, read_overview
+from cascade.trace._overview import OVERVIEW_WINDOW, Overview, baseline_calls, read_overview
 from cascade.trace._queries import RunSummary, find_run, list_runs, read_run, values_of
 from cascade.trace._redact import redact
 from cascade.trace._rows import RunRows, to_rows
@@ -167,6 +168,15 @@ class TraceStore:
         """
         with self._connection() as connection:
             return Overview() if connection is None else read_overview(connection, where, limit)
+
+    def baseline_calls(self, graph: str, model: str) -> list[PricedCall]:
+        """Return what recorded calls of a baseline model cost in the newest 2,000 runs of `graph` (its name).
+
+        Raises:
+            TraceError: the database cannot be read.
+        """
+        with self._connection() as connection:
+            return [] if connection is None else baseline_calls(connection, graph, model)
 
     def grade(self, run: str, correct: bool, *, by: str | None = None, note: str | None = None) -> Grade:
         """Record whether the answer of `run` (or else its draft) was right; return the grade.

@@ -24,7 +24,7 @@ from cascade.models.llamacpp.structured import (
     structured_prompt,
 )
 from cascade.models.llamacpp.templates import chat_template
-from cascade.models.prompts import most_prompt_tokens, render, single_message
+from cascade.models.prompts import most_prompt_tokens, prompt_bytes, render, single_message
 from cascade.records import Message, check_text
 from cascade.spec.kinds import ModelFacts
 from cascade.spec.parts import Price
@@ -98,6 +98,10 @@ class LlamaCpp:
         max_prompt = most_prompt_tokens(self._config, prompt, self._labels, TOOL_FACTOR)
         max_prompt += PROMPT_OVERHEAD + INSTRUCTION_BYTES
         return min(self._config.n_ctx, max_prompt), 1 if self._labels else self._config.max_tokens
+
+    def prompt_bytes(self, prompt: Prompt) -> int:
+        """Return about how many UTF-8 bytes it reads of `prompt`; an estimate, unlike `worst_case`."""
+        return prompt_bytes(self._config, prompt, self._labels)
 
     async def ask(self, prompt: Prompt, on_text: OnText | None = None) -> Reply:
         """Answer `prompt`; with `on_text`, free text is handed over as it comes and a label whole.

@@ -12,7 +12,7 @@ from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.openai import OpenAISettings
 from cascade.models.openai.endpoint import Endpoint
 from cascade.models.openai.wire import WireAnswer, wire_message, wire_tools
-from cascade.models.prompts import chosen_label, conversation, most_prompt_tokens, render
+from cascade.models.prompts import chosen_label, conversation, most_prompt_tokens, prompt_bytes, render
 from cascade.spec.kinds import ModelFacts
 from cascade.spec.parts import Deployment, Price
 
@@ -64,6 +64,10 @@ class OpenAI:
         """
         max_prompt = most_prompt_tokens(self._config, prompt, self._labels)
         return max_prompt + CHAT_OVERHEAD, self._config.max_tokens
+
+    def prompt_bytes(self, prompt: Prompt) -> int:
+        """Return about how many UTF-8 bytes it reads of `prompt`; an estimate, unlike `worst_case`."""
+        return prompt_bytes(self._config, prompt, self._labels)
 
     async def ask(self, prompt: Prompt, on_text: OnText | None = None) -> Reply:
         """Ask the endpoint; with `on_text` the answer is streamed (a label is handed over whole).
