@@ -34,6 +34,7 @@ def make_gguf(
     chat_template: str | None = None,
     tasks: dict[str, Sequence[str]] | None = None,
     says: str | Sequence[bytes] | None = None,
+    control: Sequence[bytes] = (),
     ends: bool = True,
     seed: int = 0,
     n_ctx: int = 512,
@@ -54,6 +55,7 @@ def make_gguf(
         chat_template: Jinja chat template; `CHATML` fits the special tokens.
         tasks: task → labels; each label becomes one token, with the `cascade.tasks` contract in the metadata.
         says: greedy decoding gives this text after any prompt, one token a word, or these pieces.
+        control: which of those pieces are control tokens.
         ends: False starts the text again where it would end.
         seed: seed of the random weights.
         n_ctx: context length that the file claims.
@@ -68,9 +70,10 @@ def make_gguf(
     """
     labels = [f"<{task}:{label}>" for task, names in (tasks or {}).items() for label in names]
     merged = [merge.replace(" ", "") for merge in MERGES]
-    plain = list(dict.fromkeys([*byte_alphabet(), *merged, *map(_spell, _pieces(says))]))
-    tokens = [*plain, *SPECIAL, *labels]
-    control = len(plain)
+    said = [piece for piece in _pieces(says) if piece not in control]
+    plain = list(dict.fromkeys([*byte_alphabet(), *merged, *map(_spell, said)]))
+    tokens = [*plain, *SPECIAL, *labels, *(piece.decode() for piece in control)]
+    first = len(plain)
     if says is not None:
         width = -(-len(tokens) // 4) * 4
     writer = gguf.GGUFWriter(str(path), "llama")
@@ -81,10 +84,10 @@ def make_gguf(
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
-    writer.add_token_types([1 if i < control else 3 for i in range(len(tokens))])
+    writer.add_token_types([1 if i < first else 3 for i in range(len(tokens))])
     writer.add_token_merges(list(MERGES))
-    writer.add_bos_token_id(control)
-    writer.add_eos_token_id(control)
+    writer.add_bos_token_id(first)
+    writer.add_eos_token_id(first)
     writer.add_add_bos_token(False)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
@@ -94,8 +97,9 @@ def make_gguf(
         )
     tensors = _tensors(len(tokens), width, layers, seed, says is not None)
     if says is not None:
-        chain = [tokens.index(_spell(piece)) for piece in _pieces(says)]
-        _say(tensors["token_embd.weight"], tensors["output.weight"], [*chain, control if ends else chain[0]])
+        names = (piece.decode() if piece in control else _spell(piece) for piece in _pieces(says))
+        chain = [tokens.index(name) for name in names]
+        _say(tensors["token_embd.weight"], tensors["output.weight"], [*chain, first if ends else chain[0]])
     for name, values in tensors.items():
         if weights and name in weights:
             values[:] = weights[name]

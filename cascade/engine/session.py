@@ -39,6 +39,7 @@ FloatArray = npt.NDArray[np.float32]
 
 MAX_SLOTS = 16  # sequences of one context
 MAX_SLOTS_BYTES = 2**30  # memory of their cells; a large `n_ctx` leaves fewer slots
+_END_TOKENS = 16  # of a prompt, that show what its template opened
 PACKED_SLOTS, MIN_PACKED_CELLS = 64, 512  # of the pool that prompts of experts share
 
 
@@ -83,6 +84,8 @@ class EngineRequest(NamedTuple):
         stop: stop strings in addition to the model's.
         stop_early: called after each token; ends the text by returning True.
         on_start: called when the request's turn has come.
+        on_prompt_end: called with the end of the prompt's text, before anything is generated; empty where the
+            file has no chat template.
     """
 
     text: str
@@ -95,6 +98,7 @@ class EngineRequest(NamedTuple):
     stop: tuple[str, ...] = ()
     stop_early: StopEarly | None = None
     on_start: Callable[[], object] = lambda: None
+    on_prompt_end: Callable[[str], object] = lambda _: None
 
 
 class EngineAnswer(NamedTuple):
@@ -316,6 +320,7 @@ class Session:
             stop=(*config.stop, *request.stop),
         )
         scheduler = self.weights.scheduler(self._shape())
+        request.on_prompt_end(self._end_of(prompt))
         prompt_stats = RunningStats()
         options = GenerateOptions(
             request.on_text,
@@ -353,6 +358,13 @@ class Session:
         shared = first[: common_prefix_length(first, second)]
         if len(shared) > scheduler.prefixes.min_tokens:
             yield from _load_prefix(files, scheduler, shared)
+
+    def _end_of(self, prompt: IntArray) -> str:
+        """Return the text of the last tokens of a prompt, if a template wrote them."""
+        if not self._renderer.chat:
+            return ""
+        last = prompt[-_END_TOKENS:].tolist()
+        return b"".join(self.weights.piece(token, special=True) for token in last).decode(errors="replace")
 
     def _collect(self, prompt: IntArray, stats: RunningStats) -> OnPromptLogits:
         """Return a callback that adds the statistics of each prompt token but the first to `stats`."""

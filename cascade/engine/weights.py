@@ -25,6 +25,7 @@ from cascade.engine.stats import RowStats
 from cascade.errors import ConfigError, ModelError
 from cascade.formats.adapter import check_adapter
 from cascade.formats.gguf_header import check_file
+from cascade.formats.thinking import is_marker
 
 IntArray = npt.NDArray[np.int32]
 # No tokenizer has pieces this long on average, so a longer text cannot fit. This is checked before
@@ -160,13 +161,17 @@ class Weights:
         return 2 * 2 * width * int(api.llama_model_n_layer(self._model))
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
-        """Return the bytes of one token; empty for a control token unless `special`."""
+        """Return the bytes of one token; empty for control tokens that mark no thinking, unless `special`."""
         if special:
             return self._piece(token, special=True)
         piece = self._pieces.get(token)
         if piece is None:
-            piece = self._pieces[token] = self._piece(token, special=False)
+            piece = self._piece(token, special=self._marks_thinking(token))
+            self._pieces[token] = piece
         return piece
+
+    def _marks_thinking(self, token: int) -> bool:
+        return self.is_control(token) and is_marker(self._piece(token, special=True).decode(errors="replace"))
 
     def _piece(self, token: int, *, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(64)

@@ -17,7 +17,7 @@ _BYTES: Final = re.compile(r"(?:bytes:)?(?:\\x[0-9a-fA-F]{2})+")  # how OpenAI w
 _AFTER = 3  # tokens after the answer that may be those of a stop string
 
 
-def spelling(tokens: Sequence[Token], answer: str) -> tuple[Token, ...]:
+def spelling(tokens: Sequence[Token], answer: str | None) -> tuple[Token, ...]:
     """Return the tokens that spell `answer`; none if they cannot be told from others.
 
     A server may report the tokens of a reasoning that it keeps back, in front of those of the answer. Servers
@@ -26,12 +26,15 @@ def spelling(tokens: Sequence[Token], answer: str) -> tuple[Token, ...]:
 
     Args:
         tokens: all tokens that were reported, in order.
-        answer: the text without its thinking.
+        answer: the text without its thinking; None for calls of tools, which tokens spell in their own way:
+            only what is marked as thinking is left out then.
     """
     text = "".join(_BYTES.sub(_unreadable, token.text) for token in tokens)
     if text == answer:
         return tuple(tokens)
     own = split(text)
+    if answer is None:
+        return within(tokens, own.spans)
     if own.text != text and _SPACE.sub("", own.text) == _SPACE.sub("", answer):
         return within(tokens, own.spans)
     end = _ENDINGS.search(text)

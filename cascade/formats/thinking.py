@@ -103,7 +103,8 @@ class Splitter:
     Attributes:
         inside: whether the text is within thinking now.
         thought: whether there was any thinking.
-        leaked: whether what had been handed out as answer proved to be thinking, by a closing tag alone.
+        unopened: whether thinking was ended by a closing tag that no opening tag stood before.
+        leaked: whether some of that had been handed out as answer.
     """
 
     def __init__(self, *, opened: bool = False) -> None:
@@ -111,7 +112,8 @@ class Splitter:
 
         Such a text that leaves the thinking never is all answer, unless it was cut off.
         """
-        self.inside, self.thought, self.leaked = opened, False, False
+        self.inside, self.thought = opened, False
+        self.unopened = self.leaked = False
         self._opened_by = _TEMPLATE if opened else ""
         self._unread = ""
         self._at = 0  # where it starts
@@ -123,6 +125,11 @@ class Splitter:
         self._fresh = True  # no answer yet, or none since the last thinking
         self._lines = _Lines()
         self._inline: Counter[str] = Counter()  # opening tags within a line, as text
+
+    @property
+    def plain(self) -> bool:
+        """Whether the answer has begun, and all of the text belongs to it so far."""
+        return not (self.inside or self.thought or self._fresh)
 
     def push(self, piece: str) -> str:
         """Take the next piece; return what is answer for certain by now, and was not returned before."""
@@ -205,6 +212,7 @@ class Splitter:
             self._leave()
             self._mark_in_answer(kind, text)
         elif self._ends(kind, text):
+            self.unopened = self.unopened or self._opened_by == _TEMPLATE
             self._leave()
         elif kind == "open" and by == _TEMPLATE and all(piece.isspace() for _, piece in self._thinking):
             self._opened_by = _name(text)  # the model opened it once more
@@ -228,7 +236,7 @@ class Splitter:
         elif kind == "unwrap" and self._wrapped:
             self._held.append((self._at, text))
         elif kind == "close" and self._closes_all(_name(text)):
-            self.leaked = self.leaked or self._shown > 0
+            self.unopened, self.leaked = True, self.leaked or self._shown > 0
             self._thinking += self._answer
             self._answer, self._shown = [], 0
             self._enter(_TEMPLATE)

@@ -13,6 +13,7 @@ from typing import Final
 
 from cascade.engine.features import TemplateFeatures
 from cascade.errors import ModelError
+from cascade.formats.markdown import unfenced
 from cascade.models.base import Prompt
 from cascade.models.prompted import Prompted
 from cascade.records import Message
@@ -254,4 +255,4 @@ def most_tokens(text: str) -> int:
 
 
 def _bare(text: str) -> str:
-    return text.strip(_WRAPPING).casefold()
+    return unfenced(text).strip(_WRAPPING).casefold()

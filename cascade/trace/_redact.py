@@ -20,9 +20,9 @@ _MIN_QUOTE = 12  # characters shared with a private text that make a piece of a 
 def redact(result: Result) -> Result:
     """Return `result` without any text that a user or a model wrote.
 
-    The request, answers, label names and strings in a call's `meta` become `sha256:<hex>`. `metadata` is
-    dropped. So is the text of each token, because a vocabulary is small enough to look up every hash. Error
-    messages and details lose what they quote from the request or an answer.
+    The request, answers, label names and strings in a call's `meta` become `sha256:<hex>`. `metadata` and the
+    thinking of models are dropped. So is the text of each token, because a vocabulary is small enough to look
+    up every hash. Error messages and details lose what they quote from the request or an answer.
     """
     answers = [call.text for step in result.trace for call in step.calls if call.role == "answer"]
     messages = result.request.messages
@@ -95,7 +95,9 @@ def _call(call: Call, private: Sequence[str], tools: frozenset[str]) -> Call:
             "labels": labels,
             "tokens": tuple(token.model_copy(update={"text": ""}) for token in call.tokens),
             # `run` is the id of a nested cascade's run, not a text.
-            "meta": {k: v if k == "run" else _without_strings(v) for k, v in call.meta.items()},
+            "meta": {
+                k: v if k == "run" else _without_strings(v) for k, v in call.meta.items() if k != "thinking"
+            },
             "error": _unquote(call.error, private),
         }
     )

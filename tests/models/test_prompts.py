@@ -32,6 +32,8 @@ def test_the_request_is_never_expanded() -> None:
         ("", None),
         ("Twin", "Twin"),
         ("TWIN", None),
+        ("```\noos\n```", "oos"),
+        ("```text\nOOS\n```\n", "oos"),
     ],
 )
 def test_a_label_is_recognised_only_if_it_is_the_whole_answer(said: str, label: str | None) -> None:

@@ -14,9 +14,11 @@ from cascade.config.references import existing_file, resolve_model_path
 from cascade.engine import decode_worker, default_threads
 from cascade.engine.features import TemplateFeatures
 from cascade.errors import ConfigError, ModelError, RequestError
+from cascade.formats.spelling import within
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.llamacpp import LlamaCppSettings
 from cascade.models.llamacpp.bridge import LoopBridge
+from cascade.models.llamacpp.live import LiveAnswer
 from cascade.models.llamacpp.structured import (
     INSTRUCTION_BYTES,
     StructuredPrompt,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from cascade.engine import EngineAnswer, ModelCache, Session, Ticket, Weights
     from cascade.engine.template import ChatTemplate
+    from cascade.formats.thinking import Split
 
 # What a chat template or an expert's contract may add to a prompt, in tokens; `engine.render` enforces it.
 PROMPT_OVERHEAD = 4096
@@ -117,7 +120,7 @@ class LlamaCpp:
         try:
             check_text(prompt.text)
             async with asyncio.timeout(seconds):
-                answer = await self._decode(await self._found(), prompt, on_text, started)
+                answer, own = await self._decode(await self._found(), prompt, on_text, started)
         except TimeoutError as error:
             where = "while answering" if started else "before its turn came"
             text = (
@@ -126,13 +129,19 @@ class LlamaCpp:
             raise self._error(text, self.worst_case(prompt) if started else (0, 0)) from error
         except (ModelError, ConfigError, RequestError) as error:
             raise self._error(str(error), getattr(error, "billed", (0, 0))) from error
-        text, calls = read_calls(answer.text, prompt) if answer.labels is None else (answer.text, ())
         meta = answer.meta | {"queued": round(started[0], 6)}
-        if on_text is not None and answer.labels is not None:
-            on_text(answer.text)
-        return Reply(
-            text, answer.tokens_in, answer.tokens_out, answer.labels, answer.tokens, meta, tool_calls=calls
-        )
+        if meta["finish_reason"] == "label":
+            if on_text is not None:
+                on_text(answer.text)
+            return Reply(answer.text, answer.tokens_in, answer.tokens_out, answer.labels, answer.tokens, meta)
+        if own.thinking is not None:
+            meta["thinking"] = own.thinking
+        text, calls = read_calls(own.text, prompt)
+        if not own.text.strip() and own.thinking is not None:
+            why = f"it gave no answer after its thinking (finish_reason {meta['finish_reason']!r})"
+            raise self._error(f"{why}; raise 'max_tokens'", (answer.tokens_in, answer.tokens_out))
+        tokens = within(answer.tokens, own.spans)
+        return Reply(text, answer.tokens_in, answer.tokens_out, None, tokens, meta, tool_calls=calls)
 
     async def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return the embeddings of `texts`: unit vectors, shape (texts, size of the model's embedding).
@@ -199,14 +208,14 @@ class LlamaCpp:
 
     async def _decode(
         self, path: Path, prompt: Prompt, on_text: OnText | None, started: list[float]
-    ) -> EngineAnswer:
+    ) -> tuple[EngineAnswer, Split]:
         template = await self._template(path)
         structured = self._structured(template, prompt)
         single = self._single_message(template, prompt.text)
         system = single[0].content if len(single) > 1 else None
         # Nothing more is handed over after a cancel.
         bridge = LoopBridge()
-        future: asyncio.Future[EngineAnswer]
+        future: asyncio.Future[tuple[EngineAnswer, Split]]
 
         context = contextvars.copy_context()  # LangGraph's stream writer is found in it
 
@@ -215,9 +224,13 @@ class LlamaCpp:
                 context.run(on_text, piece)
 
         emit = None if on_text is None else bridge.to(show)
+        bound = structured.grammar is not None or self._grammar is not None
+        live = LiveAnswer(emit, prompt.stop_early, bound=bound)
         submitted = time.monotonic()
 
-        def steps(library: ModelCache, _queued: float) -> Generator[Ticket | None, None, EngineAnswer]:
+        def steps(
+            library: ModelCache, _queued: float
+        ) -> Generator[Ticket | None, None, tuple[EngineAnswer, Split]]:
             from cascade.engine import EngineRequest
 
             session = self._load(library, path, system)
@@ -226,14 +239,16 @@ class LlamaCpp:
                 prompt.text,
                 single[-1].content,
                 prompt.sample,
-                emit,
+                live.add,
                 structured.messages,
                 structured.tools,
                 structured.grammar,
-                stop_early=prompt.stop_early,
+                stop_early=None if prompt.stop_early is None else live.stops,
                 on_start=lambda: started.append(time.monotonic() - submitted),
+                on_prompt_end=live.begin,
             )
-            return (yield from session.answer(question))
+            answer = yield from session.answer(question)
+            return answer, live.end(answer.text, cut=answer.meta["finish_reason"] == "length")
 
         future = bridge.future(decode_worker().submit(path, steps, max_active=MAX_AT_WORK))
         return await future

@@ -36,6 +36,8 @@ class OpenAISettings(Prompted):
     """Price; default: looked up by name in genai-prices."""
     logprobs: bool = True
     """Ask the endpoint for token log-probabilities (some refuse)."""
+    thinking: Literal["tagged", "opened"] = "tagged"
+    """opened: the server's template opens the thinking, so an answer begins within it, up to `</think>`."""
     max_retries: int = Field(1, ge=0, le=5)
     """Retries of the openai client on 408, 409, 429, 5xx and connection errors."""
     breaker: BreakerConfig | None = BreakerConfig()

@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cascade.errors import ModelError
+from cascade.formats.spelling import spelling
+from cascade.formats.thinking import Split, Splitter, split
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.openai import OpenAISettings
 from cascade.models.openai.endpoint import Endpoint
@@ -41,6 +43,7 @@ class OpenAI:
         self.closed = self._labels is not None
         self._config = config
         self._endpoint = Endpoint(name, config)
+        self._opened = config.thinking == "opened"  # or once an answer has shown it
         others = [OpenAI(name, _deployed(config, other), facts) for other in config.deployments]
         self.deployments: tuple[OpenAI, ...] = (self, *others)
         for other in others:
@@ -94,21 +97,25 @@ class OpenAI:
 
     async def _exchange(self, prompt: Prompt, live: OnText | None, worst: tuple[int, int]) -> WireAnswer:
         seconds = self.timeout if prompt.timeout is None else min(self.timeout, prompt.timeout)
-        answer = WireAnswer()
+        answer, shown = WireAnswer(), Splitter(opened=self._opened)
         try:
             async with (
                 asyncio.timeout(seconds) as clock,
                 aclosing(self._endpoint.pieces(self._body(prompt, live), seconds, worst)) as pieces,
             ):
                 async for piece in pieces:
-                    new = answer.add(piece)
+                    new = shown.push(answer.add(piece))
                     if live is not None and new:
                         live(new)
+                rest = shown.close(cut=answer.finish_reason == "length")
+                if live is not None and rest:
+                    live(rest)
         except TimeoutError:
             if not clock.expired():  # `live` raised it
                 raise
             message = f"{self._endpoint.who}: no complete answer within {seconds:g} s; raise its timeout"
             raise ModelError(message, worst) from None
+        self._opened = self._opened or shown.unopened
         return answer
 
     def _body(self, prompt: Prompt, live: OnText | None) -> dict[str, Any]:
@@ -149,26 +156,30 @@ class OpenAI:
         if answer.finish_reason == "content_filter":
             text = f"{who} withheld its answer (content_filter); ask something else"
             raise ModelError(text, billed, healthy=True)
+        own = split(answer.text, opened=self._opened, cut=answer.finish_reason == "length")
         calls = answer.tool_calls()
-        if not answer.text.strip() and not calls:
+        if not own.text.strip() and not calls:
+            what = "an empty answer" if own.thinking is None else "no answer after its thinking"
             raise ModelError(
-                f"{who} gave an empty answer (finish_reason {answer.finish_reason!r:.60}); raise max_tokens",
+                f"{who} gave {what} (finish_reason {answer.finish_reason!r:.60}); raise max_tokens",
                 billed,
                 healthy=True,
             )
         tokens_in, tokens_out = answer.usage or (0, 0)
         return Reply(
-            text=chosen_label(who, answer.text, self._labels, billed) if self._labels else answer.text,
+            text=chosen_label(who, own.text, self._labels, billed) if self._labels else own.text,
             tokens_in=tokens_in,
             tokens_out=tokens_out,
-            tokens=answer.evidence(),
+            tokens=spelling(answer.evidence(), None if calls else own.text),
             tool_calls=calls,
-            meta=self._meta(answer),
+            meta=self._meta(answer, own),
             billed=None if answer.usage else worst,
         )
 
-    def _meta(self, answer: WireAnswer) -> dict[str, Any]:
+    def _meta(self, answer: WireAnswer, own: Split) -> dict[str, Any]:
         meta: dict[str, Any] = {"finish_reason": answer.finish_reason, "model": answer.model}
+        if own.thinking is not None:
+            meta["thinking"] = own.thinking
         if answer.usage is None:
             meta["usage"] = "missing"
         elif answer.usage[1] > self._config.max_tokens:
