@@ -9,19 +9,39 @@ Private: a plugin declares its settings with `cascade.spec.ConfidenceSettings`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from cascade.models.base import Reply
 from cascade.policy.calibrate import Calibration
 from cascade.records import Call, Estimate
-from cascade.spec.kinds import ConfidenceSettings
+from cascade.spec.kinds import ConfidenceSettings, Measured
+
+
+async def judge(
+    config: ConfidenceSettings, prompt: str, calls: Sequence[Call], replies: Sequence[Reply | None]
+) -> Measured:
+    """Return which of a stage's calls can be judged, by index, and the signals of each.
+
+    Args:
+        config: the stage's confidence method.
+        prompt: the request's text.
+        calls: every call of the stage.
+        replies: what each call got; None where it failed or was a gate's. An invalid answer counts as failed.
+
+    Raises:
+        Exception: whatever the method raises.
+    """
+    asked = [
+        (index, reply if call.error is None and not call.invalid else None)
+        for index, (call, reply) in enumerate(zip(calls, replies, strict=False))
+        if call.role == "answer"
+    ]
+    measured = await config.judge(prompt, [reply for _, reply in asked])
+    return [(asked[position][0], signals) for position, signals in measured]
 
 
 def estimate(
-    config: ConfidenceSettings,
-    calls: Sequence[Call],
-    replies: Sequence[Reply | None],
-    calibration: Calibration | None,
+    config: ConfidenceSettings, measured: Measured, calibration: Calibration | None
 ) -> Estimate | None:
     """Return the best draft and how good it is believed to be, or None if that was not measured.
 
@@ -29,8 +49,7 @@ def estimate(
 
     Args:
         config: the stage's confidence method.
-        calls: every call of the stage.
-        replies: what each call got; None where it failed or was a gate's. An invalid answer counts as failed.
+        measured: what `judge` has returned.
         calibration: the fitted map; without it confidence is the score, flagged as uncalibrated.
             One that was fitted for another method or signal gives no estimate.
     """
@@ -38,7 +57,7 @@ def estimate(
     if calibration is not None and (calibration.by, calibration.signal) != (config.by, wanted):
         return None
     best: Estimate | None = None
-    for index, signals in _measured(config, calls, replies):
+    for index, signals in measured:
         score = signals.get(wanted, math.nan)
         if not math.isfinite(score):
             continue
@@ -54,16 +73,3 @@ def estimate(
                 calibrated=calibration is not None,
             )
     return best
-
-
-def _measured(
-    config: ConfidenceSettings, calls: Sequence[Call], replies: Sequence[Reply | None]
-) -> list[tuple[int, Mapping[str, float]]]:
-    """Return index and signals of each draft that can be judged."""
-    asked = [
-        (index, reply if call.error is None and not call.invalid else None)
-        for index, (call, reply) in enumerate(zip(calls, replies, strict=False))
-        if call.role == "answer"
-    ]
-    measured = config.measure([reply for _, reply in asked])
-    return [(asked[position][0], signals) for position, signals in measured]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 from cascade.confidence import validity
 from cascade.spec.kinds import ConfidenceSettings, Draft
@@ -14,9 +14,12 @@ from cascade.spec.kinds import ConfidenceSettings, Draft
 class AgreementConfidence(ConfidenceSettings):
     """Confidence from the share of drafts (samples, models) that give the same answer."""
 
-    min_drafts: ClassVar[int] = 2
-
     by: Literal["agreement"]
+
+    @property
+    def min_drafts(self) -> int:
+        """A single draft agrees with itself."""
+        return 2
 
     def measure(self, drafts: Sequence[Draft | None]) -> list[tuple[int, Mapping[str, float]]]:
         """Return the majority's first draft; empty without two answers."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from cascade.confidence import estimate, labels, logprob, validity
+from cascade.confidence import labels, logprob, validity
 from cascade.confidence.agreement import vote
 from cascade.models.base import Reply
-from cascade.policy.calibrate import DECIMALS, Calibration
+from cascade.policy.calibrate import DECIMALS
 from cascade.policy.decider import MeasuredAnswer
 from cascade.records import Call, Estimate, Step
-from cascade.spec.kinds import ConfidenceSettings
 
 MEASURED_KEY = "measured"  # in a call's meta: what a later stage, or a replay, cannot measure again
 
@@ -39,17 +38,15 @@ def measure(reply: Reply) -> dict[str, float]:
 
 
 def measured(
-    check: ConfidenceSettings | None,
     calls: Sequence[Call],
     replies: Sequence[Reply | None],
-    calibration: Calibration | None,
+    judged: Estimate | None,
 ) -> Measurement | None:
     """Measure the answer calls of one model; None if all failed.
 
-    The draft is the one that `check` chooses, else the first. `agreement` is the share of drafts that agree,
+    The draft is the one that was `judged`, else the first. `agreement` is the share of drafts that agree,
     where there are several.
     """
-    judged = estimate(check, calls, replies, calibration) if check else None
     good = [index for index, reply in enumerate(replies) if reply is not None and _answers(calls[index])]
     chosen = judged.chosen if judged else next(iter(good), None)
     reply = None if chosen is None else replies[chosen]

@@ -52,7 +52,7 @@ def check_graph(graph: Graph, base: Path, *, calibrated: bool = True, tuned: boo
     facts, wrong = _inspect(graph, base)
     problems += wrong
     problems += thresholds.gate_problems(graph, facts)
-    problems += thresholds.confidence_problems(graph, facts)
+    problems += thresholds.confidence_problems(graph, facts, base)
     problems += thresholds.limit_problems(graph, facts)
     calibrations, misfits = thresholds.read_calibrations(graph, facts, base) if calibrated else ({}, [])
     if policy is not None and sound and not misfits:

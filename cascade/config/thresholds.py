@@ -65,8 +65,8 @@ def gate_problems(graph: Graph, facts: Facts) -> Iterator[Problem]:
             yield Problem((*here, *problem.loc), problem.text)
 
 
-def confidence_problems(graph: Graph, facts: Facts) -> Iterator[Problem]:
-    """Yield the stages whose models cannot give the signal that their confidence needs."""
+def confidence_problems(graph: Graph, facts: Facts, base: Path) -> Iterator[Problem]:
+    """Yield what is wrong with the stages' confidence: files, and models that lack the signal it needs."""
     for index, stage in enumerate(graph.stages):
         here: Loc = ("stages", index)
         models = [(name, graph.models[name]) for name in stage.ask if name in graph.models]
@@ -75,6 +75,8 @@ def confidence_problems(graph: Graph, facts: Facts) -> Iterator[Problem]:
             text = f"model {people[0]!r} is a person: ask them alone, with one sample"
             yield Problem((*here, "samples" if stage.samples > 1 else "ask"), text)
         check = stage.confidence
+        for problem in check.inspect(base) if check is not None else ():
+            yield Problem((*here, "confidence", *problem.loc), problem.text)
         for name, model in models:
             why = model.repeats(facts[name])
             if stage.samples > 1 and why:

@@ -26,7 +26,7 @@ from cascade.policy.decide import move_on, no_answer, over_budget, route
 from cascade.policy.decider import MeasuredDrafts
 from cascade.policy.early_exit import EarlyExit
 from cascade.records import Call, Decision, Estimate, Request, Step
-from cascade.spec.kinds import GateSettings
+from cascade.spec.kinds import GateSettings, Measured
 from cascade.spec.schema import Stage
 
 _CLOSED = "model {!r} answers with its labels only; the request asks for JSON or offers tools"
@@ -51,6 +51,7 @@ class StageRun:
     calls: list[Call] = field(default_factory=list)
     replies: list[Reply | None] = field(default_factory=list)
     scores: dict[str, float] | None = None
+    measured: Measured | Exception = field(default_factory=list)
     estimate: Estimate | None = None
 
     def __post_init__(self) -> None:
@@ -99,6 +100,7 @@ class StageRun:
                 return picked
             usable = picked
         await self._draft(usable, on_text)
+        await self._judge()
         return self._decided()
 
     async def _pick(self, gate: GateSettings, usable: list[str]) -> list[str] | Decision:
@@ -115,6 +117,16 @@ class StageRun:
         if routed is not None:
             return routed
         return sorted(usable, key=lambda name: -(self.scores or {})[name])[: gate.top]
+
+    async def _judge(self) -> None:
+        """Let the stage's check measure the drafts; whatever it raises is kept as its error."""
+        check = self.stage.confidence
+        if check is None:
+            return
+        try:
+            self.measured = await confidence.judge(check, self.request.text, self.calls, self.replies)
+        except Exception as error:  # noqa: BLE001 - a check that raises fails closed: rule no_estimate
+            self.measured = error
 
     def _decided(self) -> Decision:
         """Return what the decider makes of the answers."""
@@ -266,11 +278,14 @@ class _LiveEvidence:
         check = self._of.stage.confidence
         if check is None:
             return None
+        measured = self._of.measured
         try:
-            return confidence.estimate(check, self.calls, self._of.replies, self._calibration)
+            if not isinstance(measured, Exception):
+                return confidence.estimate(check, measured, self._calibration)
         except Exception as error:  # noqa: BLE001 - an estimator that raises fails closed: rule no_estimate
-            self.error = f"confidence by {check.by}: {_said(error)}"
-            return None
+            measured = error
+        self.error = f"confidence by {check.by}: {_said(measured)}"
+        return None
 
     def confidence_range(self, estimate: Estimate) -> tuple[float, float] | None:
         """Return the range of the confidence within the model's numerical noise; None if it has none."""
@@ -285,9 +300,9 @@ class _LiveEvidence:
 
     def measured_drafts(self) -> MeasuredDrafts:
         """Measure the drafts, and note it in the chosen call for later stages and replays."""
-        check, earlier = self._of.stage.confidence, measurement.answers(self._of.before)
+        earlier, judged = measurement.answers(self._of.before), self.estimate()
         try:
-            measured = measurement.measured(check, self.calls, self._of.replies, self._calibration)
+            measured = measurement.measured(self.calls, self._of.replies, judged) if not self.error else None
         except Exception as error:  # noqa: BLE001 - an estimator that raises fails closed: nothing is measured
             self.error = _said(error)
             measured = None

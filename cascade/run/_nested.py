@@ -119,11 +119,19 @@ class GraphModel:
 def build_models(
     loaded: LoadedGraph, make: Callable[[LoadedGraph], SupportsAnswer], names: Iterable[str] | None = None
 ) -> dict[str, Model]:
-    """Return the models of a graph, or those called `names`; `make` makes the cascades among them.
+    """Return the models of a graph, or those called `names`, and get its confidence methods ready.
+
+    Args:
+        loaded: the graph.
+        make: makes the cascades among the models.
+        names: the models to build; default: all.
 
     Raises:
-        ConfigError: a file or label set that a model names does not exist or is broken.
+        ConfigError: a file, label set or function that the graph names does not exist or is broken.
     """
+    for stage in loaded.graph.stages:
+        if stage.confidence is not None:
+            stage.confidence.prepare(loaded.base)
     models: dict[str, Model] = {}
     for name in loaded.graph.models if names is None else names:
         config = loaded.graph.models[name]

@@ -90,6 +90,10 @@ class Draft(Protocol):
         ...
 
 
+Measured = list[tuple[int, Mapping[str, float]]]
+"""Index and signals of each draft that can be judged."""
+
+
 def settings_sha256(value: object) -> str:
     """Return the SHA-256 (hex) of plain data, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
@@ -187,12 +191,14 @@ class ModelSettings(Config):
 class ConfidenceSettings(Config):
     """What every confidence method has. A kind adds `by: Literal[NAME]`, and says what it measures."""
 
-    min_drafts: ClassVar[int] = 1
-    """Fewest drafts that the method can judge."""
-
     by: str
     calibration: str | None = None
     """Calibration file beside the graph (`cascade calibrate`); without it confidence is uncalibrated."""
+
+    @property
+    def min_drafts(self) -> int:
+        """Fewest drafts that the method can judge."""
+        return 1
 
     @property
     def signal_name(self) -> str:
@@ -222,11 +228,38 @@ class ConfidenceSettings(Config):
         """
         return None
 
+    def inspect(self, base: Path) -> Iterator[Problem]:
+        """Yield what is wrong with the settings and the files they name; nothing is run.
+
+        Args:
+            base: the graph file's folder; relative paths start there.
+        """
+        yield from ()
+
+    def prepare(self, base: Path) -> None:
+        """Get ready to judge; called once, before a graph runs.
+
+        Raises:
+            ConfigError: something that the settings name is missing or broken.
+        """
+
+    async def judge(self, prompt: str, drafts: Sequence[Draft | None]) -> Measured:
+        """Return what `measure` does; a method that takes time, or reads the request, overrides this one.
+
+        Args:
+            prompt: the request's text; of a conversation, the last user message.
+            drafts: as of `measure`.
+
+        Raises:
+            Exception: whatever went wrong; then there is no estimate.
+        """
+        return self.measure(drafts)
+
     def signals(self, draft: Draft) -> Mapping[str, float]:
         """Return what is measured on one draft, each signal in [0, 1]; empty if nothing is."""
         raise NotImplementedError(f"confidence by {self.by!r} measures nothing")
 
-    def measure(self, drafts: Sequence[Draft | None]) -> list[tuple[int, Mapping[str, float]]]:
+    def measure(self, drafts: Sequence[Draft | None]) -> Measured:
         """Return index and signals of each draft that can be judged.
 
         Args:

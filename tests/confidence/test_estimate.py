@@ -1,12 +1,14 @@
 """Estimates: bounded, monotone, from measured signals only, and never an exception."""
 
+import asyncio
 import math
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.confidence import estimate
+from cascade import confidence
 from cascade.confidence.agreement import AgreementConfidence
 from cascade.confidence.labels import LabelsConfidence
 from cascade.confidence.logprob import LogprobConfidence
@@ -40,6 +42,17 @@ REPLY = st.none() | st.builds(
 def calls(count: int) -> list[Call]:
     """Answer calls of `count` drafts."""
     return [Call(model="m", tier="haiku", sample=index) for index in range(count)]
+
+
+def estimate(
+    config: ConfidenceSettings,
+    made: Sequence[Call],
+    replies: Sequence[Reply | None],
+    calibration: Calibration | None,
+) -> Estimate | None:
+    """What is measured on the drafts, and the estimate from it."""
+    measured = asyncio.run(confidence.judge(config, "prompt", made, replies))
+    return confidence.estimate(config, measured, calibration)
 
 
 def judge(

@@ -12,6 +12,7 @@ from typing import Any, TextIO, TypeVar
 
 import numpy as np
 
+from cascade.confidence import estimate, judge
 from cascade.confidence.measurement import measured
 from cascade.config.load import LoadedGraph, load_graph
 from cascade.errors import RequestError
@@ -279,7 +280,10 @@ async def _outcome(asked: Asked, row: LabelledRow) -> dict[str, Any]:
         "seconds": round(max(call.seconds for call in calls), 6),
     }
     check = asked.stage.confidence if asked.stage else None
-    measurement = measured(check, calls, replies, asked.calibration)
+    judged = None
+    if check is not None:
+        judged = estimate(check, await judge(check, row.text, calls, replies), asked.calibration)
+    measurement = measured(calls, replies, judged)
     if measurement is None:
         return paid | {"error": calls[0].error or "no answer"}
     text = calls[measurement.chosen].text
