@@ -59,10 +59,14 @@ def _print(fitted: CalibrationRun) -> None:
         ("Brier score", brier, calibration.brier),
     ]:
         table.add_row(name, f"{metric(graded.scores, graded.correct):.4f}", f"{calibrated:.4f}")
+    low, high = f"{fitted.change.low:+.4f}", f"{fitted.change.high:+.4f}"
+    table.add_row("  its change (95 %)", "", f"{fitted.change.value:+.4f} ({low} to {high})")
     console = Console()
     console.print(table)
     console.print(f"accuracy    {calibration.accuracy:.4f}", highlight=False)
     console.print(f"confidence  {calibration.lowest:.4f} to {calibration.highest:.4f}", highlight=False)
     if graded.missing:
         console.print(f"no score    {len(graded.missing)} rows, the first: {graded.missing[0]}", markup=False)
+    for remark in fitted.remarks:
+        print(f"warning: {remark}", file=sys.stderr)
     console.print(f"written     {fitted.path}", highlight=False, markup=False, soft_wrap=True)

@@ -39,6 +39,8 @@ def evaluate(
         _write_report(evaluation, f"{policy.name} on {outcomes.name}", report)
     if data["tuned_on_these_rows"]:
         print("note: the policy was tuned on this very table; its figures flatter it", file=sys.stderr)
+    for remark in evaluation.remarks:
+        print(f"warning: {remark}", file=sys.stderr)
     if json_:
         print(json.dumps(data, ensure_ascii=False, allow_nan=False))
     else:

@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from cascade.errors import ConfigError, RequestError
 from cascade.explain import describe
 from cascade.extras import require
 from cascade.graph.stage import Plan, run_stage
-from cascade.lab.evaluation.metrics import accuracy, auroc, brier, ece
+from cascade.lab.evaluation.metrics import Figure, accuracy, auroc, brier, ece
+from cascade.lab.evaluation.remarks import brier_change, no_better_than_one_answer, worse_than_raw
 from cascade.lab.tables.collect import OnNote, OnProgress, open_models, run_to_end
 from cascade.lab.tables.labels import check_labels, is_right, label_set
 from cascade.lab.tables.rows import LabelledRow, labelled_rows, rows_name
@@ -37,11 +38,14 @@ class Graded:
     """The uncalibrated scores of a stage's answers, and whether each answer was right.
 
     `missing` says why each of the other rows has no score: its call failed, or the signal was not measured.
+    `answers` and `labels` are the texts that were compared.
     """
 
     scores: list[float]
     correct: list[bool]
     missing: list[str]
+    answers: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,18 @@ class Source:
 
 @dataclass(frozen=True)
 class CalibrationRun:
-    """A calibration, the graded answers that it was fitted on, and the file that it was written to."""
+    """A calibration, the graded answers that it was fitted on, and the file that it was written to.
+
+    `change` is by how much the cross-fitted confidence changes the Brier score of the raw score, with a 95 %
+    interval over rows: below 0 it is better. `remarks` say what is worth nothing: a calibration that is worse
+    than the raw score, a model that always gives the same answer.
+    """
 
     calibration: Calibration
     graded: Graded
     path: Path
+    change: Figure
+    remarks: tuple[str, ...] = ()
 
 
 def calibrate(
@@ -108,7 +119,18 @@ def calibrate(
     model = loaded.fingerprint(chosen.ask[0])
     fitted = fit_calibration(graded, Source(check, rows_sha256(rows), model), method=method, seed=seed)
     write_calibration(fitted, target)
-    return CalibrationRun(fitted, graded, target)
+    held_out = cross_fit(method, graded.scores, graded.correct, seed=seed)
+    change = brier_change(held_out, graded.scores, graded.correct, seed=seed)
+    return CalibrationRun(fitted, graded, target, change, tuple(_remarks(chosen, graded, change, seed)))
+
+
+def _remarks(stage: Stage, graded: Graded, change: Figure, seed: int) -> Iterator[str]:
+    worse = worse_than_raw(change, "rows that it was not fitted on")
+    if worse:
+        yield worse
+    same = no_better_than_one_answer(graded.answers, graded.labels, graded.correct, seed=seed)
+    if same:
+        yield f"{stage.ask[0]} {same}"
 
 
 def _checked_stage(loaded: LoadedGraph, name: str) -> tuple[Stage, ConfidenceSettings]:
@@ -174,7 +196,7 @@ async def grade(
     unlimited = Plan(plan.graph.model_copy(update={"limits": Limits()}), plan.models, {})
     slots = asyncio.Semaphore(concurrency)
 
-    async def ask_one(text: str, label: str) -> tuple[float, bool] | str:
+    async def ask_one(text: str, label: str) -> tuple[float, str, str] | str:
         async with slots:
             step = await run_stage(unlimited, stage, Request(text=text), ())
         on_row()
@@ -182,14 +204,16 @@ async def grade(
             errors = [call.error for call in step.calls if call.error]
             return errors[0] if errors else describe(step.decision) or step.decision.rule
         answer = step.calls[step.estimate.chosen].text
-        return step.estimate.score, is_right(answer, label)
+        return step.estimate.score, answer, label
 
     outcomes = await asyncio.gather(*(ask_one(text, label) for text, label in rows))
     graded = [outcome for outcome in outcomes if not isinstance(outcome, str)]
     return Graded(
-        scores=[score for score, _ in graded],
-        correct=[right for _, right in graded],
+        scores=[score for score, _, _ in graded],
+        correct=[is_right(answer, label) for _, answer, label in graded],
         missing=[outcome for outcome in outcomes if isinstance(outcome, str)],
+        answers=[answer for _, answer, _ in graded],
+        labels=[label for _, _, label in graded],
     )
 
 

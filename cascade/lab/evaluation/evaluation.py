@@ -15,6 +15,7 @@ from cascade.errors import ConfigError, RequestError
 from cascade.lab.evaluation.confidences import ScoredAnswers, check_figures, confidences
 from cascade.lab.evaluation.family import Family, family
 from cascade.lab.evaluation.metrics import RESAMPLES, Column, Figure, Means, figure, resampled
+from cascade.lab.evaluation.remarks import table_remarks
 from cascade.lab.evaluation.routing import calls_needed, error_cost_area, gap_recovered
 from cascade.lab.tables.outcomes import read_outcomes
 from cascade.policy.apply import Decisions, apply_policy
@@ -43,6 +44,8 @@ class Evaluation:
         judged: model → how good these confidences are, in the same order.
         slices: the basic figures for each value of each field.
         certificates: each promise beside what these rows say.
+        remarks: what is worth nothing: a model that always gives one answer, a confidence that is worse than
+            its raw score.
     """
 
     policy: Policy
@@ -55,6 +58,7 @@ class Evaluation:
     judged: dict[str, list[dict[str, Any]]]
     slices: list[dict[str, Any]]
     certificates: list[dict[str, Any]]
+    remarks: list[str]
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain JSON; null is what the rows cannot tell."""
@@ -73,6 +77,7 @@ class Evaluation:
             "models": {name: self._model(name) for name in self.outcomes.models},
             "slices": self.slices,
             "certificates": self.certificates,
+            "remarks": self.remarks,
         }
 
     def _model(self, name: str) -> dict[str, Any]:
@@ -145,9 +150,8 @@ def evaluate(
             for name in by
             for part in _slices(name, table.fields[name], columns, checked, resamples, seed)
         ],
-        certificates=[
-            _compare_promise(certificate, policy, table, decisions) for certificate in policy.certificates
-        ],
+        certificates=[_compare_promise(each, policy, table, decisions) for each in policy.certificates],
+        remarks=list(table_remarks(table.models, table.fields.get("label", ()), seed=seed)),
     )
 
 

@@ -60,6 +60,7 @@ def _intro(data: Mapping[str, Any]) -> str:
         warning += (
             f"{data['unknown_rows']:,} more rows are left out: a model that would be asked has no outcome. "
         )
+    warning += "".join(f"{escape(remark)}. " for remark in data["remarks"])
     return f'<p class="lead">{escape(text)}</p>' + (f'<p class="warn">{warning}</p>' if warning else "")
 
 
