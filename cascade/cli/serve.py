@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cascade.cli.options import TraceDb, trace_url
-from cascade.cli.ui import listen
+from cascade.cli.ui import AllowHost, listen
 from cascade.errors import CascadeError, ConfigError
 from cascade.extras import missing_package
 
@@ -33,6 +33,7 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen at; the default is this machine only.")
     ] = "127.0.0.1",
+    allow_host: AllowHost = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     keys: Annotated[Path | None, typer.Option(help="Key file (`cascade keys add`).")] = None,
     insecure: Annotated[bool, typer.Option(help="Listen beyond this machine without keys.")] = False,
@@ -75,8 +76,9 @@ def serve(
         store = stack.enter_context(TraceStore(url, create=False))
         listener = stack.enter_context(listen(host, port))
         on_start = partial(_drain_on_sigterm, drain)
+        hosts = (host, socket.gethostname(), *(allow_host or ()))
         app = create_server(
-            served, store, keys=ring, board=board, metrics=metrics, hosts=(host, socket.gethostname()),
+            served, store, keys=ring, board=board, metrics=metrics, hosts=hosts,
             in_flight=in_flight, queue=queue, on_start=on_start,
         )  # fmt: skip
         url_host = f"[{host}]" if ":" in host else host

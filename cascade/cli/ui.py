@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from cascade.run import Cascade
     from cascade.serve.answers import Answers
 
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Also answer to this name, a proxy's public one for instance; repeatable.", metavar="NAME"
+    ),
+]
+
 
 def ui(
     graphs: Annotated[
@@ -35,6 +42,7 @@ def ui(
     host: Annotated[
         str, typer.Option(help="Address to listen at; the default is this machine only.")
     ] = "127.0.0.1",
+    allow_host: AllowHost = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8765,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:
@@ -56,7 +64,8 @@ def ui(
         print(f"traces of {store.location} at {page}  (Ctrl-C ends)", flush=True)
         if open_ and _has_display():
             webbrowser.open(page)
-        _serve(create_app(store, loaded, hosts=(host, socket.gethostname()), answers=answers), listener)
+        hosts = (host, socket.gethostname(), *(allow_host or ()))
+        _serve(create_app(store, loaded, hosts=hosts, answers=answers), listener)
 
 
 def _answers(loaded: Sequence[LoadedGraph], url: str, cascades: ExitStack) -> Answers:

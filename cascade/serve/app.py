@@ -18,7 +18,7 @@ from cascade.serve.answers import Answers, no_answers
 from cascade.serve.board import Board
 from cascade.serve.dashboard import saving, summarise
 from cascade.serve.filters import GRADES, RULES, STATUSES, Query, read_query
-from cascade.serve.guard import HostGuardMiddleware
+from cascade.serve.guard import SiteGuardMiddleware
 from cascade.serve.inputs import MAX_ANSWER, Viewer, page, read_body, root, viewer_of
 from cascade.serve.pages import HERE
 from cascade.serve.run_page import heat_levels, view
@@ -55,7 +55,7 @@ def create_app(
     app.include_router(api.router)
     app.include_router(live.router)
     app.include_router(router)
-    app.add_middleware(HostGuardMiddleware, hosts=hosts)
+    app.add_middleware(SiteGuardMiddleware, hosts=hosts)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(TraceError, _trace_problem)
     return app

@@ -18,6 +18,7 @@ from cascade.run import Cascade
 from cascade.serve.answers import Answers
 from cascade.serve.app import create_app
 from cascade.serve.board import Board
+from cascade.serve.guard import HostGuardMiddleware
 from cascade.serve.openai import chat, responses
 from cascade.serve.openai.errors import ERRORS, ApiError
 from cascade.serve.openai.keys import Keyring
@@ -45,7 +46,8 @@ def create_server(
         graphs: name → cascade; each is a model that clients may ask.
         store: where the runs of the graphs are kept. The caller closes it and the cascades.
         keys: API keys; None admits everyone who can reach the server.
-        hosts: host names the viewer answers to besides those of the loopback interface.
+        hosts: host names that are answered to besides those of the loopback interface; see
+            `cascade.serve.guard.HostGuardMiddleware`.
         board: tracks active runs; pass it to the cascades as an observer.
         metrics: counts runs; pass it to the cascades as an observer.
         in_flight: maximum number of requests being answered.
@@ -82,6 +84,7 @@ def create_server(
     loaded = [cascade.loaded for cascade in graphs.values()]
     viewer = create_app(store, loaded, hosts=hosts, board=board, answers=answers)
     app.mount("/", _Admin(viewer, app))
+    app.add_middleware(HostGuardMiddleware, hosts=hosts, refuse=_foreign_host)
     return app
 
 
@@ -113,6 +116,10 @@ class _Admin:
                 await error.response()(scope, receive, send)
                 return
         await self._viewer(scope, receive, send)
+
+
+def _foreign_host(refusal: str) -> ASGIApp:
+    return ApiError(403, refusal, code="unknown_host").response()
 
 
 def _api_error(_request: Request, error: Exception) -> Response:
