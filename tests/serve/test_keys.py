@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,47 @@ def test_a_changed_file_is_read_again_and_a_broken_one_changes_nothing(tmp_path:
     remove_key(path, "one")
     assert ring.find(first) is None
     assert ring.find(second) is not None
+
+
+def test_without_its_file_nobody_is_let_in_until_it_is_back(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    _, first = add_key(path, name="one", day_usd=2.0)
+    _, second = add_key(path, name="two")
+    ring = Keyring(path)
+    kept = path.read_text()
+    path.unlink()
+    assert ring.find(first) is None
+    assert ring.find(second) is None
+    assert ring.day_usd("one") == 0.0  # what is still at work spends nothing more
+    path.write_text("{")  # somebody makes it anew
+    assert ring.find(first) is None
+    path.write_text(kept)
+    assert ring.find(first) is not None
+    assert (ring.day_usd("one"), ring.day_usd("two"), ring.day_usd("other")) == (2.0, None, None)
+    remove_key(path, "one")
+    assert (ring.day_usd("one"), ring.find(first)) == (0.0, None)
+
+
+ADD = "import sys; from cascade.cli.main import app; app(['keys', 'add', sys.argv[1], '--file', sys.argv[2]])"
+
+
+def test_keys_that_are_added_and_removed_at_once_are_all_kept(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "keys.json"
+    names = [f"shop{number}" for number in range(6)]
+    command = [sys.executable, "-c", ADD]
+    adding = [subprocess.Popen([*command, name, str(path)], stdout=subprocess.PIPE) for name in names]
+    assert [process.wait(120) for process in adding] == [0] * 6
+    secrets = [process.communicate()[0].decode().strip() for process in adding]
+    assert sorted(key.name for key in read_keys(path).keys) == names
+    with ThreadPoolExecutor(24) as pool:
+        made = [pool.submit(add_key, path, name=f"more{number}") for number in range(24)]
+        gone = [pool.submit(remove_key, path, name) for name in names[:3]]
+        assert len({future.result()[1] for future in made}) == 24
+        assert [future.result() for future in gone] == [None] * 3
+    ring = Keyring(path)
+    assert [ring.find(secret) is not None for secret in secrets] == [False] * 3 + [True] * 3
+    assert len(read_keys(path).keys) == 27
+    assert [file.name for file in path.parent.iterdir()] == ["keys.json"]
 
 
 def test_names_are_unique_and_unknown_ones_are_named(tmp_path: Path) -> None:

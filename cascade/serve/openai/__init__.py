@@ -6,5 +6,6 @@ chat       /v1/chat/completions and /v1/models
 responses  /v1/responses
 errors     every failure in OpenAI's shape
 keys       API keys, hashed at rest, with graphs, rate and budget
+places     whose request is answered next
 service    what all of these share: the graphs, the keys, the limits
 """

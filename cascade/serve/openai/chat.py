@@ -46,8 +46,7 @@ async def chat_completions(who: Asking) -> Response:
     cascade = who.graph(body.model)
     request = convert.chat_request(body, who.account)
     if not body.stream:
-        async with who.slot():
-            results = await who.while_there(_several(cascade, request, body.n or 1))
+        results = await who.while_there(_several(who, cascade, request, body.n or 1))
         return JSONResponse(_completion(cascade, body, results))
     if (body.n or 1) > 1:
         raise ApiError(400, "n is more than 1 in a stream; ask without stream", param="n")
@@ -62,13 +61,22 @@ def _model(service: Service, name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": service.started, "owned_by": "cascade"}
 
 
-async def _several(cascade: Cascade, request: Request, count: int) -> list[Result]:
-    return await asyncio.gather(*(_one(cascade, request) for _ in range(count)))
-
-
-async def _one(cascade: Cascade, request: Request) -> Result:
+async def _several(who: Caller, cascade: Cascade, request: Request, count: int) -> list[Result]:
+    """Return the results of as many runs, each of which counts as a request of its own."""
+    who.charge(count - 1)
+    tasks = [asyncio.create_task(_one(who, cascade, request)) for _ in range(count)]
     try:
-        result = await cascade.answer(request)
+        return await asyncio.gather(*tasks)
+    finally:  # if one is refused, nobody will read the others
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _one(who: Caller, cascade: Cascade, request: Request) -> Result:
+    try:
+        async with who.place():
+            result = await cascade.answer(request)
     except CascadeError as error:
         raise as_api_error(error) from error
     if (problem := convert.refused(result, cascade.config)) is not None:
@@ -134,7 +142,7 @@ async def _stream(who: Caller, cascade: Cascade, request: Request, body: ChatBod
         "system_fingerprint": cascade.version,
     }
     try:
-        async with who.slot():
+        async with who.place():
             sent = False
             async for event in beating(cascade.astream_request(request)):
                 if event is None:

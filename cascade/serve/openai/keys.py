@@ -7,19 +7,22 @@ itself is shown once, when it is made.
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
 from cascade.errors import ConfigError
-from cascade.files import read_record, write_whole
+from cascade.files import read_record, sole_writer, write_whole
 from cascade.records import Record
 from cascade.spec.parts import NAME
 
+_log = logging.getLogger("cascade.serve")
 _PREFIX = "csk_"
 _MAX_NAME = 64  # characters of an account's name
 _REDO = "make keys with `cascade keys add`"
@@ -71,10 +74,11 @@ def add_key(path: Path, **fields: object) -> tuple[ApiKey, str]:
             raise
         text = f"a letter, then letters, digits, _ and -, at most {_MAX_NAME} in all"
         raise ConfigError(f"{fields.get('name')!r} is no name of an account; expected {text}") from error
-    known = read_keys(path) if path.exists() else KeyFile()
-    if any(key.name == made.name for key in known.keys):
-        raise ConfigError(f"{path}: a key {made.name!r} exists; remove it first, or choose another")
-    _write(KeyFile(keys=(*known.keys, made)), path)
+    with _sole_writer(path):
+        known = read_keys(path) if path.exists() else KeyFile()
+        if any(key.name == made.name for key in known.keys):
+            raise ConfigError(f"{path}: a key {made.name!r} exists; remove it first, or choose another")
+        _write(KeyFile(keys=(*known.keys, made)), path)
     return made, secret
 
 
@@ -84,17 +88,27 @@ def remove_key(path: Path, name: str) -> None:
     Raises:
         ConfigError: there is no such key, or the file cannot be read or written.
     """
-    known = read_keys(path)
-    remaining = tuple(key for key in known.keys if key.name != name)
-    if len(remaining) == len(known.keys):
-        names = ", ".join(key.name for key in known.keys) or "none"
-        raise ConfigError(f"{path}: no key {name!r}; known: {names}")
-    _write(KeyFile(keys=remaining), path)
+    with _sole_writer(path):
+        known = read_keys(path)
+        remaining = tuple(key for key in known.keys if key.name != name)
+        if len(remaining) == len(known.keys):
+            names = ", ".join(key.name for key in known.keys) or "none"
+            raise ConfigError(f"{path}: no key {name!r}; known: {names}")
+        _write(KeyFile(keys=remaining), path)
 
 
 def digest(secret: str) -> str:
     """Return the hash of a key."""
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
+
+
+@contextmanager
+def _sole_writer(path: Path) -> Iterator[None]:
+    try:
+        with sole_writer(path):
+            yield
+    except OSError as error:
+        raise ConfigError(f"{path}: keys file cannot be locked: {error.strerror}") from error
 
 
 def _write(file: KeyFile, path: Path) -> None:
@@ -103,7 +117,10 @@ def _write(file: KeyFile, path: Path) -> None:
 
 
 class Keyring:
-    """The keys of a running server; a changed file is read again, a broken one changes nothing."""
+    """The keys of a running server; a changed file is read again.
+
+    While a file is broken, because somebody edits it, the keys before it hold. Without a file nobody has one.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read the file at `path`.
@@ -112,30 +129,48 @@ class Keyring:
             ConfigError: it is missing or broken.
         """
         self._path = path
-        self._read = self._stamp()
+        self._read = self._broken = self._stamp()
         self._keys = {key.sha256: key for key in read_keys(path).keys}
+        self._removed: set[str] = set()  # accounts that had a key once
 
     def find(self, secret: str) -> ApiKey | None:
         """Return the key that `secret` is, or None."""
-        stamp = self._stamp()
-        if stamp != self._read:
-            try:
-                self._keys = {key.sha256: key for key in read_keys(self._path).keys}
-                self._read = stamp
-            except ConfigError:  # being edited, or gone: the last valid keys stay in force
-                pass
+        self._reread()
         return self._keys.get(digest(secret))
 
     def day_usd(self, account: str) -> float | None:
-        """Return what an account's key may spend on a UTC day, in US dollars; None: no limit."""
+        """Return what an account may spend on a UTC day, in US dollars; None: no limit.
+
+        An account whose key was removed may spend nothing more.
+        """
+        self._reread()
+        if account in self._removed:
+            return 0.0
         return next((key.day_usd for key in self._keys.values() if key.name == account), None)
 
-    def _stamp(self) -> tuple[int, int]:
+    def _reread(self) -> None:
+        stamp = self._stamp()
+        if stamp == self._read:
+            return
+        try:
+            keys = () if stamp is None else read_keys(self._path).keys
+        except ConfigError as error:
+            if stamp != self._broken:
+                _log.warning("%s; the keys before it hold until it is mended", error)
+            self._broken = stamp
+            return
+        before = {key.name for key in self._keys.values()}
+        self._keys = {key.sha256: key for key in keys}
+        self._removed = (self._removed | before) - {key.name for key in keys}
+        self._read = stamp
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        """Return what changes with the file; None without one."""
         try:
             status = self._path.stat()
         except OSError:
-            return (0, 0)
-        return status.st_mtime_ns, status.st_ino
+            return None
+        return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 class Rate:
@@ -145,13 +180,13 @@ class Rate:
         self._clock = clock
         self._buckets: dict[str, tuple[float, float]] = {}  # account → (tokens, when)
 
-    def take(self, account: str, per_minute: int) -> float:
-        """Take a token and return 0, or return the seconds until there is one."""
+    def take(self, account: str, per_minute: int, count: int = 1) -> float:
+        """Take `count` tokens, at most `per_minute`, and return 0, or the seconds until there are as many."""
         now = self._clock()
         tokens, at = self._buckets.get(account, (float(per_minute), now))
         tokens = min(float(per_minute), tokens + (now - at) * per_minute / 60)
-        if tokens < 1:
+        if tokens < count:
             self._buckets[account] = (tokens, now)
-            return (1 - tokens) * 60 / per_minute
-        self._buckets[account] = (tokens - 1, now)
+            return (count - tokens) * 60 / per_minute
+        self._buckets[account] = (tokens - count, now)
         return 0.0

@@ -33,13 +33,17 @@ async def create_response(who: Asking) -> Response:
         check_request(request)
         if body.stream:
             return StreamingResponse(_stream(who, cascade, request, body), media_type="text/event-stream")
-        async with who.slot():
-            result = await who.while_there(cascade.answer(request))
+        result = await who.while_there(_answer(who, cascade, request))
     except CascadeError as error:
         raise as_api_error(error) from error
     if (problem := convert.refused(result, cascade.config)) is not None:
         raise problem
     return JSONResponse(_response(_head(body), result, body))
+
+
+async def _answer(who: Caller, cascade: Cascade, request: Request) -> Result:
+    async with who.place():
+        return await cascade.answer(request)
 
 
 def _response(head: dict[str, Any], result: Result, body: ResponsesBody) -> dict[str, Any]:
@@ -125,7 +129,7 @@ async def _stream(who: Caller, cascade: Cascade, request: Request, body: Respons
     yield events.make("response.created", response=head)
     text = ""
     try:
-        async with who.slot():
+        async with who.place():
             async for event in beating(cascade.astream_request(request)):
                 if event is None:
                     yield ": at work\n\n"

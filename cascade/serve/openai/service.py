@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
@@ -20,6 +19,7 @@ from cascade.openai_fields import REFUSED
 from cascade.run import Cascade
 from cascade.serve.openai.errors import ApiError
 from cascade.serve.openai.keys import ApiKey, Keyring, Rate
+from cascade.serve.openai.places import Places
 
 _log = logging.getLogger("cascade.serve")
 T = TypeVar("T", bound=BaseModel)
@@ -36,7 +36,7 @@ class Service:
         graphs: name → cascade.
         keys: who may ask; None lets everybody who reaches the server.
         in_flight: maximum number of requests being answered.
-        queue: maximum number of requests waiting; further ones are answered with 429.
+        queue: maximum number of requests waiting; further ones are answered with 429 (see `Places`).
         max_bytes: maximum size of a request.
     """
 
@@ -54,9 +54,7 @@ class Service:
         self.max_bytes = max_bytes
         self.started = int(time.time())
         self.draining = False
-        self._places = asyncio.Semaphore(in_flight)
-        self._most = in_flight + queue
-        self._inside = 0
+        self.places = Places(in_flight, queue)
         self._rate = Rate()
 
     def stop(self, seconds: float) -> None:
@@ -68,26 +66,9 @@ class Service:
         asyncio.get_running_loop().call_later(seconds / 2, self._stop_runs)
 
     def _stop_runs(self) -> None:
-        _log.warning("%d requests at work: their runs stop before their next stage", self._inside)
+        _log.warning("%d requests at work: their runs stop before their next stage", self.places.at_work)
         for cascade in self.graphs.values():
             cascade.drain()
-
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Hold a slot while a request is being answered.
-
-        Raises:
-            ApiError: 429, too many wait already.
-        """
-        if self._inside >= self._most:
-            raise ApiError(429, f"{self._inside} requests are in flight or waiting; try again", code="busy",
-                           retry_after=1.0)  # fmt: skip
-        self._inside += 1
-        try:
-            async with self._places:
-                yield
-        finally:
-            self._inside -= 1
 
     def admit(self, secret: str | None) -> ApiKey | None:
         """Return the key of a request; None where the server needs none.
@@ -103,10 +84,23 @@ class Service:
         if key is None:
             what = "no API key" if secret is None else "an unknown API key"
             raise ApiError(401, f"{what} was given; send `Authorization: Bearer KEY`", code="invalid_api_key")
-        if key.per_minute is not None and (wait := self._rate.take(key.name, key.per_minute)):
-            message = f"key {key.name!r} may ask {key.per_minute} times a minute; wait {wait:.1f} s"
-            raise ApiError(429, message, code="rate_limit_exceeded", retry_after=wait)
+        self.charge(key, 1)
         return key
+
+    def charge(self, key: ApiKey, requests: int) -> None:
+        """Count requests against the key's rate.
+
+        Raises:
+            ApiError: 429 too often, 400 more at once than the key may ever ask.
+        """
+        if key.per_minute is None:
+            return
+        rate = f"key {key.name!r} may ask {key.per_minute} times a minute"
+        if requests > key.per_minute:
+            raise ApiError(400, f"{rate}; this asks {requests} more times at once", param="n")
+        if wait := self._rate.take(key.name, key.per_minute, requests):
+            message = f"{rate}; wait {wait:.1f} s"
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after=wait)
 
 
 class Caller:
@@ -114,7 +108,15 @@ class Caller:
 
     def __init__(self, service: Service, key: ApiKey | None, http: HttpRequest) -> None:
         self.service, self._key, self._http = service, key, http
-        self.slot = service.slot
+
+    def place(self) -> AbstractAsyncContextManager[None]:
+        """Return what holds a place while a request is being answered; see `Places.place`."""
+        return self.service.places.place(self.account)
+
+    def charge(self, requests: int) -> None:
+        """Count further requests, beside this one, against the key's rate; see `Service.charge`."""
+        if self._key is not None and requests > 0:
+            self.service.charge(self._key, requests)
 
     @property
     def account(self) -> str | None:
@@ -231,7 +233,7 @@ def secret_of(request: HttpRequest) -> str | None:
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(value, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no Base64, or no text
             return None
     return None
 
