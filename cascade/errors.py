@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 
+UNCLASSED = "failed"
+
+
 class CascadeError(Exception):
     """Base class of all errors that cascade raises on purpose."""
 
@@ -54,6 +57,9 @@ class ModelError(CascadeError):
             does not open the model's circuit breaker.
         refused: why the model was not asked at all (`busy`, `breaker_open`, `over_budget`), or None.
         run: the id of the run that a cascade, as the model, made of the request, or None.
+        reason: the class of the failure in one word, which holds nothing that anybody wrote: `timeout`,
+            `connection`, `http_429`, `finish_reason` …; what `trace.store_text: false` keeps of it.
+        status: the HTTP status that the endpoint answered with, or named in an answer of status 200; or None.
     """
 
     def __init__(
@@ -64,11 +70,15 @@ class ModelError(CascadeError):
         healthy: bool = False,
         refused: str | None = None,
         run: str | None = None,
+        reason: str | None = None,
+        status: int | None = None,
     ) -> None:
         self.billed = billed
         self.healthy = healthy
         self.refused = refused
         self.run = run
+        self.reason = reason or refused or UNCLASSED
+        self.status = status
         super().__init__(message)
 
 

@@ -14,7 +14,7 @@ from cascade.errors import ModelError, PrivacyError
 from cascade.formats.plain import Pieces
 from cascade.graph import outcome as outcomes
 from cascade.graph.guard import NO_GUARD, EndpointGuard
-from cascade.models.base import Model, OnText, Prompt, Reply, StopEarly, charge, cost
+from cascade.models.base import Model, OnText, Prompt, Reply, StopEarly, charge, cost, is_unsent
 from cascade.records import Call, Request, Role
 
 GRACE = 0.1  # seconds that let a model time out by itself first; its message says more than ours
@@ -139,7 +139,8 @@ class _ModelCall:
         """Return the failure of a call that `error` breaks off; it may have to be paid for."""
         what = "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
         why = f": {error.args[0]}" if error.args and isinstance(error.args[0], str) else ""
-        return ModelError(f"{what}{why}", self._worst() if self._started else (0, 0), healthy=True)
+        billed = self._worst() if self._started and not is_unsent(error) else (0, 0)
+        return ModelError(f"{what}{why}", billed, healthy=True, reason=what)
 
     def _verdict(self, failure: ModelError) -> bool | None:
         cut_off = self._limit < self._model.timeout and time.perf_counter() >= self._cutoff
@@ -163,11 +164,11 @@ class _ModelCall:
             if not self._started:
                 text = f"is busy: no free slot (concurrency) within {self._limit:.3g} s"
                 return ModelError(f"model {self._model.name!r} {text}", healthy=True, refused="busy")
-            reason = f"no answer within {self._limit:.3g} s"
+            why, reason = f"no answer within {self._limit:.3g} s", "timeout"
         except Exception as failure:  # noqa: BLE001 - whatever a model raises is a recorded, failed call
-            reason = f"{type(failure).__name__}: {failure}"
+            why, reason = f"{type(failure).__name__}: {failure}", type(failure).__name__
         # The model did not say what the broken call costs: limits stay safe only with its worst case.
-        return ModelError(f"model {self._model.name!r}: {reason}", billed=self._worst())
+        return ModelError(f"model {self._model.name!r}: {why}", billed=self._worst(), reason=reason)
 
     def _payable(self, failure: ModelError) -> ModelError:
         """Return `failure`, with the worst case as its price where it names none."""

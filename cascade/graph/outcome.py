@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from cascade.confidence import validity
-from cascade.errors import ModelError
+from cascade.errors import UNCLASSED, ModelError
 from cascade.formats.plain import plain_json, valid_unicode
 from cascade.models.base import Reply
 from cascade.records import Call, Request, Token, ToolCall
@@ -60,7 +60,8 @@ def check_billed(billed: object) -> None:
 def fields(outcome: Reply | ModelError) -> dict[str, Any]:
     """Return the fields of a `Call` that `outcome` decides."""
     if isinstance(outcome, ModelError):
-        told = {"refused": outcome.refused, "run": outcome.run}
+        reason = None if outcome.refused or outcome.reason == UNCLASSED else outcome.reason
+        told = {"refused": outcome.refused, "run": outcome.run, "reason": reason, "status": outcome.status}
         meta = {name: value for name, value in told.items() if value}
         return {"error": valid_unicode(str(outcome)), "meta": plain_json(meta)}
     used = {"tokens_in": outcome.tokens_in, "tokens_out": outcome.tokens_out, "tokens": outcome.tokens}

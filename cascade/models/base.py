@@ -162,6 +162,19 @@ def cost(price: Price | None, tokens_in: int, tokens_out: int) -> float:
     return (tokens_in * price.input + tokens_out * price.output) / 1e6
 
 
+_UNSENT = "Cascade: nothing was sent."
+
+
+def mark_unsent(cancelled: BaseException) -> None:
+    """Note on a cancellation that the call's request had not left this machine, so that it costs nothing."""
+    cancelled.add_note(_UNSENT)
+
+
+def is_unsent(cancelled: BaseException) -> bool:
+    """Return whether `mark_unsent` was called."""
+    return _UNSENT in getattr(cancelled, "__notes__", ())
+
+
 def charge(price: Price | None, outcome: Reply | ModelError) -> float:
     """Return the cost in USD of a call that ended with `outcome`; failed calls can cost money too."""
     if isinstance(outcome, ModelError) or outcome.billed is not None:

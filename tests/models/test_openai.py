@@ -82,6 +82,7 @@ async def test_an_answer_comes_with_usage_log_probabilities_and_meta(server: Loo
             {"role": "system", "content": "Be short."},
             {"role": "user", "content": "Q: Capital of {labels} France?"},
         ],
+        "stream": False,
         "temperature": 0.5,
         "seed": 9,
         "max_tokens": 9,
@@ -110,7 +111,7 @@ async def test_log_probabilities_are_not_asked_for_where_they_are_switched_off(
     reply = await model.ask(Prompt("hello"))
     await model.aclose()
     assert reply.tokens == ()
-    assert not {"logprobs", "top_logprobs", "stream"} & server.requests[0].json.keys()
+    assert not {"logprobs", "top_logprobs"} & server.requests[0].json.keys()
 
 
 async def test_entropy_is_there_when_the_top_list_is_the_whole_distribution(
@@ -152,16 +153,16 @@ async def test_malformed_log_probabilities_are_missing_evidence_not_a_failure(
     assert reply.meta["logprobs"] == "malformed"
 
 
-@pytest.mark.parametrize("usage", [None, (0, 0), (-5, 2)])
+@pytest.mark.parametrize(("usage", "flag"), [(None, "missing"), ((0, 0), "missing"), ((-5, 2), "malformed")])
 async def test_without_usage_no_tokens_are_counted_and_the_worst_case_is_billed(
-    server: Loopback, make: Make, usage: tuple[int, int] | None
+    server: Loopback, make: Make, usage: tuple[int, int] | None, flag: str
 ) -> None:
     server.answers = [chat("ok", usage=usage)]
     price = Price(input=1.0, output=2.0)
     model = make(max_tokens=10, price=price)
     reply = await model.ask(Prompt("hello"))
     await model.aclose()
-    assert (reply.tokens_in, reply.tokens_out, reply.meta["usage"]) == (0, 0, "missing")
+    assert (reply.tokens_in, reply.tokens_out, reply.meta["usage"]) == (0, 0, flag)
     assert reply.billed == model.worst_case(Prompt("hello"))
     assert charge(price, reply) == pytest.approx((model.worst_case(Prompt("hello"))[0] + 20) / 1e6)
 
@@ -189,7 +190,7 @@ async def test_a_label_is_recognised_through_quotes_markdown_and_case(
     assert (reply.text, pieces) == ("card_arrival", ["card_arrival"])
     user = server.requests[0].json["messages"][0]["content"]
     assert user == "One of:\ncard_arrival\ncard_lost\n\nWhere is my {labels} card?"
-    assert "stream" not in server.requests[0].json  # an unchecked label must not leak
+    assert server.requests[0].json["stream"] is False  # an unchecked label must not leak
 
 
 async def test_an_answer_outside_the_labels_fails_and_is_billed(server: Loopback, make: Make) -> None:
@@ -221,7 +222,6 @@ async def test_streaming_hands_over_the_pieces_and_keeps_usage_and_log_probabili
     [
         stream(["Hel"], finish_reason=None),
         stream(["Hel"], finish_reason=None, cut=True),
-        chat("not streamed"),
         Answer(headers={"Content-Type": "text/event-stream"}, chunks=[]),
     ],
 )

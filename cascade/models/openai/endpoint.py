@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, suppress
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import openai
-from pydantic import ValidationError
 
 from cascade.errors import ModelError
 from cascade.models.openai import OpenAISettings
+from cascade.models.openai.answer import UnusableError
+from cascade.models.openai.documents import Documents, NotJsonError
 from cascade.models.openai.hosts import DEFAULT_URL, key_problem, local_problem
-from cascade.models.openai.wire import Completion
+from cascade.models.openai.words import words
 
 CONNECT_SECONDS = 5.0
 MAX_ANSWER_BYTES = 16 << 20  # of one response; an answer of 100,000 tokens with log-probabilities has 10 MB
@@ -31,7 +34,10 @@ _FAILURES = (
     RecursionError,
 )
 _OUR_FAULT = (400, 413, 422)  # the server works and the request is wrong
+_DRAIN_SECONDS = 0.1
 _Loop = asyncio.AbstractEventLoop
+# Of the call that is being made: set as soon as its request goes out.
+_SENT: ContextVar[asyncio.Event | None] = ContextVar("cascade_request_sent", default=None)
 
 
 class Endpoint:
@@ -93,45 +99,63 @@ class Endpoint:
         from_environment = config.url is None and self.url != DEFAULT_URL
         return config.key_env and key_problem(config.key_env, self.url, from_environment=from_environment)
 
-    async def pieces(
-        self, body: dict[str, Any], seconds: float, worst: tuple[int, int]
-    ) -> AsyncGenerator[Completion]:
-        """Send `body` and yield the answer: one completion, or its pieces with `"stream": true`.
+    async def documents(
+        self, body: dict[str, Any], seconds: float, sent: asyncio.Event
+    ) -> AsyncGenerator[Any]:
+        """Send `body` and yield the JSON values of the answer as they come.
 
         Args:
             body: the JSON of the request.
             seconds: time-out of each wait; the caller bounds the whole.
-            worst: most tokens that the call can use, billed where an answer broke off.
+            sent: set as soon as the server may have read of the request.
 
         Raises:
-            ModelError: whatever went wrong.
+            ModelError: whatever went wrong. What it costs is for the caller to say.
         """
         client = await self._client()
         try:
-            wait = httpx2.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
-            if body.get("stream"):
-                stream = await client.post(
-                    "/chat/completions",
-                    cast_to=object,
-                    body=body,
-                    options={"timeout": wait},
-                    stream=True,
-                    stream_cls=openai.AsyncStream[object],
-                )
-                async with stream:
-                    async for piece in stream:
-                        yield Completion.model_validate(piece)
-            else:
-                response = await client.post(
-                    "/chat/completions", cast_to=httpx2.Response, body=body, options={"timeout": wait}
-                )
-                yield Completion.model_validate_json(response.content)
+            async with (
+                await self._post(client, body, seconds, sent) as stream,
+                aclosing(_values(stream.response)) as values,
+            ):
+                async for value in values:
+                    yield value
         except _FAILURES as error:
-            billed = (0, 0) if _nothing_generated(error) else worst
-            rightly = isinstance(error, openai.APIStatusError) and error.status_code in _OUR_FAULT
-            # No cause is chained: the client's own errors hold the request with its key.
-            text = f"{self.who} {self._scrub(self._explain(error))}"
-            raise ModelError(text, billed, healthy=rightly) from None
+            raise self._failure_of(error) from None  # the client's own errors hold the request with its key
+
+    async def _post(
+        self, client: openai.AsyncOpenAI, body: dict[str, Any], seconds: float, sent: asyncio.Event
+    ) -> openai.AsyncStream[object]:
+        watched = _SENT.set(sent)
+        try:
+            wait = httpx2.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
+            return await client.post(
+                "/chat/completions",
+                cast_to=object,
+                body=body,
+                options={"timeout": wait},
+                stream=True,  # the body is read as it comes, whatever the request asks for
+                stream_cls=openai.AsyncStream[object],
+            )
+        finally:
+            _SENT.reset(watched)
+
+    def failure(self, unusable: UnusableError, billed: tuple[int, int]) -> ModelError:
+        """Return the failure of a call whose answer cannot be used."""
+        return ModelError(
+            f"{self.who} {self._scrub(str(unusable))}",
+            billed,
+            healthy=unusable.healthy,
+            reason=unusable.reason,
+            status=unusable.status,
+        )
+
+    def _failure_of(self, error: Exception) -> ModelError:
+        text = f"{self.who} {self._scrub(self._explain(error))}"
+        if isinstance(error, openai.APIStatusError):
+            status = error.status_code
+            return ModelError(text, healthy=status in _OUR_FAULT, reason=f"http_{status}", status=status)
+        return ModelError(text, reason=_reason(_cause(error)))
 
     async def aclose(self) -> None:
         """Close the client of the running event loop; those of other loops close with them."""
@@ -160,7 +184,7 @@ class Endpoint:
                     follow_redirects=False,
                     trust_env=not self._config.local,
                     headers={"Accept-Encoding": "identity"},
-                    event_hooks={"response": [_bound]},
+                    event_hooks={"request": [_watch], "response": [_bound]},
                 ),
             )
         except (*_FAILURES, OSError, ImportError) as error:  # a proxy or certificate file that does not work
@@ -174,6 +198,9 @@ class Endpoint:
             return None
         return os.environ.get(self._config.key_env)
 
+    def _quoted(self, text: str) -> str:
+        return self._scrub(text)[:_MAX_QUOTED]
+
     def _scrub(self, text: str) -> str:
         """Return `text` on one line and without the key or password, which servers sometimes repeat."""
         for secret in (self._key(), urlsplit(self.url).password):
@@ -184,23 +211,18 @@ class Endpoint:
         """Return what went wrong and what to do about it."""
         address = "url" if self._config.url else self._config.url_env
         if isinstance(error, openai.APIStatusError):
-            return self._explain_status(error.status_code, self._scrub(_server_message(error))[:_MAX_QUOTED])
-        if isinstance(error, openai.APIConnectionError):
-            cause = error.__cause__
-            if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
-                detail = str(cause) or f"no connection within {CONNECT_SECONDS:g} s"
-                return f"cannot be reached ({detail}); check that it runs, and {address}"
-            if isinstance(cause, httpx2.TimeoutException):
-                return "sent nothing for too long; raise the model's timeout"
-            return f"broke the call off ({cause or error}); if it happens again, look at the server's log"
-        if isinstance(error, openai.APIError):
-            return f"reported an error in its answer: {self._scrub(_server_message(error))[:_MAX_QUOTED]}"
-        if isinstance(error, ValidationError):
-            first = error.errors(include_url=False, include_input=False)[0]
-            key = ".".join(map(str, first["loc"])) or "body"
-            return f"sent no chat completion ({key}: {first['msg']}); {address} must be the base, often …/v1"
-        if isinstance(error, httpx2.HTTPError | httpx2.StreamError):
-            return f"broke the answer off ({error}); if it happens again, look at the server's log"
+            return self._explain_status(error.status_code, self._quoted(words(error.body)))
+        if isinstance(error, NotJsonError):
+            said = self._quoted(words(error.excerpt))
+            return f"sent no chat completion ({error}): {said}; {address} must be the base, often …/v1"
+        cause = _cause(error)
+        if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
+            detail = str(cause) or f"no connection within {CONNECT_SECONDS:g} s"
+            return f"cannot be reached ({detail}); check that it runs, and {address}"
+        if isinstance(cause, httpx2.TimeoutException):
+            return "sent nothing for too long; raise the model's timeout"
+        if isinstance(cause, httpx2.HTTPError | httpx2.StreamError | openai.APIConnectionError):
+            return f"broke the call off ({cause}); if it happens again, look at the server's log"
         return f"sent an answer that cannot be read ({type(error).__name__}); look at the server's log"
 
     def _explain_status(self, status: int, message: str) -> str:
@@ -260,6 +282,46 @@ async def _bound(response: httpx2.Response) -> None:
         response.stream = _Bounded(response.stream)
 
 
+async def _watch(request: httpx2.Request) -> None:
+    """Note when `request` goes out, for the call that makes it."""
+    sent = _SENT.get()
+    if sent is None:
+        return
+
+    async def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event.endswith("send_request_headers.started") and _method(info) != b"CONNECT":
+            sent.set()
+
+    request.extensions = {**request.extensions, "trace": trace}
+
+
+def _method(info: Mapping[str, Any]) -> bytes | None:
+    return getattr(info.get("request"), "method", None)
+
+
+async def _values(response: httpx2.Response) -> AsyncGenerator[Any]:
+    """Yield the JSON values in the body of `response`.
+
+    After the event [DONE] the rest of the body is awaited for a moment, so that the connection can be used
+    again.
+    """
+    documents = Documents()
+    async with aclosing(response.aiter_bytes()) as chunks:
+        async for chunk in chunks:
+            for value in documents.feed(chunk):
+                yield value
+            if documents.done:
+                break
+        else:
+            for value in documents.end():
+                yield value
+            return
+        with suppress(TimeoutError, httpx2.HTTPError, httpx2.StreamError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                async for _ in chunks:
+                    pass
+
+
 async def _lifetime(client: openai.AsyncOpenAI) -> AsyncGenerator[None]:
     """Close `client` together with the event loop, which finishes its open generators when it shuts down."""
     try:
@@ -276,14 +338,15 @@ def _is_http(url: str) -> bool:
         return False
 
 
-def _nothing_generated(error: Exception) -> bool:
-    """Return whether the server certainly did not generate: it was not reached, or refused the request."""
-    unreached = httpx2.ConnectError | httpx2.ConnectTimeout
-    return isinstance(error, openai.APIStatusError) or isinstance(error.__cause__, unreached)
+def _cause(error: Exception) -> BaseException:
+    """Return the error of the transport that the client's own error stands for."""
+    return (error.__cause__ or error) if isinstance(error, openai.APIConnectionError) else error
 
 
-def _server_message(error: openai.APIError) -> str:
-    """Return the server's message, whatever its shape."""
-    body = error.body
-    message = body.get("message") or body.get("detail") if isinstance(body, dict) else body
-    return message if isinstance(message, str) else ""
+def _reason(cause: BaseException) -> str:
+    if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
+        return "connection"
+    if isinstance(cause, httpx2.TimeoutException):
+        return "timeout"
+    broken = isinstance(cause, httpx2.HTTPError | httpx2.StreamError | openai.APIConnectionError)
+    return "broken_off" if broken else "invalid_answer"

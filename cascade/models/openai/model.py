@@ -10,11 +10,14 @@ from urllib.parse import urlsplit
 from cascade.errors import ModelError
 from cascade.formats.spelling import spelling
 from cascade.formats.thinking import Split, Splitter, split
-from cascade.models.base import OnText, Prompt, Reply
+from cascade.models.base import OnText, Prompt, Reply, mark_unsent
 from cascade.models.openai import OpenAISettings
+from cascade.models.openai.answer import Answer, UnusableError
 from cascade.models.openai.endpoint import Endpoint
-from cascade.models.openai.wire import WireAnswer, wire_message, wire_tools
+from cascade.models.openai.usage import Counted
+from cascade.models.openai.wire import wire_message, wire_tools
 from cascade.models.prompts import chosen_label, conversation, most_prompt_tokens, prompt_bytes, render
+from cascade.records import ToolCall
 from cascade.spec.kinds import ModelFacts
 from cascade.spec.parts import Deployment, Price
 
@@ -85,9 +88,14 @@ class OpenAI:
             raise ModelError(problem)
         live = on_text if self._labels is None else None
         worst = self.worst_case(prompt)
-        reply = self._reply(await self._exchange(prompt, live, worst), worst)
-        if on_text is not None and live is None:
-            on_text(reply.text)
+        shown = Splitter(opened=self._opened)
+        answer = await self._exchange(prompt, live, shown, worst)
+        reply = self._reply(answer, worst)
+        rest = shown.push(answer.rest()) + shown.close(cut=reply.meta["finish_reason"] == "length")
+        self._opened = self._opened or shown.unopened
+        rest = reply.text if live is None else rest
+        if on_text is not None and rest:
+            on_text(rest)
         return reply
 
     async def aclose(self) -> None:
@@ -95,33 +103,43 @@ class OpenAI:
         for each in self.deployments:
             await each._endpoint.aclose()
 
-    async def _exchange(self, prompt: Prompt, live: OnText | None, worst: tuple[int, int]) -> WireAnswer:
+    async def _exchange(
+        self, prompt: Prompt, live: OnText | None, shown: Splitter, worst: tuple[int, int]
+    ) -> Answer:
+        """Send the request and put its answer together; nothing is owed for a request that was not sent."""
         seconds = self.timeout if prompt.timeout is None else min(self.timeout, prompt.timeout)
-        answer, shown = WireAnswer(), Splitter(opened=self._opened)
+        answer, sent = Answer(), asyncio.Event()
         try:
             async with (
                 asyncio.timeout(seconds) as clock,
-                aclosing(self._endpoint.pieces(self._body(prompt, live), seconds, worst)) as pieces,
+                aclosing(self._endpoint.documents(self._body(prompt, live), seconds, sent)) as documents,
             ):
-                async for piece in pieces:
-                    new = shown.push(answer.add(piece))
+                async for document in documents:
+                    new = shown.push(answer.add(document))
                     if live is not None and new:
                         live(new)
-                rest = shown.close(cut=answer.finish_reason == "length")
-                if live is not None and rest:
-                    live(rest)
         except TimeoutError:
             if not clock.expired():  # `live` raised it
                 raise
             message = f"{self._endpoint.who}: no complete answer within {seconds:g} s; raise its timeout"
-            raise ModelError(message, worst) from None
-        self._opened = self._opened or shown.unopened
+            raise ModelError(message, worst if sent.is_set() else (0, 0), reason="timeout") from None
+        except UnusableError as error:
+            raise self._endpoint.failure(error, worst if answer.began else (0, 0)) from None
+        except ModelError as failure:
+            refused = failure.status is not None or not sent.is_set()
+            failure.billed = (0, 0) if refused else worst
+            raise
+        except asyncio.CancelledError as cancelled:
+            if not sent.is_set():
+                mark_unsent(cancelled)
+            raise
         return answer
 
     def _body(self, prompt: Prompt, live: OnText | None) -> dict[str, Any]:
         config = self._config
         body: dict[str, Any] = {
             "model": config.model,
+            "stream": live is not None,  # some servers stream unless they are told not to
             "messages": self._messages(prompt),
             "temperature": config.temperature,
             "seed": config.seed + prompt.sample,
@@ -134,7 +152,7 @@ class OpenAI:
         if config.logprobs:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         if live is not None:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
+            body["stream_options"] = {"include_usage": True}
         return body | ({} if self.closed else wire_tools(prompt))
 
     def _messages(self, prompt: Prompt) -> list[dict[str, Any]]:
@@ -144,45 +162,54 @@ class OpenAI:
         system = [{"role": "system", "content": config.system}] if config.system is not None else []
         return [*system, {"role": "user", "content": render(config, prompt.text, self._labels)}]
 
-    def _reply(self, answer: WireAnswer, worst: tuple[int, int]) -> Reply:
+    def _reply(self, answer: Answer, worst: tuple[int, int]) -> Reply:
         """Return the reply; an answer that cannot be used is still billed."""
-        who, billed = self._endpoint.who, answer.usage or worst
-        if answer.refusal:
-            raise ModelError(f"{who} refused to answer: {answer.refusal[:200]!r}", billed, healthy=True)
-        if answer.finish_reason is None:
-            raise ModelError(
-                f"{who} broke its answer off (no finish_reason); look at the server's log", billed
-            )
-        if answer.finish_reason == "content_filter":
-            text = f"{who} withheld its answer (content_filter); ask something else"
-            raise ModelError(text, billed, healthy=True)
-        own = split(answer.text, opened=self._opened, cut=answer.finish_reason == "length")
+        counted = answer.usage.counted(worst[0])
+        billed = (counted.prompt, counted.generated) if counted else worst
+        try:
+            finish, own, calls = self._content(answer)
+        except UnusableError as error:
+            raise self._endpoint.failure(error, billed) from None
+        who, labels, reported = self._endpoint.who, self._labels, answer.evidence()
+        tokens = spelling(reported, None if calls else own.text)
+        misaligned = {"logprobs": "misaligned"} if reported and not tokens else {}
+        return Reply(
+            text=chosen_label(who, own.text, labels, billed) if labels else own.text,
+            tokens_in=counted.prompt if counted else 0,
+            tokens_out=counted.generated if counted else 0,
+            tokens=tokens,
+            tool_calls=calls,
+            meta=self._meta(answer, finish, own, counted) | misaligned,
+            billed=None if counted else worst,
+        )
+
+    def _content(self, answer: Answer) -> tuple[str, Split, tuple[ToolCall, ...]]:
+        """Return how the answer ended, its text and thinking, and its tool calls.
+
+        Raises:
+            UnusableError: it is a refusal, not finished, or empty.
+        """
+        if refusal := answer.refusal():
+            raise UnusableError(f"refused to answer: {refusal[:200]!r}", "refusal", healthy=True)
+        finish = answer.finish()
+        own = split(answer.text(), opened=self._opened, cut=finish == "length")
+        own = own._replace(thinking="\n".join(filter(None, (answer.thinking(), own.thinking))) or None)
         calls = answer.tool_calls()
         if not own.text.strip() and not calls:
             what = "an empty answer" if own.thinking is None else "no answer after its thinking"
-            raise ModelError(
-                f"{who} gave {what} (finish_reason {answer.finish_reason!r:.60}); raise max_tokens",
-                billed,
-                healthy=True,
-            )
-        tokens_in, tokens_out = answer.usage or (0, 0)
-        return Reply(
-            text=chosen_label(who, own.text, self._labels, billed) if self._labels else own.text,
-            tokens_in=tokens_in,
-            tokens_out=tokens_out,
-            tokens=spelling(answer.evidence(), None if calls else own.text),
-            tool_calls=calls,
-            meta=self._meta(answer, own),
-            billed=None if answer.usage else worst,
-        )
+            why = f"gave {what} (finish_reason {answer.server_finish!r:.60}); raise max_tokens"
+            raise UnusableError(why, "empty_answer", healthy=True)
+        return finish, own, calls
 
-    def _meta(self, answer: WireAnswer, own: Split) -> dict[str, Any]:
-        meta: dict[str, Any] = {"finish_reason": answer.finish_reason, "model": answer.model}
+    def _meta(self, answer: Answer, finish: str, own: Split, counted: Counted | None) -> dict[str, Any]:
+        meta: dict[str, Any] = {"finish_reason": finish, "model": answer.model}
+        if answer.server_finish != finish:
+            meta["server_finish_reason"] = answer.server_finish
         if own.thinking is not None:
             meta["thinking"] = own.thinking
-        if answer.usage is None:
-            meta["usage"] = "missing"
-        elif answer.usage[1] > self._config.max_tokens:
+        if counted is None:
+            meta["usage"] = "malformed" if answer.usage.malformed else "missing"
+        elif counted.generated > self._config.max_tokens:
             meta["over_max_tokens"] = True  # the server ignores the cap, so the worst case does not hold
         if answer.evidence_broken:
             meta["logprobs"] = "malformed"
