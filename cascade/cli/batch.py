@@ -91,7 +91,7 @@ def open_output(path: Path, rows: Sequence[Row], batch: str, *, restart: bool) -
 
 def restored_result(row: Row, values: Mapping[str, Any]) -> Result:
     """Return a result as far as its output row tells it."""
-    fields = {name: values[name] for name in values if name not in ("id", "tool_calls")}
+    fields = {name: values[name] for name in values if name not in ("id", "tool_calls", "label", "right")}
     return Result(graph="", request=Request(text=row.text), **fields)
 
 

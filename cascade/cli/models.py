@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cascade.cli.warming import load_weights
 from cascade.errors import CascadeError, ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="The local models of graphs.")
 Graphs = Annotated[list[Path], typer.Argument(help="Graph files.", metavar="GRAPH...")]
 _STATUS = Path("/proc/self/status")
-_TEXT = "hello"
 
 
 @app.command(name="list")
@@ -47,7 +47,6 @@ def warm(graphs: Graphs) -> None:
 
 async def _warm(graphs: list[LoadedGraph]) -> list[str]:
     from cascade.models import build_model
-    from cascade.models.base import Prompt
 
     problems: list[str] = []
     loaded = []
@@ -61,7 +60,7 @@ async def _warm(graphs: list[LoadedGraph]) -> list[str]:
             try:
                 for _ in range(2):
                     start = time.perf_counter()
-                    await model.ask(Prompt(_TEXT, stop_early=lambda _: True))
+                    await load_weights(model)
                     seconds.append(time.perf_counter() - start)
             except CascadeError as error:
                 problems.append(f"{graph.graph.name}: {error}")

@@ -18,6 +18,7 @@ from cascade.cli.batch import Output, open_output, restored_result
 from cascade.cli.options import Json, TraceDb, new_progress, print_why
 from cascade.cli.rows import LabelColumn, TextColumn, read_rows, warn_of_labels
 from cascade.cli.summary import heading, line, print_summary, result_row, summarise
+from cascade.cli.warming import warm
 from cascade.errors import RequestError
 from cascade.lab.tables.rows import Row
 from cascade.records import Result, check_text
@@ -110,8 +111,11 @@ async def _all(
     results = [restored_result(row, values) for row, values in zip(rows, done, strict=False)]
     if done:
         print(f"{len(done)} of {len(rows)} rows are done already; going on after them", file=sys.stderr)
+    labelled = any(row.label is not None for row in rows)
+    if len(rows) - len(done) > 1:
+        await warm(cascade)
     if not quiet:
-        print(heading())
+        print(heading(labelled=labelled))
     # The bar stays below the lines on a terminal, and must not touch lines that go to a file.
     with new_progress(disable=hidden, redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task(cascade.name, total=len(rows), completed=len(done))
@@ -120,7 +124,7 @@ async def _all(
             if sink is not None:
                 sink.write(result_row(row, result))
             if not quiet:
-                print(line(row, result))
+                print(line(row, result, labelled=labelled))
             bar.advance(task)
     return results
 

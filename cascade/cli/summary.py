@@ -7,20 +7,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cascade.cli.hints import hint_line, hints
 from cascade.lab.tables.rows import Row
 from cascade.policy.costs import PricedCall
 from cascade.policy.savings import Alone, PricedRun
 from cascade.records import Result
 
 _MIN_TEXT_WIDTH = 24  # of a request on a narrow terminal
+_LABEL_WIDTH = 20
 _COLUMNS = "{text}  {answer:<25} {tier:<6} {confidence:>6}  {rule:<15} {ms:>6} {usd:>9}"
 _OTHER_WIDTH = len(_COLUMNS.format(text="", answer="", tier="", confidence="", rule="", ms="", usd=""))
 
 
-def heading() -> str:
+def heading(*, labelled: bool = False) -> str:
     """Return the names of the columns of `line`."""
-    return _COLUMNS.format(
-        text=_fit("request", _text_width()),
+    columns = _COLUMNS.format(
+        text=_fit("request", _text_width(labelled)),
         answer="answer",
         tier="tier",
         confidence="conf.",
@@ -28,17 +30,21 @@ def heading() -> str:
         ms="ms",
         usd="$",
     )
+    return f"{columns}  wrong: right is" if labelled else columns
 
 
-def line(row: Row, result: Result) -> str:
+def line(row: Row, result: Result, *, labelled: bool = False) -> str:
     """Return one line: request, answer (or `draft?`), tier, confidence, rule, milliseconds, dollars.
 
-    An uncalibrated confidence is marked with an asterisk.
+    An uncalibrated confidence is marked with an asterisk. With `labelled`, the right answer stands behind a
+    wrong one.
     """
+    from cascade.explain.formatting import clean
+
     answer = result.text or (f"{result.draft}?" if result.draft else "—")
     confidence = "—" if result.confidence is None else f"{result.confidence:.3f}"
-    return _COLUMNS.format(
-        text=_fit(row.text, _text_width()),
+    columns = _COLUMNS.format(
+        text=_fit(row.text, _text_width(labelled)),
         answer=_fit(answer, 25),
         tier=result.tier or "—",
         confidence=confidence + ("*" if result.calibrated is False else ""),
@@ -46,10 +52,13 @@ def line(row: Row, result: Result) -> str:
         ms=f"{result.seconds * 1e3:.0f}",
         usd=f"{result.cost_usd:.6f}",
     )
+    wrong = labelled and right(row, result) is False
+    return f"{columns}  {clean(row.label or '', _LABEL_WIDTH)}" if wrong else columns
 
 
 def result_row(row: Row, result: Result) -> dict[str, Any]:
-    """Return the output row of one result."""
+    """Return the output row of one result; with a label, also that and whether the answer is it."""
+    labelled = {} if row.label is None else {"label": row.label, "right": right(row, result)}
     return {
         "id": row.id,
         "status": result.status,
@@ -63,11 +72,13 @@ def result_row(row: Row, result: Result) -> dict[str, Any]:
         "cost_usd": result.cost_usd,
         "seconds": result.seconds,
         "run": result.run,
+        **labelled,
     }
 
 
-def _text_width() -> int:
-    return max(_MIN_TEXT_WIDTH, shutil.get_terminal_size((120, 24)).columns - _OTHER_WIDTH)
+def _text_width(labelled: bool) -> int:
+    other = _OTHER_WIDTH + (2 + _LABEL_WIDTH if labelled else 0)
+    return max(_MIN_TEXT_WIDTH, shutil.get_terminal_size((120, 24)).columns - other)
 
 
 def summarise(
@@ -75,8 +86,9 @@ def summarise(
 ) -> dict[str, Any]:
     """Return the figures of a batch.
 
-    Shares are of all requests. `accuracy` and `selective_risk` (the error rate among the answered rows) need
-    labels in the input. `savings` compares the answered requests with the baseline model alone (see
+    Shares are of all requests. `hints` say why models could not be asked or failed where there is no answer,
+    and what to set. `accuracy` and `selective_risk` (the error rate among the answered rows) need labels in
+    the input. `savings` compares the answered requests with the baseline model alone (see
     `cascade.policy.savings.Savings`), `unanswered_savings` the others; `basis` says in words what they stand
     on. They are left out if they are not known for every request, as in a batch that was continued after a
     stop. `calls` are recorded calls of the baseline model.
@@ -90,6 +102,7 @@ def summarise(
         "status": dict(Counter(result.status for result in results)),
         "tiers": {str(t): n / total for t, n in Counter(r.tier for r in answered).most_common()},
         "unanswered": dict(Counter(result.rule or result.status for result in unanswered)),
+        "hints": hints(results),
         "cost_usd": sum(result.cost_usd for result in results),
     }
     if all(result.graph for result in results):
@@ -138,6 +151,8 @@ def print_summary(summary: dict[str, Any], trace_db: str | None) -> None:
     if unanswered:
         rules = ", ".join(f"{count} {rule}" for rule, count in unanswered.items())
         print(f"abstained  {sum(unanswered.values())} ({rules})")
+    for hint in summary["hints"]:
+        print(f"           {hint_line(hint)}")
     if "accuracy" in summary:
         risk = summary["selective_risk"]
         print(

@@ -187,6 +187,10 @@ class ModelSettings(Config):
         """Describe the file whose weights the model loads on this machine; None if it loads none."""
         return None
 
+    def file_is_here(self, base: Path) -> bool:
+        """Return whether the model loads a file that is on this machine already, and downloads nothing."""
+        return False
+
 
 class ConfidenceSettings(Config):
     """What every confidence method has. A kind adds `by: Literal[NAME]`, and says what it measures."""

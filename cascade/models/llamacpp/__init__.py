@@ -221,6 +221,10 @@ class LlamaCppSettings(Prompted):
         size = "on the hub, or in its cache" if path is None else f"{path.stat().st_size / 2**20:.1f} MiB"
         return f"{self.path}, {size}" + ("" if self.lora is None else f", adapter {self.lora}")
 
+    def file_is_here(self, base: Path) -> bool:
+        """Return whether the file is on this machine, for a hub file in its cache."""
+        return local_model_path(self.path, base) is not None
+
     def _tasks(self, base: Path) -> dict[str, tuple[str, ...]] | None:
         """Return the file's tasks with their labels; None for a hub file that is not downloaded yet."""
         path = local_model_path(self.path, base)
