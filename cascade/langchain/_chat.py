@@ -36,15 +36,15 @@ from cascade.langchain._messages import (
     usage_of,
 )
 from cascade.langchain._untraced import UntracedChain, UntracedChatModel
-from cascade.openai_fields import cut
+from cascade.openai_fields import IGNORED_SETTINGS, REFUSED, clean, cut
 from cascade.records import Event, Request, Result, TextPiece, final_result
 from cascade.requests import build_request
 
 T = TypeVar("T")
 Structured = Runnable[LanguageModelInput, dict[str, Any] | BaseModel]
 _OPTIONS = frozenset({"tools", "tool_choice", "output_schema", "local_only", "account", "metadata"})
-# Arguments of other chat models that the graph decides here.
-_GRAPHS = frozenset({"model", "temperature", "max_tokens", "timeout", "max_retries", "strict"})
+# Arguments of other chat models, besides those of OpenAI's requests, that the graph decides here.
+_IGNORED = frozenset({"model", "timeout", "max_retries", "strict"})
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
 
@@ -76,6 +76,24 @@ class ChatSettings(TypedDict, total=False):
     local_only: bool
     account: str | None
     stop: list[str] | None
+
+
+def _schema_of(response_format: Any) -> dict[str, Any] | None:
+    """Return the schema that OpenAI's `response_format` asks for, or a pydantic class; None for free text.
+
+    Raises:
+        RequestError: it is neither.
+    """
+    if isinstance(response_format, type):
+        return convert_to_json_schema(response_format)
+    kind = response_format.get("type") if isinstance(response_format, Mapping) else None
+    if kind == "json_schema" and isinstance(response_format.get("json_schema"), Mapping):
+        return dict(response_format["json_schema"].get("schema") or {})
+    if kind not in ("text", "json_object"):
+        raise RequestError(
+            f"response_format is {response_format!r:.80}; expected one of OpenAI's, or a class"
+        )
+    return {"type": "object"} if kind == "json_object" else None
 
 
 class AbstainedError(ModelError):
@@ -216,10 +234,13 @@ class ChatCascade(UntracedChatModel):
         return result
 
     def _request(self, messages: list[BaseMessage], kwargs: Mapping[str, Any]) -> Request:
-        unknown = set(kwargs) - _OPTIONS - _GRAPHS
-        if unknown:
+        kwargs = clean(kwargs, {*_OPTIONS, "response_format"}, IGNORED_SETTINGS | _IGNORED)
+        if "response_format" in kwargs:
+            kwargs = {"output_schema": _schema_of(kwargs.pop("response_format"))} | kwargs
+        for name in set(kwargs) - _OPTIONS:
             known = ", ".join(sorted(_OPTIONS))
-            raise RequestError(f"unknown argument {', '.join(sorted(unknown))}; known: {known}, stop")
+            why = REFUSED.get(name, f"known: {known}, response_format, stop")
+            raise RequestError(f"unknown argument {name}; {why}")
         options: dict[str, Any] = {"local_only": self.local_only, "account": self.account}
         options |= {key: value for key, value in kwargs.items() if key in _OPTIONS}
         options["tools"] = [tool_from_openai(tool) for tool in options.get("tools") or ()]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from cascade.errors import RequestError
+from cascade.openai_fields import clean_message
 from cascade.records import Message, Speaker, Tool
 from cascade.requests import RequestInput
 
@@ -65,6 +66,8 @@ def _converted(index: int, message: Any) -> Message:
 
     from cascade.langchain._messages import from_langchain
 
+    if isinstance(message, Mapping):
+        message = {"content": ""} | clean_message(message)
     try:
         converted = convert_to_messages([message])
     except (NotImplementedError, ValueError, TypeError, KeyError, AttributeError) as error:

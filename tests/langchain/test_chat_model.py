@@ -179,8 +179,8 @@ def test_what_a_cascade_cannot_read_is_refused(cascade: Cascade, messages: Any, 
 
 def test_wrong_arguments_are_refused(cascade: Cascade) -> None:
     model = cascade.as_chat_model()
-    with pytest.raises(RequestError, match="unknown argument top_p; known: account"):
-        model.invoke("hello", top_p=0.5)
+    with pytest.raises(RequestError, match="unknown argument colour; known: account"):
+        model.invoke("hello", colour=0.5)
     with pytest.raises(RequestError, match="tool_choice is 'sub'; known: auto, none, any, required, add"):
         model.bind_tools([add], tool_choice="sub")
     with pytest.raises(RequestError, match="is no function"):

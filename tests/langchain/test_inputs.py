@@ -126,3 +126,56 @@ def test_what_is_no_message_is_refused_and_named(cascade: Cascade, messages: Any
 def test_what_is_no_function_is_refused_and_named(cascade: Cascade, offered: Any) -> None:
     with pytest.raises(RequestError, match="is no function"):
         cascade.invoke("hello", tools=[offered])
+
+
+MEANINGLESS: dict[str, Any] = {
+    "temperature": 0.3, "max_tokens": 5, "seed": 1, "top_p": 0.5, "logit_bias": {}, "modalities": ["text"],
+    "n": 1,
+    "user": "me", "store": True, "stream_options": {"include_usage": True}, "parallel_tool_calls": False,
+    "prediction": None, "functions": None, "response_format": {"type": "text"}, "timeout": 3,
+}  # fmt: skip
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(st.sets(st.sampled_from(sorted(MEANINGLESS))))
+def test_the_chat_model_passes_over_what_means_nothing_here(cascade: Cascade, names: set[str]) -> None:
+    model = cascade.as_chat_model()
+    assert model.invoke("x", **{name: MEANINGLESS[name] for name in names}).text == "hello"
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("logit_bias", {"5": 1}), ("functions", [{"name": "f"}]), ("modalities", ["audio"]), ("n", 2),
+    ("colour", "red"), ("response_format", {"type": "xml"}),
+])  # fmt: skip
+def test_the_chat_model_refuses_what_would_have_no_effect(cascade: Cascade, name: str, value: Any) -> None:
+    with pytest.raises(RequestError, match=name):
+        cascade.as_chat_model().invoke("x", **{name: value})
+
+
+def test_response_format_asks_for_json(tmp_path: Path) -> None:
+    schema = {"title": "T", "type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    with load(tmp_path, {"m": scripted('{"a": 1}')}, [{"name": "s", "ask": ["m"]}]) as cascade:
+        model = cascade.as_chat_model()
+        for asked in (
+            {"type": "json_schema", "json_schema": {"name": "T", "schema": schema}},
+            {"type": "json_object"},
+        ):
+            assert model.invoke("x", response_format=asked).text == '{"a": 1}'
+        wrong = schema | {"required": ["b"]}
+        with pytest.raises(Exception, match="invalid"):
+            model.invoke(
+                "x", response_format={"type": "json_schema", "json_schema": {"name": "T", "schema": wrong}}
+            )
+
+
+EXTRAS = {
+    "parsed": None, "reasoning_content": "hm", "annotations": [], "refusal": None, "audio": None,
+    "name": "me", "function_call": None, "cache_control": {"type": "ephemeral"}, "id": "m1",
+}  # fmt: skip
+
+
+@given(st.sets(st.sampled_from(sorted(EXTRAS))), st.sampled_from([*range(len(OPENAI))]))
+def test_what_only_clients_read_is_passed_over(names: set[str], index: int) -> None:
+    messages = [dict(message) for message in OPENAI]
+    messages[index] |= {name: EXTRAS[name] for name in names}
+    assert build_request(plain_input(messages)) == build_request(RECORDS)
