@@ -39,6 +39,7 @@ def serve(
     insecure: Annotated[bool, typer.Option(help="Listen beyond this machine without keys.")] = False,
     in_flight: Annotated[int, typer.Option(min=1, help="Maximum requests at work.")] = 64,
     queue: Annotated[int, typer.Option(min=0, help="Maximum requests that wait; any more get a 429.")] = 256,
+    connections: Annotated[int, typer.Option(min=1, help="Maximum connections of one address.")] = 512,
     drain: Annotated[float, typer.Option(min=0, help="Seconds for running requests after SIGTERM.")] = 30,
     otel: Annotated[bool, typer.Option(help="Send spans to the collector of OTEL_EXPORTER_OTLP_*.")] = False,
 ) -> None:
@@ -84,7 +85,7 @@ def serve(
         url_host = f"[{host}]" if ":" in host else host
         address = f"http://{url_host}:{listener.getsockname()[1]}"
         print(f"serving {', '.join(served)} at {address}/v1  (viewer {address}/, Ctrl-C ends)", flush=True)
-        _run(app, listener, drain)
+        _run(app, listener, connections, drain)
 
 
 def _drain_on_sigterm(seconds: float, service: Service) -> None:
@@ -101,14 +102,10 @@ def _drain_on_sigterm(seconds: float, service: Service) -> None:
         signal.signal(number, stop)
 
 
-def _run(app: FastAPI, listener: socket.socket, drain: float) -> None:
-    import uvicorn
+def _run(app: FastAPI, listener: socket.socket, connections: int, drain: float) -> None:
+    from cascade.serve.connections import run_server
 
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
-        timeout_graceful_shutdown=max(1, round(drain)),
-    )  # fmt: skip
     gc.freeze()  # as in `cascade ui`
     # Uvicorn raises SIGTERM again after draining: exit normally, so that the stores are closed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.Server(config).run(sockets=[listener])
+    run_server(app, listener, connections, timeout_graceful_shutdown=max(1, round(drain)))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cascade.run import Cascade
     from cascade.serve.answers import Answers
 
+_CONNECTIONS = 64  # of one address; a browser opens a few
 AllowHost = Annotated[
     list[str] | None,
     typer.Option(
@@ -110,14 +111,11 @@ def _has_display() -> bool:
 
 
 def _serve(app: FastAPI, listener: socket.socket) -> None:
-    import uvicorn
+    from cascade.serve.connections import run_server
 
     # Everything loaded so far stays, so the garbage collector need not traverse it for every page.
     gc.freeze()
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, lifespan="off"
-    )
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        run_server(app, listener, _CONNECTIONS, lifespan="off")
     except KeyboardInterrupt:  # the usual way to end it
         print()

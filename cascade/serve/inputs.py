@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse
 
 from cascade.config.load import LoadedGraph
@@ -44,10 +44,13 @@ async def read_body(request: Request, most: int = _MAX_GRADE) -> bytes:
         HTTPException: 413 if it is longer than `most` bytes.
     """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise HTTPException(413, f"the body is longer than {most} bytes; send less")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise HTTPException(413, f"the body is longer than {most} bytes; send less")
+    except ClientDisconnect:
+        raise HTTPException(400, "the client has gone away") from None
     return bytes(body)
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends
 from fastapi import Request as HttpRequest
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from cascade.openai_fields import REFUSED
 from cascade.run import Cascade
@@ -178,11 +179,15 @@ class Caller:
 
     async def _body(self) -> bytes:
         limit, parts, size = self.service.max_bytes, [], 0
-        async for part in self._http.stream():
-            size += len(part)
-            if size > limit:
-                raise ApiError(413, f"the request is longer than {limit} bytes; send less", code="too_large")
-            parts.append(part)
+        try:
+            async for part in self._http.stream():
+                size += len(part)
+                if size > limit:
+                    message = f"the request is longer than {limit} bytes; send less"
+                    raise ApiError(413, message, code="too_large")
+                parts.append(part)
+        except ClientDisconnect:
+            raise ApiError(499, "the client has gone away", code="client_gone") from None
         return b"".join(parts)
 
 
