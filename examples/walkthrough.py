@@ -16,10 +16,11 @@ print(support.graph.get_graph().draw_mermaid())
 
 # %% [markdown]
 # ## Ask
-# `invoke` also works where an event loop is already running, as in a notebook.
+# `invoke` also works where an event loop is already running, as in a notebook. The smallest expert is not
+# sure enough of this one; the larger one is.
 
 # %%
-result = support.invoke("wats my credti score", local_only=True)
+result = support.invoke("Will my shaver fit the wall socket in Dublin?", local_only=True)
 print(result.status, result.text, result.confidence, result.tier)
 
 # %% [markdown]
@@ -37,7 +38,8 @@ for step in result.trace:
 
 # %% [markdown]
 # ## Many at once
-# Order is kept, concurrency is bounded, and out-of-scope messages are named `oos` or left unanswered.
+# Order is kept and concurrency is bounded. Where no expert is sure enough, the run abstains and keeps its
+# best draft.
 
 # %%
 messages = ["freeze my card please", "how do I bleed a radiator", "will it rain in Leeds tomorrow"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.error
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 from gguf_maker import CHATML, make_gguf
+
+from cascade import Cascade
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,9 +37,50 @@ def test_embed_prints_the_answer_and_the_rule_of_each_stage() -> None:
     assert " by rule " in out[1]
 
 
+def test_embed_shows_an_answer_a_climb_and_an_abstention_by_default() -> None:
+    lines = script("embed.py").splitlines()
+    results = [line for line in lines if not line.startswith("  ")]
+    assert [line.split()[0] for line in results] == ["alarm", "plug_type", "abstained:"]
+    assert lines[1] == "  first: accept by rule confident"
+    assert lines[3:5] == ["  first: escalate by rule below_threshold", "  second: accept by rule confident"]
+    assert lines[-1] == "  last: abstain by rule local_only"
+
+
+QUESTION = re.compile(r"^# (Try|Escalates|Abstains without a key): (.+)$", re.MULTILINE)
+LOCAL_GRAPHS = ("support", "banking", "desk", "threats")
+
+
+@pytest.mark.parametrize("name", LOCAL_GRAPHS)
+def test_the_questions_of_a_graph_show_what_they_say(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a key or a network: the first is answered by the smallest expert, the others are not."""
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    path = ROOT / "graphs" / f"{name}.yaml"
+    questions = dict(QUESTION.findall(path.read_text()))
+    with Cascade.load(path, record=False) as cascade:
+        results = dict(zip(questions, cascade.batch(list(questions.values())), strict=True))
+    assert (results["Try"].status, results["Try"].tier) == ("accepted", "haiku")
+    assert (results["Abstains without a key"].status, results["Abstains without a key"].rule) == (
+        "abstained",
+        "unavailable",
+    )
+    climbs = results.get("Escalates")
+    assert (climbs is None) == (name == "threats")  # it has one expert only
+    if climbs is not None:
+        assert (climbs.status, climbs.tier) == ("accepted", "sonnet")
+        assert "below_threshold" in [step.decision.rule for step in climbs.trace]
+
+
+def test_every_graph_of_local_experts_is_tried() -> None:
+    tried = {path.stem for path in (ROOT / "graphs").glob("*.yaml") if "bundled:" in path.read_text()}
+    assert tried == set(LOCAL_GRAPHS)
+
+
 def test_walkthrough_runs_from_top_to_bottom() -> None:
     out = script("walkthrough.py")
     assert "graph TD" in out
+    assert "accepted plug_type" in out
+    assert " abstained " in out
     assert "signals:" in out
     assert "how do I bleed a radiator" in out
 
