@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,3 +54,56 @@ class Pieces:
         """Return what still waits, which nothing completed."""
         held, self._held = self._held, ""
         return valid_unicode(held)
+
+
+def json_problem(value: object, *, max_bytes: int, max_depth: int) -> str | None:
+    """Return why `value` is not plain JSON within bounds, or None; it stops where a bound is passed.
+
+    Args:
+        value: anything.
+        max_bytes: of all texts in UTF-8, and one for each other value: less than the JSON text has.
+        max_depth: levels of lists and objects.
+    """
+    size, todo = 0, [(value, 0)]
+    while todo:
+        item, depth = todo.pop()
+        if isinstance(item, dict | list):
+            if depth == max_depth:
+                return f"is nested deeper than {max_depth} levels"
+            size += len(item)  # before its parts are looked at: a long list is not copied
+            if isinstance(item, dict) and size <= max_bytes:
+                todo += [(key, -1) for key in item]
+            if size <= max_bytes:
+                todo += [(part, depth + 1) for part in (item.values() if isinstance(item, dict) else item)]
+        elif isinstance(item, str):
+            size += len(item)
+            problem = None if item.isascii() or len(item) > max_bytes else _unicode_problem(item)
+            if problem is not None:
+                return problem
+        else:
+            problem = _number_problem(item) if depth >= 0 else f"has a key {item!r:.40}; expected a string"
+            if problem is not None:
+                return problem
+            size += 1
+        if size > max_bytes:
+            return f"has more than {max_bytes} bytes; make it smaller"
+    return None
+
+
+def _unicode_problem(text: str) -> str | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return f"is not valid Unicode: {text!r:.40}"
+    return None
+
+
+def _number_problem(value: object) -> str | None:
+    if value is None or isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        long = value.bit_length() > _WIDEST
+        return f"holds an integer of {value.bit_length()} bits; at most {_WIDEST}" if long else None
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"is not plain JSON ({value} is no number in it)"
+    return f"is not plain JSON (a {type(value).__name__} has no place in it)"
