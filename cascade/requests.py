@@ -9,12 +9,20 @@ from typing import Any, TypedDict
 from pydantic import ValidationError
 
 from cascade.errors import RequestError
-from cascade.formats.schemas import schema_problem
+from cascade.formats.plain import json_problem
+from cascade.formats.schemas import SchemaSize, schema_problem, schema_size
 from cascade.records import MAX_TEXT_BYTES, Message, Request, Tool, check_text
 
 MAX_MESSAGES = 1000
 MAX_TOOLS = 128
 MAX_TOOL_CALLS = 128  # in one message
+MAX_ALL_TOOL_CALLS = 2000  # in one conversation
+MAX_TOOLS_SIZE = SchemaSize(bytes=400_000, subschemas=10_000, patterns=200)  # of all tools' parameters
+MAX_DESCRIPTIONS = 400_000  # bytes of all tools' descriptions
+MAX_METADATA_BYTES = 65_536
+MAX_METADATA_DEPTH = 16
+MAX_NAME = 256  # characters of an account and of a tool call's id
+_MAX_KEYS = 16  # of a message or a tool; the records have fewer
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 TOOL_CHOICES = ("auto", "none", "required")
 
@@ -55,6 +63,7 @@ def build_request(
         RequestError: see `check_request`.
     """
     fields: dict[str, Any] = {key: value for key, value in (options or {}).items() if value is not None}
+    _check_counts(input, fields)
     if isinstance(input, str) or not isinstance(input, Sequence):
         fields["text"] = check_text(input)
     else:
@@ -89,17 +98,48 @@ def build_each(inputs: Iterable[RequestInput], options: RequestOptions | Mapping
     return built
 
 
+def _check_counts(input: object, fields: Mapping[str, Any]) -> None:  # noqa: A002
+    """Refuse what is too much before pydantic looks at each part of it."""
+    for name, items, most in (("messages", input, MAX_MESSAGES), ("tools", fields.get("tools"), MAX_TOOLS)):
+        if isinstance(items, str) or not isinstance(items, Sequence):
+            continue
+        if len(items) > most:
+            raise RequestError(f"{name} holds {len(items)}; at most {most} are taken; shorten it")
+        for index, item in enumerate(items):
+            if not isinstance(item, Mapping):
+                continue
+            if len(item) > _MAX_KEYS:
+                raise RequestError(f"{name}[{index}] has {len(item)} keys; at most {_MAX_KEYS} are known")
+            calls = item.get("tool_calls")
+            if isinstance(calls, Sequence) and len(calls) > MAX_TOOL_CALLS:
+                raise RequestError(
+                    f"{name}[{index}] has {len(calls)} tool_calls; at most {MAX_TOOL_CALLS} are taken"
+                )
+    _check_metadata(fields.get("metadata", {}))
+
+
+def _check_metadata(metadata: object) -> None:
+    given = dict(metadata) if isinstance(metadata, Mapping) else metadata
+    problem = json_problem(given, max_bytes=MAX_METADATA_BYTES, max_depth=MAX_METADATA_DEPTH)
+    if problem is not None:
+        raise RequestError(f"metadata {problem}")
+
+
 def check_request(request: Request) -> Request:
     """Return `request` if models can answer it; `text` becomes the last user message of a conversation.
 
     Raises:
         RequestError: a text is blank, too long or not text; the conversation does not end with a user or
-            tool message, or a tool message answers no call; a tool has a bad name; a schema is unsupported.
+            tool message, or a tool message answers no call; a tool has a bad name; a schema is unsupported;
+            there is too much of something (the limits at the head of this module).
     """
     if request.messages:
         request = request.model_copy(update={"text": _last_user(request.messages)})
         _check_messages(request.messages)
     check_text(request.text)
+    if request.account is not None and not 0 < len(request.account) <= MAX_NAME:
+        raise RequestError(f"account has {len(request.account)} characters; expected 1 to {MAX_NAME}")
+    _check_metadata(request.metadata)
     _check_tools(request)
     if request.output_schema is not None:
         problem = schema_problem(request.output_schema)
@@ -127,6 +167,9 @@ def _check_messages(messages: Sequence[Message]) -> None:
         raise RequestError(
             f"the last message has role {messages[-1].role!r}; expected user or tool, which can be answered"
         )
+    calls = sum(len(message.tool_calls) for message in messages)
+    if calls > MAX_ALL_TOOL_CALLS:
+        raise RequestError(f"messages hold {calls} tool_calls; at most {MAX_ALL_TOOL_CALLS} are taken")
     known: set[str] = set()
     size = 0
     for index, message in enumerate(messages):
@@ -140,7 +183,15 @@ def _check_messages(messages: Sequence[Message]) -> None:
 
 def _check_message(location: str, message: Message, known: set[str]) -> int:
     """Return the size of `message` in bytes; `known` holds the ids of earlier tool calls."""
-    parts = [message.content, *(part for call in message.tool_calls for part in (call.name, call.arguments))]
+    if len(message.tool_calls) > MAX_TOOL_CALLS:
+        raise RequestError(
+            f"{location} has {len(message.tool_calls)} tool_calls; at most {MAX_TOOL_CALLS} are taken"
+        )
+    ids = [call.id for call in message.tool_calls]
+    if any(len(id_) > MAX_NAME for id_ in ids):
+        raise RequestError(f"{location} has a tool call whose id is longer than {MAX_NAME} characters")
+    parts = [message.content, *ids]
+    parts += [part for call in message.tool_calls for part in (call.name, call.arguments)]
     try:
         size = sum(len(part.encode()) for part in parts)
         for part in filter(str.strip, parts):
@@ -152,10 +203,6 @@ def _check_message(location: str, message: Message, known: set[str]) -> int:
     if message.tool_calls and message.role != "assistant":
         raise RequestError(
             f"{location} has tool_calls and role {message.role!r}; only an assistant calls tools"
-        )
-    if len(message.tool_calls) > MAX_TOOL_CALLS:
-        raise RequestError(
-            f"{location} has {len(message.tool_calls)} tool_calls; at most {MAX_TOOL_CALLS} are taken"
         )
     if message.role == "tool" and message.tool_call_id not in known:
         raise RequestError(
@@ -174,20 +221,32 @@ def _check_tools(request: Request) -> None:
     if len(tools) > MAX_TOOLS:
         raise RequestError(f"tools holds {len(tools)}; at most {MAX_TOOLS} are taken")
     names = [tool.name for tool in tools]
+    total, described = SchemaSize(0, 0, 0), 0
     for index, tool in enumerate(tools):
-        if not TOOL_NAME.fullmatch(tool.name):
-            raise RequestError(
-                f"tools[{index}].name is {tool.name!r:.80}; expected 1 to 64 letters, digits, _ or -"
-            )
-        if tool.name in names[:index]:
-            raise RequestError(f"tools[{index}].name {tool.name!r} is given twice; names must differ")
-        problem = schema_problem(tool.parameters)
-        if problem is not None:
-            raise RequestError(f"tools[{index}].parameters {problem}")
-        if tool.description.strip():
-            check_text(tool.description)
+        _check_tool(f"tools[{index}]", tool, names[:index])
+        described += len(tool.description.encode())
+        total = SchemaSize(*map(sum, zip(total, schema_size(tool.parameters), strict=True)))
+        for what, size, most in zip(total._fields, total, MAX_TOOLS_SIZE, strict=True):
+            if size > most:
+                raise RequestError(f"the tools' parameters have more than {most} {what}; give fewer tools")
+    if described > MAX_DESCRIPTIONS:
+        raise RequestError(
+            f"the tools' descriptions have {described} bytes; at most {MAX_DESCRIPTIONS} are taken"
+        )
     if choice not in TOOL_CHOICES and choice not in names:
         known = ", ".join([*TOOL_CHOICES, *names[:20]])
         raise RequestError(f"tool_choice is {choice!r:.80}; known: {known}")
     if choice == "required" and not tools:
         raise RequestError("tool_choice is 'required' and there are no tools; give some, or auto")
+
+
+def _check_tool(location: str, tool: Tool, before: Sequence[str]) -> None:
+    if not TOOL_NAME.fullmatch(tool.name):
+        raise RequestError(f"{location}.name is {tool.name!r:.80}; expected 1 to 64 letters, digits, _ or -")
+    if tool.name in before:
+        raise RequestError(f"{location}.name {tool.name!r} is given twice; names must differ")
+    problem = schema_problem(tool.parameters)
+    if problem is not None:
+        raise RequestError(f"{location}.parameters {problem}")
+    if tool.description.strip():
+        check_text(tool.description)

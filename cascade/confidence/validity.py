@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
-from cascade.formats.schemas import parse_json, value_problem
+from cascade.formats.schemas import Steps, parse_json, unchecked_patterns, value_problem
 from cascade.models.base import Reply
 from cascade.records import Request, ToolCall
 from cascade.requests import TOOL_CHOICES, parameters_of
@@ -20,6 +20,8 @@ from cascade.spec.kinds import Draft
 
 MAX_ANSWER = 1_000_000  # characters of an answer or of arguments that are looked at
 MAX_FIELDS = 100  # of one answer that are reported
+MAX_CALLS = 128  # tool calls of one answer
+_MAX_NOTED = 10  # patterns that nobody checks, of those that are named
 
 _DECODER = json.JSONDecoder()
 _SPACE = " \t\r\n"
@@ -41,25 +43,43 @@ def problem(request: Request, reply: Reply) -> str | None:
     if calls:
         if not request.tools or choice == "none":
             return "it calls a tool, but none may be called"
-        return next(filter(None, (_call_problem(request, call) for call in calls)), None)
+        if len(calls) > MAX_CALLS:
+            return f"it makes {len(calls)} tool calls; at most {MAX_CALLS} are looked at"
+        steps = Steps()
+        return next(filter(None, (_call_problem(request, call, steps) for call in calls)), None)
     if request.tools and choice not in ("auto", "none"):
         wanted = "a tool" if choice in TOOL_CHOICES else f"the tool {choice!r}"
         return f"it does not call {wanted}, which tool_choice asks for"
     if request.output_schema is None:
         return None
     value, error = _read(reply.text, "it")
-    return error or _schema_problem("", request.output_schema, value)
+    return error or value_problem(request.output_schema, value)
 
 
 def measured(request: Request, reply: Reply) -> dict[str, Any]:
-    """Return what a call's `meta` says about the validity of its answer: `invalid`, or `fields`."""
+    """Return what a call's `meta` says about the validity of its answer.
+
+    `invalid`: why it is not valid. Or `fields`, see there, and `unchecked_patterns`: JSON Pointers of
+    patterns of the schema that were left to the model (see `cascade.formats.patterns`).
+    """
     if not (demanded(request) or reply.tool_calls):
         return {}
     error = problem(request, reply)
     if error is not None:
         return {"invalid": error}
     measured_fields = fields(reply) if reply.tool_calls or request.output_schema is not None else []
-    return {"fields": measured_fields} if measured_fields else {}
+    found: dict[str, Any] = {"fields": measured_fields} if measured_fields else {}
+    unchecked = _unchecked(request, reply)
+    return found | ({"unchecked_patterns": unchecked} if unchecked else {})
+
+
+def _unchecked(request: Request, reply: Reply) -> list[str]:
+    """Return pointers of patterns that a valid answer was not held to, since nothing matches them in time."""
+    called = {call.name for call in reply.tool_calls}
+    schemas = [tool.parameters for tool in request.tools if tool.name in called]
+    if not called and request.output_schema is not None:
+        schemas = [request.output_schema]
+    return [pointer for schema in schemas for pointer in unchecked_patterns(schema)][:_MAX_NOTED]
 
 
 def fields(reply: Reply) -> list[dict[str, Any]]:
@@ -104,7 +124,7 @@ def _spelled(text: str) -> str:
         return text
 
 
-def _call_problem(request: Request, call: ToolCall) -> str | None:
+def _call_problem(request: Request, call: ToolCall, steps: Steps) -> str | None:
     tool = next((tool for tool in request.tools if tool.name == call.name), None)
     if tool is None:
         known = ", ".join(tool.name for tool in request.tools[:10])
@@ -113,7 +133,10 @@ def _call_problem(request: Request, call: ToolCall) -> str | None:
         return f"it calls {call.name!r}, and tool_choice asks for {request.tool_choice!r}"
     where = f"the arguments of {call.name!r}"
     value, error = _read(call.arguments if call.arguments.strip() else "{}", where)
-    return error or _schema_problem(f"{where}: ", parameters_of(tool), value)
+    if error is not None:
+        return error
+    error = value_problem(parameters_of(tool), value, steps)
+    return None if error is None else f"{where}: {error}"
 
 
 def _read(text: str, what: str) -> tuple[Any, str | None]:
@@ -124,11 +147,6 @@ def _read(text: str, what: str) -> tuple[Any, str | None]:
         return parse_json(text), None
     except ValueError as error:
         return None, f"{what}: no JSON: {str(error)[:120]}"
-
-
-def _schema_problem(where: str, schema: dict[str, Any], value: Any) -> str | None:
-    error = value_problem(schema, value)
-    return None if error is None else where + error
 
 
 def _scalar_spans(text: str) -> list[tuple[str, int, int]]:
@@ -150,11 +168,13 @@ def _skip(text: str, position: int) -> int:
     return position
 
 
-def _scalars(text: str, position: int, name: str) -> Iterator[tuple[str, int, int]]:
+def _scalars(text: str, position: int, name: str) -> Generator[tuple[str, int, int], None, int]:
+    """Yield pointer, start and end of the scalars of the value at `position`; return where it ends."""
     opened = text[position]
     if opened not in "{[":
-        yield name, position, _DECODER.raw_decode(text, position)[1]
-        return
+        end = _DECODER.raw_decode(text, position)[1]
+        yield name, position, end
+        return end
     start, index = position, 0
     position = _skip(text, position + 1)
     while text[position] not in "}]":
@@ -163,9 +183,10 @@ def _scalars(text: str, position: int, name: str) -> Iterator[tuple[str, int, in
             key, position = _DECODER.raw_decode(text, position)
             key = key.replace("~", "~0").replace("/", "~1")
             position = _skip(text, _skip(text, position) + 1)  # past the colon
-        yield from _scalars(text, position, f"{name}/{key}")
-        position, index = _skip(text, _DECODER.raw_decode(text, position)[1]), index + 1
+        position = yield from _scalars(text, position, f"{name}/{key}")
+        position, index = _skip(text, position), index + 1
         if text[position] == ",":
             position = _skip(text, position + 1)
     if index == 0:  # an empty object or array is a value, too
         yield name, start, position + 1
+    return position + 1

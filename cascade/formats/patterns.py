@@ -57,7 +57,8 @@ def compiled(pattern: str) -> Pattern | str | None:
     """Return `pattern` compiled; None if it cannot be matched in bounded time; or why it is no pattern."""
     import re2
 
-    found, absent = [], []
+    found: list[Any] = []
+    absent: list[Any] = []
     try:
         for ahead, inner in _parts(pattern):
             expression = re2.compile(_translated(inner), _options())
@@ -97,7 +98,8 @@ def _parts(pattern: str) -> list[tuple[str, str]]:
     whole = [("=", pattern)]
     if not pattern.startswith(("^(?=", "^(?!")):
         return whole
-    parts, at = [], 1
+    parts: list[tuple[str, str]] = []
+    at = 1
     while pattern.startswith(("(?=", "(?!"), at) and len(parts) < _MAX_AHEAD:
         end = _scan(pattern, at + 3, lambda depth, char: depth == 0 and char == ")")
         if end is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -178,7 +178,7 @@ def _bound(wrong: Callable[[Any, Any], bool]) -> Keyword:
     return bound
 
 
-def _size(kind: type, wrong: Callable[[int, Any], bool]) -> Keyword:
+def _size(kind: type[Sized], wrong: Callable[[int, Any], bool]) -> Keyword:
     def size(check: Check, limit: Any, value: Any, schema: Any, path: Path) -> Found:
         yield from _no(isinstance(value, kind) and wrong(len(value), limit))
 

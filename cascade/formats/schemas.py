@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from cascade.formats.plain import json_problem
 from cascade.formats.schema_values import MAX_STEPS, Check, Steps, TooLongError, described
@@ -19,9 +19,11 @@ __all__ = [
     "MAX_BYTES",
     "MAX_DEPTH",
     "MAX_STEPS",
+    "SchemaSize",
     "Steps",
     "parse_json",
     "schema_problem",
+    "schema_size",
     "unchecked_patterns",
     "value_problem",
 ]
@@ -42,6 +44,25 @@ def schema_problem(schema: object) -> str | None:
         return f"has {len(text)} bytes; a schema has at most {MAX_BYTES}; make it smaller"
     parts = _parts(text)
     return parts if isinstance(parts, str) else None
+
+
+class SchemaSize(NamedTuple):
+    """How large a supported schema is: bytes of JSON, subschemas, patterns."""
+
+    bytes: int
+    subschemas: int
+    patterns: int
+
+
+def schema_size(schema: Mapping[str, Any]) -> SchemaSize:
+    """Return the size of a schema that `schema_problem` takes."""
+    text = json.dumps(schema)
+    parts = _parts(text)
+    return (
+        SchemaSize(len(text), 0, 0)
+        if isinstance(parts, str)
+        else SchemaSize(len(text), len(parts.at), parts.patterns)
+    )
 
 
 def unchecked_patterns(schema: Mapping[str, Any]) -> Sequence[str]:

@@ -102,7 +102,7 @@ class _Walk:
         self._name(pointer, schema)
         if len(parts.at) > MAX_SUBSCHEMAS:
             _refuse(f"has more than {MAX_SUBSCHEMAS} subschemas; make it smaller")
-        if isinstance(schema, bool):
+        if not isinstance(schema, dict):
             return
         for keyword, value in schema.items():
             at = f"{pointer}/{_escaped(keyword)}"
