@@ -379,8 +379,10 @@ class Result(Record):
     `best_effort` the best evaluated draft. An abstained
     run has no `text`; its best draft, if any, is in `draft`. `stage`, `model`, `tier` and `confidence`
     belong to the answer or that draft; `rule` is the last decision's, or `audit` where an audited
-    answer stands because no later stage accepted one. `cost_usd` is the sum over all calls, `seconds` is
-    wall-clock time without the wait for a person, `started` is when the run first began: UTC in ISO 8601.
+    answer stands because no later stage accepted one. A run that waits for a person has the `question` that
+    they are asked, and `stage`, `model` and `tier` say where; one that was stopped between two stages waits
+    without a question. `cost_usd` is the sum over all calls, `seconds` is wall-clock time without the wait
+    for a person, `started` is when the run first began: UTC in ISO 8601.
     """
 
     run: str
@@ -390,6 +392,7 @@ class Result(Record):
     text: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     draft: str | None = None
+    question: str | None = None
     confidence: float | None = None
     calibrated: bool | None = None
     stage: str | None = None

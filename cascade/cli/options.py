@@ -14,6 +14,9 @@ import typer
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from cascade.records import Result
+
+_MAX_QUESTION = 2000  # characters
 TraceDb = Annotated[
     str | None,
     typer.Option(
@@ -58,9 +61,24 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 def print_why(run: str, trace_db: str | None) -> None:
     """Print to standard error the command that explains `run`; `trace_db` is what the user gave."""
-    # A URL may hold a password, which does not belong in a log.
-    where = f" --trace-db {shlex.quote(trace_db)}" if trace_db and "@" not in trace_db else ""
-    print(f"why: cascade trace explain {run}{where}", file=sys.stderr)
+    print(f"why: cascade trace explain {run}{_where(trace_db)}", file=sys.stderr)
+
+
+def _where(trace_db: str | None) -> str:
+    """Return the option that names the trace store, for a command; none of a URL that may hold a password."""
+    return f" --trace-db {shlex.quote(trace_db)}" if trace_db and "@" not in trace_db else ""
+
+
+def print_question(result: Result, trace_db: str | None) -> None:
+    """Print what a waiting run asks a person, and the command that answers; nothing of any other run."""
+    if result.status != "waiting":
+        return
+    from cascade.explain.formatting import clean
+
+    answer = "" if result.question is None else " 'ANSWER'"
+    if result.question is not None:
+        print(f"asks:    {clean(result.question, _MAX_QUESTION)}")
+    print(f"go on:   cascade resume {result.run}{answer}{_where(trace_db)}")
 
 
 def print_json(value: object) -> None:

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cascade.cli.options import Json, TraceDb, print_why, trace_url
+from cascade.cli.options import Json, TraceDb, print_question, print_why, trace_url
 from cascade.cli.summary import heading, line, result_row
-from cascade.errors import RequestError
+from cascade.errors import RequestError, UnknownRunError
 from cascade.lab.tables.rows import Row
+
+if TYPE_CHECKING:
+    from cascade.run import Cascade
 
 
 def resume(
-    run: Annotated[str, typer.Argument(help="The waiting run's id.", metavar="RUN")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="The waiting run's id, its first characters, or `last`: the newest that waits.",
+            metavar="RUN",
+        ),
+    ],
     answer: Annotated[
         str | None,
-        typer.Argument(help="The person's answer; none if the run waits for none.", metavar="ANSWER"),
+        typer.Argument(
+            help="The person's answer; without it, a terminal shows the question and asks.", metavar="ANSWER"
+        ),
     ] = None,
     graph: Annotated[
         Path | None, typer.Option(help="Graph file; default: the one that the run started with.")
@@ -32,14 +44,52 @@ def resume(
     """
     from cascade.run import Cascade
 
-    with Cascade.load(graph or _graph_of(run, trace_db), trace_db=trace_db) as cascade:
-        result = cascade.resume(run, answer)
+    name = _waiting(run, trace_url(trace_db))
+    with Cascade.load(graph or _graph_of(name, trace_db), trace_db=trace_db) as cascade:
+        if answer is None:
+            answer = _ask(cascade, name)
+        result = cascade.resume(name, answer)
     row = Row("1", result.request.text)
     if json_:
         print(json.dumps(result_row(row, result), ensure_ascii=False))
     else:
         print(heading(), line(row, result), sep="\n")
+        print_question(result, trace_db)
         print_why(result.run, trace_db)
+
+
+def _waiting(run: str, url: str) -> str:
+    """Return the full id of the run that is meant; one that the store does not know stays as it is.
+
+    Raises:
+        RequestError: `last` is asked for, and no run waits.
+        UnknownRunError: several runs begin so.
+    """
+    from cascade.trace import TraceStore
+
+    with TraceStore(url, create=False) as store:
+        if run == "last":
+            newest = store.runs(status="waiting", limit=1)
+            if not newest:
+                raise RequestError(f"no run is waiting in {store.location}; `cascade trace list` shows runs")
+            return newest[0].run
+        try:
+            return store.get(run).run
+        except UnknownRunError as error:
+            if "begins several" in str(error):
+                raise
+            return run
+
+
+def _ask(cascade: Cascade, run: str) -> str | None:
+    """Show a person at a terminal what the run asks, and return what they type; None without either."""
+    question = cascade.question(run)
+    if question is None or not sys.stdin.isatty():
+        return None
+    from cascade.explain.formatting import clean_lines
+
+    print(clean_lines(question), file=sys.stderr)
+    return input("answer: ")
 
 
 def _graph_of(run: str, trace_db: str | None) -> Path:
@@ -53,7 +103,7 @@ def _graph_of(run: str, trace_db: str | None) -> Path:
     path = None if checkpoint is None else checkpoint.metadata.get("graph_file")
     if not isinstance(path, str):
         raise RequestError(
-            f"run {run!r} is not waiting for an answer; `cascade trace list` shows runs; "
-            "one that was stopped between two stages goes on with --graph FILE"
+            f"run {run!r} is not waiting for an answer; `cascade trace list --status waiting` "
+            "shows those that are; one that was stopped between two stages goes on with --graph FILE"
         )
     return Path(path)

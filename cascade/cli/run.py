@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cascade.cli.batch import Output, open_output, restored_result
-from cascade.cli.options import Json, TraceDb, new_progress, print_why
+from cascade.cli.options import Json, TraceDb, new_progress, print_question, print_why
 from cascade.cli.rows import LabelColumn, TextColumn, read_rows, warn_of_labels
 from cascade.cli.summary import heading, line, print_summary, result_row, summarise
 from cascade.cli.warming import warm
@@ -74,6 +74,7 @@ def run(
             sink.finish()
         _report(rows, results, cascade, single=input is None, as_json=json_)
         if input is None and not json_:
+            print_question(results[0], trace_db)
             print_why(results[0].run, trace_db)
 
 

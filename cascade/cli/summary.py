@@ -73,6 +73,7 @@ def result_row(row: Row, result: Result) -> dict[str, Any]:
         "seconds": result.seconds,
         "run": result.run,
         **labelled,
+        **({} if result.question is None else {"question": result.question}),
     }
 
 
@@ -153,6 +154,8 @@ def print_summary(summary: dict[str, Any], trace_db: str | None) -> None:
         print(f"abstained  {sum(unanswered.values())} ({rules})")
     for hint in summary["hints"]:
         print(f"           {hint_line(hint)}")
+    if waiting := summary["status"].get("waiting"):
+        print(f"waiting    {waiting} (cascade trace list --status waiting)")
     if "accuracy" in summary:
         risk = summary["selective_risk"]
         print(

@@ -141,8 +141,15 @@ def _columns(summaries: list[RunSummary]) -> dict[str, list[str]]:
         "conf.": ["—" if row.confidence is None else format_number(row.confidence) for row in summaries],
         "cost": [format_usd(row.cost_usd) for row in summaries],
         "time": [format_duration(row.seconds) for row in summaries],
-        "answer": [clean(row.text or "—", 120) for row in summaries],
+        "answer": [clean(_answer(row), 120) for row in summaries],
     }
+
+
+def _answer(row: RunSummary) -> str:
+    """Return what a run answered, or what it waits for."""
+    if row.status == "waiting":
+        return "waits" if row.question is None else f"asks: {row.question}"
+    return row.text or "—"
 
 
 def _tree(result: Result) -> Tree:

@@ -44,6 +44,7 @@ def explain(result: Result, graph: Graph | None = None) -> Explanation:
     """
     calls = [call for step in result.trace for call in step.calls]
     visited = {step.stage for step in result.trace}
+    waits_at, asks = (result.stage, result.model) if result.question is not None else (None, None)
     stages = graph.stages if graph is not None and result.trace else []
     return Explanation(
         run=result.run,
@@ -53,6 +54,9 @@ def explain(result: Result, graph: Graph | None = None) -> Explanation:
         rule=result.rule,
         request=result.request.text,
         local_only=result.request.local_only,
+        question=result.question,
+        waits_at=waits_at,
+        asks=asks,
         answered=result.text is not None,
         answer=_answer(result),
         steps=tuple(_step(StepContext(result, index, graph)) for index in range(len(result.trace))),
@@ -61,7 +65,7 @@ def explain(result: Result, graph: Graph | None = None) -> Explanation:
         calls=len(calls),
         remote_calls=sum(not call.local for call in calls),
         baseline=_baseline(result),
-        not_reached=tuple(stage.name for stage in stages if stage.name not in visited),
+        not_reached=tuple(stage.name for stage in stages if stage.name not in visited | {waits_at}),
     )
 
 

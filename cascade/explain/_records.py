@@ -215,6 +215,8 @@ class Explanation(Record):
         rule: the rule that ended it.
         request: the text of the request.
         local_only: the request had to stay on this machine.
+        question: what a person is asked, of a run that waits for one.
+        waits_at: the stage at which it waits; `asks` is the model that stands for the person.
         answered: the run gave an answer.
         answer: the answer, or the best draft.
         steps: one for each step of the trace.
@@ -233,6 +235,9 @@ class Explanation(Record):
     rule: Rule | None
     request: str
     local_only: bool
+    question: str | None
+    waits_at: str | None
+    asks: str | None
     answered: bool
     answer: AnswerSummary | None
     steps: tuple[StepExplanation, ...]

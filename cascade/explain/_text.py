@@ -93,6 +93,10 @@ def _head(explanation: Explanation) -> Iterator[str]:
         yield f"Best effort, accepted by no stage: {answer}."
     elif explanation.status == "cancelled":
         yield "No answer: the run was cancelled."
+    elif explanation.status == "waiting" and explanation.question is not None:
+        yield f"No answer yet: stage {explanation.waits_at} waits for a person ({explanation.asks})."
+        yield f"Question: {quoted(explanation.question, 2000)}"
+        yield f"To answer it: cascade resume {explanation.run} 'ANSWER'"
     elif explanation.status == "waiting":
         yield "No answer yet: the run waits, for a person or for `cascade resume`."
     else:

@@ -105,6 +105,11 @@ def clean(text: str, limit: int) -> str:
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
+def clean_lines(text: str) -> str:
+    """Return `text` with its lines as they are, and nothing in them that can garble or steer a terminal."""
+    return "\n".join(one_line(line) for line in text.splitlines())
+
+
 def one_line(text: str) -> str:
     """Return all of `text` on one line, without control characters."""
     return clean(text, len(text))

@@ -78,6 +78,20 @@ def summarize(graph: Graph, trace: Sequence[Step], *, cancelled: bool = False) -
     }
 
 
+def waits(graph: Graph, trace: Sequence[Step], asked: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the fields of a waiting run's `Result`; `asked` has a person's `model` and the `question`."""
+    if asked is None:
+        return {"status": "waiting"}
+    name = asked["model"]
+    return {
+        "status": "waiting",
+        "question": asked["question"],
+        "stage": trace[-1].decision.to if trace else graph.stages[0].name,
+        "model": name,
+        "tier": graph.models[name].tier,
+    }
+
+
 def person_next(graph: Graph, trace: Sequence[Step]) -> bool:
     """Return whether a person is asked by the stage that a waiting run has come to."""
     at = trace[-1].decision.to if trace else graph.stages[0].name

@@ -215,7 +215,8 @@ class Cascade:
         state = await self._compiled.aget_state(self._thread(run)) if self._compiled.checkpointer else None
         if state is not None and state.interrupts:
             if answer is None:
-                raise RequestError(f"run {run!r} waits for a person; give the answer")
+                asked = state.interrupts[0].value["question"]
+                raise RequestError(f"run {run!r} waits for a person; give the answer to {asked!r:.400}")
             known: Mapping[str, Any] = state.metadata or {}
             check_version(run, known.get("graph", self.version), self.version)
             waited = Run.of_state(run, state.values, known.get("started"))
@@ -250,6 +251,17 @@ class Cascade:
     def resume(self, run: str, answer: str | None = None) -> Result:
         """Finish a waiting run, from synchronous code; see `aresume`."""
         return self._loop.run(self.aresume(run, answer))
+
+    def question(self, run: str) -> str | None:
+        """Return what the waiting run `run` asks a person, also of a graph that stores no texts.
+
+        Returns None if no run of that id waits for a person.
+        """
+        return self._loop.run(self._question(run))
+
+    async def _question(self, run: str) -> str | None:
+        state = await self._compiled.aget_state(self._thread(run)) if self._compiled.checkpointer else None
+        return str(state.interrupts[0].value["question"]) if state is not None and state.interrupts else None
 
     def run_sync(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine that uses this cascade, from synchronous code."""
@@ -393,7 +405,7 @@ class Cascade:
                         yield TextPiece(data["text"])
                         continue
                     if "__interrupt__" in data:
-                        run.waiting = True
+                        run.waiting, run.question = True, data["__interrupt__"][0].value
                         continue
                     ended = seen + sum(len(update["trace"]) for update in data.values())
                     for step in run.trace[seen:ended]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cascade.errors import RequestError, UnknownRunError
 from cascade.policy.budget import spent
-from cascade.policy.result import summarize
+from cascade.policy.result import summarize, waits
 from cascade.records import Request, Result, Step
 from cascade.run._baselines import Baselines
 from cascade.run._loop import await_uncancelled
@@ -34,6 +34,9 @@ class Run:
     request: Request
     trace: list[Step] = field(default_factory=list)
     waiting: bool = False  # for a person
+    question: Mapping[str, Any] | None = (
+        None  # what the person is asked: see `cascade.models.human.Human.ask`
+    )
     stopped: bool = False  # between two stages, to continue in another process
     cancelled_steps: list[Step] = field(default_factory=list)  # stages that were interrupted
     began: float = field(default_factory=time.perf_counter)
@@ -69,7 +72,7 @@ class Run:
         if cancelled:
             self.trace += self.cancelled_steps
         outcome = (
-            {"status": "waiting"}
+            waits(plan.graph, self.trace, self.question)
             if self.waiting or self.stopped
             else summarize(plan.graph, self.trace, cancelled=cancelled)
         )

@@ -131,10 +131,13 @@ async def answer_form(request: Request, run: str) -> Response:
     given = _form(await read_body(request, MAX_ANSWER))
     viewer = viewer_of(request)
     kept = await run_in_threadpool(viewer.store.get, run)
+    answer = given.get("answer", "").replace("\r\n", "\n")  # forms send lines so
     try:
-        done = await viewer.answers.give(kept, given.get("answer", ""))
+        done = await viewer.answers.give(kept, answer)
     except HTTPException as error:
-        return await run_in_threadpool(_run_page, request, run, error.status_code, problem=error.detail)
+        return await run_in_threadpool(
+            _run_page, request, run, error.status_code, problem=error.detail, given=answer
+        )
     return RedirectResponse(f"{root(request)}/runs/{done.run}", 303)
 
 
@@ -147,7 +150,9 @@ def _form(body: bytes) -> dict[str, str]:
     return {name: values[0] for name, values in fields.items()}
 
 
-def _run_page(request: Request, run: str, code: int = 200, *, problem: str | None = None) -> Response:
+def _run_page(
+    request: Request, run: str, code: int = 200, *, problem: str | None = None, given: str = ""
+) -> Response:
     viewer = viewer_of(request)
     result = viewer.store.get(run)
     return page(
@@ -159,6 +164,8 @@ def _run_page(request: Request, run: str, code: int = 200, *, problem: str | Non
         grades=viewer.store.grades(result.run),
         levels=heat_levels(),
         problem=problem,
+        answers_here=viewer.answers.takes(result),
+        given=given,
     )
 
 

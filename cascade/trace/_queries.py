@@ -11,7 +11,7 @@ from cascade.errors import TraceError, UnknownRunError
 from cascade.records import Record, Result
 from cascade.trace._filters import RunFilter
 from cascade.trace._grades import newest_grade
-from cascade.trace._rows import from_rows, full_graph
+from cascade.trace._rows import from_rows, full_graph, question_of
 from cascade.trace._search import newest_runs
 from cascade.trace._tables import calls, runs, steps
 
@@ -22,8 +22,8 @@ _MAX_VALUES = 100  # of a column that are listed
 class RunSummary(Record):
     """One line of a list of runs; the fields are those of `Result`.
 
-    `text` is the answer, or else the draft; `text` and `request` are cut to 200 characters. `correct` is the
-    newest grade, or None.
+    `text` is the answer, or else the draft; `question` is what a waiting run asks a person. `text`,
+    `question` and `request` are cut to 200 characters. `correct` is the newest grade, or None.
     """
 
     run: str
@@ -40,9 +40,16 @@ class RunSummary(Record):
     text: str | None
     request: str
     correct: bool | None = None
+    question: str | None = None
 
 
-_SUMMARY = (*(name for name in RunSummary.model_fields if name in runs.c), "digest", "draft", "request_text")
+_SUMMARY = (
+    *(name for name in RunSummary.model_fields if name in runs.c),
+    "digest",
+    "draft",
+    "request_text",
+    "tool_calls",
+)
 
 
 def find_run(connection: Connection, run: str, location: str) -> str:
@@ -123,10 +130,12 @@ def values_of(connection: Connection, column: str) -> list[str]:
 
 def _summary(row: RowMapping) -> RunSummary:
     text = row["draft"] if row["text"] is None else row["text"]
-    own = {"graph", "text", "request"}
+    own = {"graph", "text", "request", "question"}
+    question = question_of(row["tool_calls"])
     return RunSummary(
         **{name: row[name] for name in RunSummary.model_fields if name not in own},
         graph=full_graph(row["graph"], row["digest"]),
         text=text and text[:_MAX_TEXT],
         request=row["request_text"][:_MAX_TEXT],
+        question=question and question[:_MAX_TEXT],
     )

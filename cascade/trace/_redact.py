@@ -31,11 +31,16 @@ def redact(result: Result) -> Result:
     requested = [message.tool_calls for message in messages]
     requested += [result.tool_calls, *(call.tool_calls for step in result.trace for call in step.calls)]
     texts += [call.arguments for calls in requested for call in calls]
-    private = [text for text in (result.request.text, *texts, result.text, result.draft, *answers) if text]
+    private = [
+        text
+        for text in (result.request.text, *texts, result.text, result.draft, result.question, *answers)
+        if text
+    ]
     return result.model_copy(
         update={
             "text": hashed(result.text),
             "draft": hashed(result.draft),
+            "question": hashed(result.question),
             "tool_calls": _tool_calls(result.tool_calls, tools),
             "request": _request(result.request, tools),
             "trace": tuple(_step(step, private, tools) for step in result.trace),

@@ -172,7 +172,7 @@ def to_rows(result: Result) -> RunRows:
         "baseline_model": baseline and baseline.model,
         "baseline_cost_usd": baseline and baseline.cost_usd,
         "baseline_assumption": baseline and _basis(baseline),
-        "tool_calls": _plain(result.tool_calls),
+        "tool_calls": _answer_calls(result),
         "request_text": request.text,
         "messages": _plain(request.messages),
         "tools": _plain(request.tools),
@@ -250,7 +250,8 @@ def from_rows(run: Row, steps: Iterable[Row], calls: Iterable[Row]) -> Result:
         **{name: run[name] for name in _RUN},
         graph=full_graph(run["graph"], run["digest"]),
         baseline=baseline_of(run),
-        tool_calls=run["tool_calls"] or (),
+        question=question_of(run["tool_calls"]),
+        tool_calls=_tool_calls(run["tool_calls"]),
         request=Request(
             text=run["request_text"],
             messages=run["messages"] or (),
@@ -259,6 +260,21 @@ def from_rows(run: Row, steps: Iterable[Row], calls: Iterable[Row]) -> Result:
         ),
         trace=tuple(_step(row, by_step.get(row["step"], [])) for row in steps),
     )
+
+
+def _answer_calls(result: Result) -> Any:
+    """Return the column `tool_calls` of a run: its tool calls, with the question if it waits for a person."""
+    plain = _plain(result.tool_calls)
+    return plain if result.question is None else {"question": result.question, "tool_calls": plain}
+
+
+def question_of(tool_calls: Any) -> str | None:
+    """Return the question that a run's column `tool_calls`, decoded, holds; None if it holds none."""
+    return tool_calls.get("question") if isinstance(tool_calls, dict) else None
+
+
+def _tool_calls(tool_calls: Any) -> Any:
+    return (tool_calls.get("tool_calls") if isinstance(tool_calls, dict) else tool_calls) or ()
 
 
 def baseline_of(run: Row) -> Baseline | None:
