@@ -27,6 +27,7 @@ Rule = Literal[
     "below_threshold",  # confidence was measured and is too low
     "no_estimate",  # there is a draft, but its confidence could not be measured
     "no_draft",  # every call of the stage failed
+    "truncated",  # the answer was cut off at max_tokens, and a later stage is left
     "invalid",  # there are drafts, but none is the JSON, or the tool calls, that the request asks for
     "early_exit",  # the draft was stopped, because its confidence could no longer reach the threshold
     "hedged",  # the next stage ran at the same time, and the other of the two answered first
@@ -154,6 +155,17 @@ class Call(Record):
         """Why the answer is not the JSON, or the tool calls, that were asked for; None if it is valid."""
         reason = self.meta.get("invalid")
         return None if reason is None else str(reason)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the answer was cut off at the model's `max_tokens` (finish reason `length`)."""
+        return bool(self.meta.get("finish_reason") == "length")
+
+    @property
+    def thinking(self) -> str | None:
+        """What the model wrote before its answer, as thinking; None if it did not, or that was not stored."""
+        thinking = self.meta.get("thinking")
+        return thinking if isinstance(thinking, str) else None
 
     @property
     def uncounted(self) -> bool:

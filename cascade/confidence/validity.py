@@ -40,6 +40,8 @@ def needs_words(request: Request) -> bool:
 def problem(request: Request, reply: Reply) -> str | None:
     """Return why `reply` is not a valid answer to `request`, or None if it is."""
     calls, choice = reply.tool_calls, request.tool_choice
+    if reply.meta.get("finish_reason") == "length" and (calls or request.output_schema is not None):
+        return "it was cut off at max_tokens; raise them"
     if calls:
         if not request.tools or choice == "none":
             return "it calls a tool, but none may be called"

@@ -133,7 +133,17 @@ def _shapes(graph: Graph, decided: Container[str]) -> Iterator[Problem]:
 
 
 def _branching(stage: Stage) -> Iterator[Problem]:
-    for key in ("ask", "samples", "confidence", "accept", "audit_rate", "on_drift", "early_exit", "hedge"):
+    for key in (
+        "ask",
+        "samples",
+        "confidence",
+        "accept",
+        "audit_rate",
+        "on_drift",
+        "on_truncated",
+        "early_exit",
+        "hedge",
+    ):
         if key in stage.model_fields_set:
             yield Problem((key,), f"{key!r} cannot stand beside a gate's 'to': a branching stage asks nobody")
     if stage.gate is not None and "top" in stage.gate.model_fields_set:

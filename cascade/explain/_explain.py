@@ -173,6 +173,7 @@ def _call(call: Call, *, judged: bool) -> CallSummary:
     return CallSummary(
         model=call.model, tier=call.tier, role=call.role, sample=call.sample, text=call.text,
         error=call.error, cost_usd=call.cost_usd, seconds=call.seconds, local=call.local, judged=judged,
+        truncated=call.truncated, thinking=call.thinking,
     )  # fmt: skip
 
 
@@ -346,6 +347,7 @@ _WHAT_IFS: dict[Rule, Callable[[StepContext, Comparison | None], WhatIf | None]]
     "below_threshold": _below,
     "no_estimate": _always("confidence", "judged"),
     "no_draft": _always("calls", "judged"),
+    "truncated": _always("on_truncated", "judged"),
     "invalid": _always("answer", "judged"),
     "unavailable": _always("models", "asked"),
     "local_only": _always("local_only", "asked"),

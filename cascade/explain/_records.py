@@ -21,6 +21,7 @@ Setting = Literal[
     "breaker",  # a closed one
     "budgets",
     "early_exit",
+    "on_truncated",
     "hedge",
     "local_only",
     "limits.cost_usd",
@@ -54,7 +55,10 @@ class Scored(Record):
 
 
 class CallSummary(Record):
-    """A model call: what it answered, or why it failed; `judged` marks the draft that was judged."""
+    """A model call: what it answered, or why it failed; `judged` marks the draft that was judged.
+
+    `truncated` says that the answer was cut off at `max_tokens`; `thinking` is what was split off it.
+    """
 
     model: str
     tier: str
@@ -66,6 +70,8 @@ class CallSummary(Record):
     seconds: float
     local: bool
     judged: bool
+    truncated: bool = False
+    thinking: str | None = None
 
 
 class Comparison(Record):

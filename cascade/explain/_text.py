@@ -196,7 +196,9 @@ def _call(call: CallSummary, *, sampled: bool) -> str:
     took = f"{format_duration(call.seconds)}{'' if call.local else ', remote'}"
     if call.error is not None:
         return f"{who} failed after {took}: {clean(call.error, 300).rstrip('.')}."
-    return f"{who} answered {quoted(call.text)} for {format_usd(call.cost_usd)} in {took}."
+    cut = ", and was cut off at its max_tokens" if call.truncated else ""
+    thought = f" It thought first: {quoted(call.thinking)}." if call.thinking else ""
+    return f"{who} answered {quoted(call.text)} for {format_usd(call.cost_usd)} in {took}{cut}.{thought}"
 
 
 def _estimate(step: StepExplanation, estimate: Estimate) -> str:
@@ -347,6 +349,13 @@ def _invalid(step: StepExplanation) -> str:
     return f"{what} not the JSON or the tool calls that the request asks for: {_known(step)}"
 
 
+def _truncated(step: StepExplanation) -> str:
+    known = describe(step)
+    return "Its answer was cut off, so it was not judged while a later stage is left" + (
+        f": {_known(step)}" if known else "."
+    )
+
+
 def _early_exit(step: StepExplanation) -> str:
     spared = step.spared
     asked = "what" if step.threshold is None else f"the {format_number(step.threshold)} that"
@@ -412,6 +421,7 @@ _REASONS: dict[Rule, Callable[[StepExplanation], str]] = {
     "below_threshold": _below,
     "no_estimate": _no_estimate,
     "no_draft": _no_draft,
+    "truncated": _truncated,
     "invalid": _invalid,
     "unavailable": _not_called("no model of this stage can be"),
     "local_only": _not_called("the request must stay on this machine"),
@@ -471,6 +481,7 @@ _FIXED: dict[Rule, str] = {
     "invalid": (
         "an answer that satisfies the schema would have been judged; no stage accepts an invalid one."
     ),
+    "truncated": "with larger max_tokens, or on_truncated: accept, the answer would have been judged.",
     "early_exit": "without early_exit it would have been written to its end, and not accepted.",
     "hedged": "without hedge the stages would have been asked one after the other.",
     "gate_failed": "a gate that works would have chosen a branch.",

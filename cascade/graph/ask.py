@@ -152,7 +152,7 @@ class _ModelCall:
                 self._started = True
                 live = None if on_text is None else _LiveText(on_text)
                 reply = await self._model.ask(self._prompt, None if live is None else live.add)
-                sound = outcomes.sound(reply)
+                sound = outcomes.unfenced_json(outcomes.sound(reply), self._prompt.request)
                 if live is not None:
                     live.end()
                 return sound

@@ -11,7 +11,9 @@ from typing import Any
 
 from cascade.confidence import validity
 from cascade.errors import UNCLASSED, ModelError
+from cascade.formats.markdown import unfenced
 from cascade.formats.plain import plain_json, valid_unicode
+from cascade.formats.spelling import within
 from cascade.models.base import Reply
 from cascade.records import Call, Request, Token, ToolCall
 
@@ -41,6 +43,18 @@ def sound(reply: object) -> Reply:
     )
     Call(model="", tier="", **fields(cleaned))  # raises a ValueError of pydantic's
     return cleaned
+
+
+def unfenced_json(reply: Reply, request: Request) -> Reply:
+    """Return `reply` without the Markdown fence around the whole of an answer to a request for JSON."""
+    inner = unfenced(reply.text)
+    if request.output_schema is None or reply.tool_calls or inner == reply.text:
+        return reply
+    tokens = reply.tokens
+    if "".join(token.text for token in tokens) == reply.text:
+        start = reply.text.index(inner)
+        tokens = within(tokens, [(start, start + len(inner))])
+    return replace(reply, text=inner, tokens=tokens)
 
 
 def check_billed(billed: object) -> None:

@@ -115,7 +115,7 @@ def _gate_start(policy: Policy, features: Features, rows: int) -> Rows:
 def _stage_scores(
     policy: Policy, features: Features, start: Rows, models: Iterable[ModelOutcomes]
 ) -> Iterator[Column]:
-    """Yield each stage's score on every row; NaN without an answer of it, or of a model that it reads."""
+    """Yield each stage's score on every row; NaN without an answer to judge, or of a model that it reads."""
     skipped = set(policy.chain[: policy.skip_to])
     for stage, model in zip(policy.stages, models, strict=True):
         if stage.score is None:
@@ -123,6 +123,8 @@ def _stage_scores(
             continue
         score = score_values(stage.score, features, len(start))
         missing = np.isnan(model.quality) | ((start > 0) & bool(stage.score.models & skipped))
+        if stage.refuses_truncated(policy):
+            missing |= model.unscored
         yield np.where(missing, np.nan, score)
 
 

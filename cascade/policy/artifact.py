@@ -116,6 +116,10 @@ class PolicyStage(Record):
     score: Score | None = None
     confidence: Curve | None = None
 
+    def refuses_truncated(self, policy: Policy) -> bool:
+        """Return whether an answer cut off at `max_tokens` is not judged, because a later stage is left."""
+        return self.accept != "always" and self.model != policy.chain[-1]
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.score is None and (isinstance(self.accept, float) or self.abstain_below is not None):

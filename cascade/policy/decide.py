@@ -44,8 +44,10 @@ def decide(
         return Decision(action="accept", rule="unchecked")
     if estimate is None or stage.accept is None:
         return move_on(graph, stage, "no_estimate")
+    target = graph.next_stage(stage.name)
+    if target is not None and stage.on_truncated == "escalate" and calls[estimate.chosen].truncated:
+        return move_on(graph, stage, "truncated")
     if reaches(estimate.confidence, stage.accept):
-        target = graph.next_stage(stage.name)
         if target is not None and audited(stage, run):
             return Decision(action="escalate", rule="audit", threshold=stage.accept, to=target)
         return Decision(action="accept", rule="confident", threshold=stage.accept)

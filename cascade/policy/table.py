@@ -31,6 +31,7 @@ class ModelOutcomes:
         confidence: P(correct) in [0, 1], as the model's check reported it.
         signals: name → raw measurement.
         texts: the answers, for agreement between models and their length.
+        truncated: where the answer is known to have been cut off at `max_tokens`; None: nowhere.
     """
 
     quality: Column
@@ -39,6 +40,7 @@ class ModelOutcomes:
     confidence: Column
     signals: Mapping[str, Column] = field(default_factory=dict)
     texts: Sequence[str | None] = ()
+    truncated: Mask | None = None
 
     @property
     def failed(self) -> NDArray[np.bool_]:
@@ -50,6 +52,11 @@ class ModelOutcomes:
         """The quality, 0 where the call failed."""
         return np.where(self.failed, 0.0, self.quality)
 
+    @property
+    def unscored(self) -> Mask:
+        """Where a check has nothing to judge while a later stage is left: a failed call or a cut answer."""
+        return self.failed if self.truncated is None else self.failed | self.truncated
+
     def take(self, rows: Rows) -> ModelOutcomes:
         """Return the given rows, in that order."""
         return ModelOutcomes(
@@ -59,6 +66,7 @@ class ModelOutcomes:
             self.confidence[rows],
             {name: column[rows] for name, column in self.signals.items()},
             [self.texts[row] for row in rows] if self.texts else (),
+            None if self.truncated is None else self.truncated[rows],
         )
 
 

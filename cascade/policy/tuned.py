@@ -113,6 +113,8 @@ class PolicyDecider:
             basis = PolicyBasis(digest=self.policy.digest)
             return move_on(self.graph, stage, "no_estimate", facts=[basis]), None
         here = self.policy.stages[index]
+        if calls[drafts.chosen].truncated and here.refuses_truncated(self.policy):
+            return move_on(self.graph, stage, "truncated", facts=[self._basis(here)]), drafts.checked
         score, signals = _score(here.score, evidence.prompt, drafts.answers)
         if here.score is None:
             return self._compare(stage, index, score, evidence.run), drafts.checked

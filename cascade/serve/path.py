@@ -23,6 +23,7 @@ _OTHERWISE = {
     "no_estimate": "not measurable",
     "no_draft": "no answer",
     "invalid": "not valid",
+    "truncated": "cut off",
     "unavailable": "not available",
     "local_only": "must stay local",
     "over_cost": "over the cost limit",

@@ -40,6 +40,8 @@ class Stage(Config):
     """What `cascade monitor` does after drift: tighten raises the threshold as audits require."""
     early_exit: bool = False
     """Stop a local draft as soon as its confidence can no longer reach `accept` (rule early_exit)."""
+    on_truncated: Literal["escalate", "accept"] = "escalate"
+    """What a check does with an answer cut at `max_tokens` while a later stage is left (rule truncated)."""
     hedge: float | None = Field(None, gt=0.0)
     """Seconds after which the next stage starts while this one still works; both are paid for."""
     escalate: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +20,7 @@ ADD = Tool(
     name="add",
     parameters={"properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a", "b"]},
 )
+CUT = {"finish_reason": "length"}
 AGE = {"type": "integer", "minimum": 0}
 PERSON = {
     "type": "object",
@@ -63,6 +65,10 @@ def call(name: str = "add", arguments: str = '{"a": 1, "b": 2}') -> Reply:
         (request(tools=(ADD, Tool(name="now")), tool_choice="now"), call(), "tool_choice asks for 'now'"),
         (request(tools=(ADD,), tool_choice="add"), Reply("3"), "does not call the tool 'add'"),
         (request(tools=(ADD,), output_schema=PERSON), call(), None),
+        (request(output_schema=PERSON), Reply('{"name": "Ada"}', meta=CUT), "cut off at max_tokens"),
+        (request(tools=(ADD,)), replace(call(), meta=CUT), "cut off at max_tokens"),
+        (request(tools=(ADD,)), Reply("I know", meta=CUT), None),
+        (request(), Reply("I know", meta=CUT), None),
         (request(tools=(ADD,), output_schema=PERSON), Reply("3"), 'violates type "object"'),
     ],
 )  # fmt: skip

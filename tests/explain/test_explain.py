@@ -185,7 +185,14 @@ def steered(score: float) -> Estimate:
 
 FAILED = call("strong", "", error="model 'strong': HTTP 500 from the server.", seconds=2.5, local=False)
 INVALID = call("strong", "{", cost_usd=0.002, meta={"invalid": "it: no JSON: Expecting value: line 1"})
+CUT = call("strong", "The refund is", cost_usd=0.002, meta={"finish_reason": "length", "thinking": "Money."})
 CASES: dict[str, tuple[Graph, Step, str]] = {
+    "truncated": (GRAPH, step("second", "escalate", "truncated", CUT, to="last"), """\
+1. second: not accepted, escalated to last (rule truncated)
+   opus (strong) answered `The refund is` for $0.002 in 4.0 ms, and was cut off at its max_tokens.
+     It thought first: `Money.`.
+   Its answer was cut off, so it was not judged while a later stage is left.
+   What if: with larger max_tokens, or on_truncated: accept, the answer would have been judged."""),
     "invalid": (GRAPH, step(
         "last", "abstain", "invalid", INVALID, detail="strong: it: no JSON: Expecting value: line 1",
     ), """\

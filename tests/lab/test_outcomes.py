@@ -56,7 +56,7 @@ def same(left: Outcomes, right: Outcomes) -> bool:
     for name, mine in left.models.items():
         other = right.models[name]
         columns = [(getattr(mine, key), getattr(other, key)) for key in ("quality", "cost_usd", "seconds")]
-        columns += [(mine.confidence, other.confidence)]
+        columns += [(mine.confidence, other.confidence), (mine.unscored, other.unscored)]
         columns += [(column, other.signals[key]) for key, column in mine.signals.items()]
         if mine.signals.keys() != other.signals.keys() or list(mine.texts) != list(other.texts):
             return False
@@ -249,11 +249,18 @@ def test_wrong_rows_are_not_written(tmp_path: Path) -> None:
 
 
 texts = st.text(max_size=6)
-names = st.text(st.characters(blacklist_characters=".", blacklist_categories=["Cs"]), min_size=1, max_size=5)
+names = st.text(
+    st.characters(blacklist_characters=".\0", blacklist_categories=["Cs"]), min_size=1, max_size=5
+)
 numbers = st.floats(0, 1e6, allow_nan=False)
 entries = st.fixed_dictionaries(
     {"cost_usd": numbers, "correct": st.sampled_from([0, 1])},
-    optional={"seconds": numbers, "confidence": st.floats(0, 1), "text": texts.filter(bool)},
+    optional={
+        "seconds": numbers,
+        "confidence": st.floats(0, 1),
+        "text": texts.filter(bool),
+        "truncated": st.booleans(),
+    },
 )
 tables = st.lists(
     st.fixed_dictionaries({"models": st.dictionaries(names, entries, max_size=3)}), min_size=1, max_size=4

@@ -23,7 +23,7 @@ from cascade.spec.schema import Graph
 
 NAMES = ("a", "b", "c")
 TEXTS = ("why?", "a question of some length", "another")
-ANSWERS = ("yes", "no", None)  # None: the call fails
+ANSWERS = ("yes", "no", "yes and no", None)  # None: the call fails
 CONFIDENCES = (0.2, 0.4, 0.6, 0.8, None)  # None: no signal is reported
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)  # no confidence is as close as the rounding of a table's scores
 
@@ -39,6 +39,7 @@ def graphs(draw: st.DrawFn) -> Graph:
             "kind": "scripted",
             "replies": {text: reply for text, reply in replies.items() if reply is not None},
             "confidence": draw(st.sampled_from(CONFIDENCES)),
+            "max_tokens": draw(st.sampled_from([2, 64])),  # two words cut the longest answer off
             "price": {"input": 10.0**index, "output": 2 * 10.0**index},
         }
     check = {"confidence": {"by": "logprob", "signal": "mean"}}
@@ -104,6 +105,7 @@ def table_of(results: list[Result]) -> Outcomes:
                 answer = known[call.model]
                 sure = {} if answer.confidence is None else {"confidence": answer.confidence}
                 measured = {"text": answer.text, "signals": dict(answer.signals), **sure}
+                measured |= {"truncated": True} if call.truncated else {}
                 done[call.model] = {"quality": 1.0, **paid, **measured}
             else:
                 failed[call.model] = {**paid, "error": call.error}

@@ -16,6 +16,7 @@ from cascade.spec.schema import Graph
 
 GOOD = Call(model="a", tier="haiku", text="yes")
 INVALID = Call(model="a", tier="haiku", text="{", meta={"invalid": "it: no JSON"})
+CUT = Call(model="a", tier="haiku", text="The refund is", meta={"finish_reason": "length"})
 FAILED = Call(model="a", tier="haiku", error="model 'a': no answer")
 GATE = Call(model="g", tier="haiku", role="gate", text="left")
 
@@ -52,6 +53,11 @@ def estimate(confidence: float) -> Estimate:
         ("first", [INVALID, FAILED], None, "escalate", "invalid", "last"),
         ("last", [INVALID], None, "abstain", "invalid", None),
         ("last", [INVALID, GOOD], 0.9, "accept", "confident", None),
+        ("first", [CUT], 1.0, "escalate", "truncated", "last"),
+        ("first", [CUT], 0.1, "escalate", "truncated", "last"),
+        ("first", [CUT], None, "escalate", "no_estimate", "last"),
+        ("last", [CUT], 0.9, "accept", "confident", None),
+        ("last", [CUT], 0.1, "abstain", "below_threshold", None),
     ],
 )
 def test_a_checked_stage(
@@ -211,3 +217,12 @@ def test_a_share_of_the_confident_answers_is_passed_on_for_an_audit() -> None:
     assert decide(g, g.stages[0], [GOOD], estimate(0.95)).rule == "confident"
     # Nobody is left to grade the last stage.
     assert decide(g, g.stages[1], [GOOD], estimate(0.95), "run").rule == "confident"
+
+
+def test_a_stage_may_accept_what_was_cut_off() -> None:
+    g = graph()
+    first = g.stages[0].model_copy(update={"on_truncated": "accept"})
+    assert decide(g, first, [CUT], estimate(0.9)).rule == "confident"
+    assert decide(g, first, [CUT], estimate(0.1)).rule == "below_threshold"
+    unchecked = g.stages[0].model_copy(update={"confidence": None, "accept": None})
+    assert decide(g, unchecked, [CUT], None).rule == "unchecked"

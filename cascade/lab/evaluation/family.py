@@ -11,7 +11,7 @@ from cascade.lab.evaluation.routing import POINTS, escalated
 from cascade.policy.apply import curve_values, score_values, walk_stages
 from cascade.policy.artifact import Policy, PolicyStage
 from cascade.policy.features import Features, features_of
-from cascade.policy.table import Column, Outcomes
+from cascade.policy.table import Column, Mask, ModelOutcomes, Outcomes
 
 _TIE = 1e-9  # of the score in a confidence: equal confidences keep the order of their scores
 
@@ -74,6 +74,11 @@ def _confidence(stage: PolicyStage, features: Features, rows: int) -> Column:
     return score if stage.confidence is None else curve_values(stage.confidence, score) + _TIE * score
 
 
+def _refused(policy: Policy, stage: PolicyStage, model: ModelOutcomes) -> Mask:
+    """Where a stage accepts nothing at any setting."""
+    return model.unscored if stage.refuses_truncated(policy) else model.failed
+
+
 def _play(
     policy: Policy, outcomes: Outcomes, lower: dict[str, NDArray[np.bool_]], start: NDArray[np.intp]
 ) -> Family:
@@ -81,8 +86,8 @@ def _play(
     models = [outcomes.models[name] for name in policy.chain]
     nowhere = np.zeros(start.shape, dtype=bool)
     stages = [
-        (~lower[name] & ~model.failed[:, None], nowhere)
-        for name, model in zip(policy.chain[:-1], models, strict=False)
+        (~lower[stage.model] & ~_refused(policy, stage, model)[:, None], nowhere)
+        for stage, model in zip(policy.stages[:-1], models, strict=False)
     ]
     asked, answered_by = walk_stages(start, [*stages, (~nowhere, nowhere)])
     quality, cost = np.full(start.shape, np.nan), np.zeros(start.shape)

@@ -288,6 +288,8 @@ async def _outcome(asked: Asked, row: LabelledRow) -> dict[str, Any]:
         return paid | {"error": calls[0].error or "no answer"}
     text = calls[measurement.chosen].text
     entry = {"correct": int(is_right(text, row.label)), **paid, "text": text}
+    if calls[measurement.chosen].truncated:
+        entry["truncated"] = True
     if measurement.signals:
         entry["signals"] = measurement.signals
     if measurement.confidence is not None:

@@ -2,8 +2,8 @@
 
 CSV and Parquet hold one column per value: `id`, `prompt`, `label`, any fields, and for each model
 `NAME.correct` or `NAME.quality`, `NAME.cost_usd`, `NAME.seconds`, `NAME.text`, `NAME.confidence`,
-`NAME.signals.SIGNAL`, and `NAME.error` for a call that failed. An empty cell is an absent value. Parquet may
-also hold `models` as a nested column, as JSONL does.
+`NAME.signals.SIGNAL`, `NAME.truncated`, and `NAME.error` for a call that failed. An empty cell is an absent
+value. Parquet may also hold `models` as a nested column, as JSONL does.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 from cascade.errors import RequestError
 from cascade.lab.tables.cells import SEPARATORS, SUFFIXES, load_pyarrow, parse_table
 
-_VALUE = re.compile(r"(.+)\.(correct|quality|cost_usd|seconds|text|confidence|error)", re.DOTALL)
+_VALUE = re.compile(r"(.+)\.(correct|quality|cost_usd|seconds|text|confidence|truncated|error)", re.DOTALL)
 _SIGNAL = re.compile(r"(.+)\.signals\.(.+)", re.DOTALL)
-_NUMBERS = ("correct", "quality", "cost_usd", "seconds", "confidence")
+_NUMBERS = ("correct", "quality", "cost_usd", "seconds", "confidence", "truncated")
 
 
 def parse_file(path: Path, data: bytes) -> Iterator[tuple[int, Any]]:

@@ -186,6 +186,8 @@ def _entry(draft: _ModelDraft, quality: float) -> dict[str, Any]:
     entry = graded | {"cost_usd": round(draft.cost_usd, 12), "seconds": round(draft.seconds, 6)}
     if not _HASH.fullmatch(call.text):
         entry["text"] = call.text
+    if call.truncated:
+        entry["truncated"] = True
     if measurement.confidence is not None:
         entry["confidence"] = measurement.confidence
     if measurement.signals:

@@ -4,7 +4,7 @@ One JSON object a line (CSV and Parquet hold the same as columns, see `cascade.l
 
     {"id", "prompt"?, "label"?,
      "models": {NAME: {"correct": 0|1 | "quality": 0..1, "cost_usd", "seconds"?, "text"?,
-                       "signals"?: {NAME: number}, "confidence"?: 0..1}},
+                       "signals"?: {NAME: number}, "confidence"?: 0..1, "truncated"?: true}},
      "failed"?: {NAME: {"cost_usd", "seconds"?, "error"?}}, FIELD?: text, number or boolean …}
 
 What was not measured is absent, never 0. A model that was not asked about a row is absent from it. One that
@@ -33,7 +33,7 @@ from cascade.policy.table import Column, ModelOutcomes, Outcomes
 
 _MAX_NUMBER = 1e300  # infinities and integers too large for a float are beyond it
 _KEYS = ("id", "prompt", "label", "models", "failed")
-_ENTRY = ("correct", "quality", "cost_usd", "seconds", "text", "signals", "confidence")
+_ENTRY = ("correct", "quality", "cost_usd", "seconds", "text", "signals", "confidence", "truncated")
 _FAILED = ("cost_usd", "seconds", "error")
 
 
@@ -141,6 +141,7 @@ class _Model:
     confidence: _Sparse = field(default_factory=_Sparse)
     signals: dict[str, _Sparse] = field(default_factory=dict)
     texts: dict[int, str] = field(default_factory=dict)
+    truncated: list[int] = field(default_factory=list)  # rows whose answer was cut off
 
     def add(self, row: int, entry: Mapping[str, Any]) -> None:
         self.quality.add(row, entry.get("correct", entry.get("quality")))
@@ -151,6 +152,8 @@ class _Model:
             self.signals.setdefault(name, _Sparse()).add(row, value)
         if "text" in entry:
             self.texts[row] = entry["text"]
+        if entry.get("truncated"):
+            self.truncated.append(row)
 
     def columns(self, rows: int) -> ModelOutcomes:
         return ModelOutcomes(
@@ -160,6 +163,7 @@ class _Model:
             self.confidence.column(rows),
             {name: signal.column(rows) for name, signal in self.signals.items()},
             [self.texts.get(row) for row in range(rows)] if self.texts else (),
+            np.isin(np.arange(rows), self.truncated) if self.truncated else None,
         )
 
 
@@ -264,13 +268,21 @@ def _entry_problems(where: str, entry: Any, known: Sequence[str]) -> Iterator[st
     if "cost_usd" not in entry:
         yield f"{where} has no 'cost_usd'; give what the answer cost, 0 if it was free"
     for key, value in entry.items():
-        if key in ("text", "error"):
-            if not isinstance(value, str):
-                yield f"{where}.{key} is {value!r:.60}; expected a text"
-        elif key == "signals":
-            yield from _signal_problems(f"{where}.signals", value)
-        elif key in known:
-            yield from _number_problem(f"{where}.{key}", key, value)
+        if key in known:
+            yield from _value_problem(f"{where}.{key}", key, value)
+
+
+def _value_problem(where: str, key: str, value: Any) -> Iterator[str]:
+    if key in ("text", "error"):
+        if not isinstance(value, str):
+            yield f"{where} is {value!r:.60}; expected a text"
+    elif key == "truncated":
+        if value not in (True, False):
+            yield f"{where} is {value!r:.60}; expected true or false"
+    elif key == "signals":
+        yield from _signal_problems(where, value)
+    else:
+        yield from _number_problem(where, key, value)
 
 
 def _signal_problems(where: str, signals: Any) -> Iterator[str]:

@@ -187,14 +187,14 @@ def _foreseen_loss(data: ChainData, routing: Routing, scale: float) -> float:
 def chain_data(
     outcomes: Outcomes, names: Sequence[str], scores: Sequence[Column | None], goal: Goal
 ) -> ChainData:
-    """Return a chain's columns. A stage without a score, or whose call failed, never accepts."""
+    """Return a chain's columns. A stage without a score, whose call failed or was cut, never accepts."""
     models = [outcomes.models[name] for name in names]
     quality = np.column_stack([model.credit for model in models])
     cost = np.column_stack([model.cost_usd for model in models])
     failed = np.column_stack([model.failed for model in models])
     unscored = np.full(len(outcomes), np.nan)
     columns = [
-        unscored if score is None else np.where(model.failed, np.nan, score)
+        unscored if score is None else np.where(model.unscored, np.nan, score)
         for score, model in zip(scores, models, strict=False)
     ]
     matrix = np.column_stack(columns) if columns else np.zeros((len(outcomes), 0))
