@@ -18,10 +18,11 @@ from cascade.records import Record
 R = TypeVar("R", bound=Record)
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write `data` to `path` by way of a draft beside it; folders that are missing are made.
 
-    A link is followed, and a device or a pipe, which cannot be replaced, is written to.
+    A `private` file can be read by its owner only, from its first byte on. A link is followed, and a device
+    or a pipe, which cannot be replaced, is written to.
 
     Raises:
         OSError: the file cannot be written; the old one is as it was, and no draft is left.
@@ -33,7 +34,9 @@ def replace_file(path: Path, data: bytes) -> None:
     draft = path.with_name(f".{path.name[:200]}.{os.getpid()}.{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
+        draft.unlink(missing_ok=True)  # another process's, of the same number
+        mode = 0o600 if private else 0o666
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -47,6 +47,7 @@ def make_gguf(
     pre: str = "gpt-2",
     pooling: int | None = None,
     contract: Any = None,
+    parts: int = 0,
 ) -> Path:
     """Write a GGUF of the llama architecture (F32, byte-level BPE) and return its path.
 
@@ -67,6 +68,7 @@ def make_gguf(
         pre: name of the pre-tokeniser.
         pooling: pooling type of an embedding model (1 mean, 2 cls, 3 last, 4 rank).
         contract: written as `cascade.tasks` in place of the right one.
+        parts: write this many files `STEM-00001-of-0000N.gguf` instead, and return the first.
     """
     labels = [f"<{task}:{label}>" for task, names in (tasks or {}).items() for label in names]
     merged = [merge.replace(" ", "") for merge in MERGES]
@@ -76,7 +78,9 @@ def make_gguf(
     first = len(plain)
     if says is not None:
         width = -(-len(tokens) // 4) * 4
-    writer = gguf.GGUFWriter(str(path), "llama")
+    tensors = _tensors(len(tokens), width, layers, seed, says is not None)
+    most = -(-len(tensors) // parts) if parts else 0
+    writer = gguf.GGUFWriter(str(path), "llama", split_max_tensors=most)
     _shape(writer, n_ctx, width, layers)
     writer.add_causal_attention(causal)
     if pooling is not None:
@@ -110,7 +114,7 @@ def make_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+    return path.with_name(f"{path.stem}-00001-of-{parts:05d}.gguf") if parts else path
 
 
 def make_adapter(

@@ -16,6 +16,7 @@ from cascade.config.messages import suggest
 from cascade.errors import ConfigError, ModelError
 from cascade.files import replace_file
 from cascade.formats.gguf import read_tasks
+from cascade.formats.gguf_parts import model_files, part_names
 from cascade.spec.kinds import ModelFacts, ModelSettings, settings_sha256
 
 EXPERTS = Path(__file__).resolve().parents[1] / "experts"
@@ -52,25 +53,28 @@ def hub_file(path: str) -> HubFile | None:
     """Return what `hf:OWNER/REPO/FILE.gguf` names; None if `path` is not a hub reference.
 
     Raises:
-        ConfigError: it starts with `hf:` and is malformed.
+        ConfigError: it starts with `hf:` and is malformed, or is a part other than the first.
     """
     if not path.startswith("hf:"):
         return None
     match = _HUB.fullmatch(path)
     if match is None or ".." in match["file"]:
         raise ConfigError(f"{path!r} is not a hub reference; expected hf:OWNER/REPO/FILE.gguf")
+    part_names(match["file"])
     return HubFile(match["repo"], match["file"])
 
 
 def local_model_path(path: str, base: Path) -> Path | None:
     """Return the file that `path` names, without any network; None for a hub file that is not downloaded yet.
 
+    Of a model in several files it is the first; the others are there too.
+
     Args:
         path: a file relative to `base`, `bundled:NAME`, or `hf:OWNER/REPO/FILE.gguf`.
         base: the graph's folder.
 
     Raises:
-        ConfigError: the reference is malformed, or the file is missing.
+        ConfigError: the reference is malformed, or the file or one of its parts is missing.
     """
     hub = hub_file(path)
     if hub is not None:
@@ -79,7 +83,9 @@ def local_model_path(path: str, base: Path) -> Path | None:
         return bundled_path(path.removeprefix("bundled:"))
     if _SCHEME.match(path):
         raise ConfigError(f"{path!r} is not known; give a file, bundled:NAME, or hf:OWNER/REPO/FILE.gguf")
-    return existing_file(path, base, "GGUF file")
+    file = existing_file(path, base, "GGUF file")
+    model_files(file)
+    return file
 
 
 def existing_file(path: str, base: Path, what: str) -> Path:
@@ -123,11 +129,18 @@ def _in_hub_cache(hub: HubFile) -> Path | None:
         commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
-    path = folder / "snapshots" / commit / hub.file
-    return path if path.is_file() else None
+    snapshot = folder / "snapshots" / commit
+    files = [snapshot / name for name in part_names(hub.file)]
+    return files[0] if all(file.is_file() for file in files) else None
 
 
 def _download(hub: HubFile) -> Path:
+    """Download a file, or all parts of a model in several, and return its (first) path."""
+    first, *_others = [_download_file(HubFile(hub.repo, name)) for name in part_names(hub.file)]
+    return first
+
+
+def _download_file(hub: HubFile) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import (
@@ -191,6 +204,16 @@ def fingerprint(model: ModelSettings, base: Path, facts: ModelFacts | None = Non
         ConfigError: a file or a label set that the model needs is missing, broken, or not downloaded yet.
     """
     return model.fingerprint(base, model.resolve(base) if facts is None else facts)
+
+
+def model_sha256(path: Path) -> str:
+    """Return a SHA-256 (hex) over all files of the model whose only or first file is `path`.
+
+    Raises:
+        ConfigError: a file is missing or cannot be read.
+    """
+    hashes = [file_sha256(file) for file in model_files(path)]
+    return hashes[0] if len(hashes) == 1 else settings_sha256(hashes)
 
 
 def file_sha256(path: Path) -> str:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from cascade.engine.binding import version
 from cascade.engine.context import Context
 from cascade.files import replace_file
+from cascade.formats.gguf_parts import model_files
 
 IntArray = npt.NDArray[np.int32]
 ByteArray = npt.NDArray[np.uint8]
@@ -136,10 +137,11 @@ class PrefixFiles:
     """
 
     def __init__(self, folder: Path, model: Path, kind: str) -> None:
-        stat = model.stat()
         self._folder = folder
+        states = [file.stat() for file in model_files(model)]
+        changed = " ".join(f"{state.st_size} {state.st_mtime_ns}" for state in states)
         # Another version of llama.cpp may use another layout.
-        self._owner = f"1 {version} {model.resolve()} {stat.st_size} {stat.st_mtime_ns} {kind}".encode()
+        self._owner = f"1 {version} {model.resolve()} {changed} {kind}".encode()
 
     def load(self, tokens: IntArray) -> ByteArray | None:
         """Return the state of `tokens`; None if there is none or it is damaged."""
@@ -158,7 +160,7 @@ class PrefixFiles:
         path = self._path(tokens)
         data = state.tobytes()
         try:
-            replace_file(path, self._digest(tokens, data) + data)
+            replace_file(path, self._digest(tokens, data) + data, private=True)
         except OSError as error:
             _log.warning(
                 "%s cannot be written: %s; the next process evaluates it again; make 'prefix_dir' a folder "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cascade.errors import ConfigError
 from cascade.formats.gguf import Header, Tensor, read_header
+from cascade.formats.gguf_header import check_size
 
 _STRING, _FLOAT = 8, 6  # GGUF types
 _ARCHITECTURE = "general.architecture"
@@ -56,6 +57,7 @@ def _read(path: Path, architecture: str | None) -> dict[str, tuple[Tensor, Tenso
     """Return the two factors for each tensor that the adapter changes, by the tensor's name."""
     try:
         header = read_header(path)
+        check_size(path, header)
         _check_metadata(header, architecture)
         return _factors(header)
     except _AdapterError as error:

@@ -7,7 +7,9 @@ trusted: counts are bounded by the file's size, so a broken file is an error and
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import struct
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from cascade.errors import ConfigError
 
+_BROKEN = re.compile("[\ud800-\udfff]")  # what a byte that is not UTF-8 was read as
 T = TypeVar("T")
 
 TASKS_KEY = "cascade.tasks"
@@ -23,6 +26,15 @@ TEMPLATE_KEY = "tokenizer.chat_template"
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_NESTING = 4
+_ALIGNMENT, _DEFAULT_ALIGNMENT = "general.alignment", 32
+# ggml type → items and bytes of a block (ggml's `type_traits`).
+_BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40),
+    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
+    16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
+    23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2),
+    34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18), 42: (64, 18),
+}  # fmt: skip
 _CUT = "it ends too early; copy or download it again"
 
 
@@ -55,11 +67,8 @@ class _Reader:
         return struct.unpack("<" + code, self.take(struct.calcsize(code)))[0]
 
     def string(self) -> str:
-        """Return the next length-prefixed string."""
-        try:
-            return self.take(self.number("Q")).decode()
-        except UnicodeDecodeError as error:
-            raise _GgufError("a string in its metadata is not UTF-8") from error
+        """Return the next length-prefixed string; bytes that are not UTF-8 become lone surrogates."""
+        return self.take(self.number("Q")).decode(errors="surrogateescape")
 
     def value(self, kind: int, wanted: bool, depth: int = 0) -> Any:
         """Return the next value of type `kind`, or skip it and return None if it is not wanted."""
@@ -79,27 +88,52 @@ class _Reader:
 
 
 class Tensor(NamedTuple):
-    """A tensor of a GGUF file: its sizes, fastest-varying first, and its ggml type."""
+    """A tensor of a GGUF file: its sizes, fastest-varying first, its ggml type, and where its data begins.
+
+    `offset` is in bytes, from the beginning of the file's data.
+    """
 
     sizes: tuple[int, ...]
     kind: int
+    offset: int
+
+    @property
+    def bytes(self) -> int | None:
+        """Bytes of the data; None for a type that is not known here."""
+        if self.kind not in _BLOCKS:
+            return None
+        items, size = _BLOCKS[self.kind]
+        return math.prod(self.sizes) // items * size
 
 
 class Header(NamedTuple):
-    """A GGUF file without its data: metadata values and their GGUF types, and tensors, by name."""
+    """A GGUF file without its data: metadata values and their GGUF types, and tensors, by name.
+
+    `data` is where the data begins, `size` the file's size, both in bytes.
+    """
 
     values: dict[str, Any]
     kinds: dict[str, int]
     tensors: dict[str, Tensor]
+    data: int
+    size: int
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes that the file needs for its tensors at least; the last is at its end, unpadded."""
+        ends = (tensor.offset + (tensor.bytes or 0) for tensor in self.tensors.values())
+        return max(ends, default=0)
 
 
-def read_header(path: Path) -> Header:
-    """Return the metadata and tensors of the GGUF file `path`; arrays in the metadata are None.
+def read_header(path: Path, arrays: Callable[[str], bool] = lambda _key: False) -> Header:
+    """Return the metadata and tensors of the GGUF file `path`; arrays are read whose key `arrays` wants.
+
+    Other arrays are None. Text that is not UTF-8 has lone surrogates in place of its bytes.
 
     Raises:
         ConfigError: the file cannot be read or is not a GGUF file.
     """
-    return _opened(path, _read_header)
+    return _opened(path, lambda reader: _read_header(reader, arrays))
 
 
 def read_metadata(path: Path, wanted: Collection[str]) -> dict[str, Any]:
@@ -130,21 +164,28 @@ def _counts(reader: _Reader) -> tuple[int, int]:
     return reader.number("Q"), reader.number("Q")
 
 
-def _read_header(reader: _Reader) -> Header:
-    tensors, pairs = _counts(reader)
-    header = Header({}, {}, {})
+def _read_header(reader: _Reader, arrays: Callable[[str], bool]) -> Header:
+    count, pairs = _counts(reader)
+    values: dict[str, Any] = {}
+    kinds: dict[str, int] = {}
     for _ in range(pairs):
         key = reader.string()
-        header.kinds[key] = kind = reader.number("I")
-        header.values[key] = reader.value(kind, wanted=kind != _ARRAY)
-    for _ in range(tensors):
-        name, count = reader.string(), reader.number("I")
-        if count > _MAX_NESTING:
-            raise _GgufError(f"tensor {name!r} has {count} dimensions")
-        sizes = tuple(reader.number("Q") for _ in range(count))
-        header.tensors[name] = Tensor(sizes, reader.number("I"))
-        reader.skip(8)
-    return header
+        kinds[key] = kind = reader.number("I")
+        values[key] = reader.value(kind, wanted=kind != _ARRAY or arrays(key))
+    tensors = dict(_read_tensor(reader) for _ in range(count))
+    alignment = values.get(_ALIGNMENT, _DEFAULT_ALIGNMENT)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise _GgufError(f"{_ALIGNMENT} is {alignment!r}; expected a power of two")
+    start = -(-reader.file.tell() // alignment) * alignment
+    return Header(values, kinds, tensors, start, reader.size)
+
+
+def _read_tensor(reader: _Reader) -> tuple[str, Tensor]:
+    name, count = reader.string(), reader.number("I")
+    if count > _MAX_NESTING:
+        raise _GgufError(f"tensor {name!r} has {count} dimensions")
+    sizes = tuple(reader.number("Q") for _ in range(count))
+    return name, Tensor(sizes, reader.number("I"), reader.number("Q"))
 
 
 def _read(reader: _Reader, wanted: Collection[str]) -> dict[str, Any]:
@@ -169,6 +210,10 @@ def read_tasks(path: Path) -> dict[str, dict[str, Any]]:
     text = read_metadata(path, (TASKS_KEY,)).get(TASKS_KEY)
     if text is None:
         return {}
+    if isinstance(text, str) and not text.isascii() and _BROKEN.search(text):
+        raise ConfigError(
+            f"{path}: not a GGUF file that can be read: a string in its metadata is not UTF-8: {TASKS_KEY!r}"
+        )
     try:
         tasks = json.loads(text)
         good = all(isinstance(label, str) for task in tasks.values() for label in task["labels"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -113,7 +114,8 @@ class Hub(BaseHTTPRequestHandler):
 
     def answer(self, body: bytes) -> None:
         error = {"lost": "RepoNotFound", "gated": "GatedRepo"}.get(self.path.split("/")[2])
-        error = error or (None if self.path.endswith("/m.gguf") else "EntryNotFound")
+        there = re.search(r"/m(-0000[123]-of-00003)?\.gguf$", self.path)
+        error = error or (None if there else "EntryNotFound")
         self.send_response(200 if error is None else 403 if error == "GatedRepo" else 404)
         if error is not None:
             self.send_header("X-Error-Code", error)
@@ -159,6 +161,17 @@ def download(path: str, folder: Path, **env: str) -> str:
 def test_a_hub_file_is_downloaded_once_and_then_read_without_the_hub(tmp_path: Path, hub: str) -> None:
     assert download("hf:own/repo/m.gguf", tmp_path, HF_ENDPOINT=hub) == "GGUF of the hub"
     assert download("hf:own/repo/m.gguf", tmp_path, HF_HUB_OFFLINE="1") == "GGUF of the hub"
+
+
+def test_all_parts_of_a_hub_model_are_downloaded(tmp_path: Path, hub: str) -> None:
+    first = "hf:own/repo/m-00001-of-00003.gguf"
+    assert download(first, tmp_path, HF_ENDPOINT=hub) == "GGUF of the hub"
+    names = sorted(file.name for file in tmp_path.rglob("snapshots/*/*"))
+    assert names == [f"m-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    assert download(first, tmp_path, HF_HUB_OFFLINE="1") == "GGUF of the hub"
+    next(tmp_path.rglob("snapshots/*/m-00002*")).unlink()  # not there as a whole: asked for again
+    assert "is not downloaded" in download(first, tmp_path, HF_HUB_OFFLINE="1")
+    assert download(first, tmp_path, HF_ENDPOINT=hub) == "GGUF of the hub"
 
 
 @pytest.mark.parametrize(

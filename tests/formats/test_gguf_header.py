@@ -28,6 +28,10 @@ WRONG: list[tuple[str, Any, str]] = [
     ("attention.head_count_kv", [2, 2**30 + 2], "1073741826; expected 0 to 65536"),
     ("attention.head_count", "two", "'two'; expected 0 to 65536"),
     ("rope.scaling.type", "spiral", "'spiral'; expected one of none, linear, yarn, longrope"),
+    ("attention.layer_norm_rms_epsilon", float("nan"), "nan; expected a number from 0 on"),
+    ("attention.layer_norm_rms_epsilon", -1e-30, "-.*; expected a number from 0 on"),
+    ("attention.group_norm_epsilon", -float("inf"), "-inf; expected a number from 0 on"),
+    ("expert_group_count", 1, "1; expected less than the 0 experts"),
 ]
 
 
@@ -42,7 +46,7 @@ def changed(path: Path, key: str, value: Any) -> Path:
     if isinstance(value, list):
         writer.add_array(f"llama.{key}", value)
     else:
-        add = writer.add_string if isinstance(value, str) else writer.add_uint32
+        add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}[type(value)]
         add(f"llama.{key}", value)
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data)
@@ -77,6 +81,8 @@ api.llama_init_from_model(model, api.llama_context_default_params())
         ("nextn_predict_layers", 3),
         ("attention.head_count_kv", 2**30 + 2),
         ("rope.scaling.type", "spiral"),
+        ("expert_count", 1),  # of which none is used
+        ("expert_group_count", 1),
     ],
 )
 def test_llama_cpp_aborts_on_it(tmp_path: Path, key: str, value: Any) -> None:

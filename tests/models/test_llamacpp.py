@@ -458,6 +458,7 @@ async def test_a_system_prompt_is_kept_on_disk_without_the_request(writer: Path)
 
     first = await fresh("hello card")
     (file,) = folder.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
 
     async def check() -> None:
         again = await fresh("hello card")

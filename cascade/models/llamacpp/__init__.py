@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from cascade.config.messages import suggest
-from cascade.config.references import existing_file, file_sha256, gguf_tasks, local_model_path
+from cascade.config.references import existing_file, file_sha256, gguf_tasks, local_model_path, model_sha256
 from cascade.errors import ConfigError, ModelError
 from cascade.extras import require
 from cascade.formats.adapter import check_adapter_of
 from cascade.formats.gbnf import MAX_BYTES, check_grammar
 from cascade.formats.gguf import TEMPLATE_KEY, read_metadata
+from cascade.formats.gguf_header import check_file
+from cascade.formats.gguf_parts import file_bytes
 from cascade.formats.json_grammar import schema_grammar
 from cascade.models.prompted import Prompted, attempt, label_problems
 from cascade.spec.kinds import Access, Evidence, ModelFacts, Problem, settings_sha256
@@ -34,7 +36,7 @@ class LlamaCppSettings(Prompted):
 
     kind: Literal["llamacpp"]
     path: str
-    """A file beside the graph, `bundled:NAME`, or `hf:OWNER/REPO/FILE.gguf`."""
+    """A file beside the graph, `bundled:NAME`, or `hf:OWNER/REPO/FILE.gguf`; the first of several parts."""
     task: str | None = None
     """Task of a bundled expert; its labels and prompt are in the GGUF. Required if it has several."""
     lora: str | None = None
@@ -173,7 +175,7 @@ class LlamaCppSettings(Prompted):
         if path is None:
             text = f"{self.path!r} is not downloaded yet, so its hash is unknown; run the graph once"
             raise ConfigError(text)
-        return settings_sha256(parts | {"file": file_sha256(path), "task": self.task})
+        return settings_sha256(parts | {"file": model_sha256(path), "task": self.task})
 
     def build(self, name: str, base: Path, facts: ModelFacts) -> Model:
         """Return the model, in this process or in one of its own; the first call loads the file.
@@ -218,7 +220,7 @@ class LlamaCppSettings(Prompted):
     def local_file(self, base: Path) -> str | None:
         """Return the file with its size, and its adapter."""
         path = None if self.path.startswith("hf:") else local_model_path(self.path, base)
-        size = "on the hub, or in its cache" if path is None else f"{path.stat().st_size / 2**20:.1f} MiB"
+        size = "on the hub, or in its cache" if path is None else f"{file_bytes(path) / 2**20:.1f} MiB"
         return f"{self.path}, {size}" + ("" if self.lora is None else f", adapter {self.lora}")
 
     def file_is_here(self, base: Path) -> bool:
@@ -244,11 +246,16 @@ class LlamaCppSettings(Prompted):
             yield Problem(("memory_mb",), "'memory_mb' limits a process of its own; add 'isolate: process'")
         try:
             tasks = self._tasks(base)
-        except ConfigError as error:
-            yield Problem(("path",), str(error))
+            if (path := local_model_path(self.path, base)) is not None:
+                check_file(path)
+        except (ConfigError, ModelError) as error:
+            named = isinstance(error, ConfigError)  # its text names the file
+            yield Problem(("path",), str(error) if named else f"{self.path!r}: {error}")
             return
-        if tasks is None:
-            return
+        if tasks is not None:
+            yield from self._check_tasks(tasks)
+
+    def _check_tasks(self, tasks: dict[str, tuple[str, ...]]) -> Iterator[Problem]:
         if not tasks:
             if self.task is not None:
                 text = f"{self.task!r}: {self.path!r} has no tasks; give 'labels' and 'prompt' instead"

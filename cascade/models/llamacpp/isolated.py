@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cascade.config.references import resolve_model_path
 from cascade.errors import ConfigError, ModelError, RequestError
+from cascade.formats.gguf_parts import part_names
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.llamacpp import LlamaCppSettings
 from cascade.models.llamacpp.children import ChildError, Refused, WorkerModel
@@ -94,7 +95,8 @@ class Isolated(LlamaCpp):
         return WorkerModel(self._number, self.name, config, str(self._base.absolute()), facts)
 
     def _key(self, path: Path) -> WorkerKey:
-        return WorkerKey(path.resolve(), self._config.memory_mb)
+        # The parts of a model are found by their names, which a link's target need not have.
+        return WorkerKey(path if len(part_names(path.name)) > 1 else path.resolve(), self._config.memory_mb)
 
 
 def _pieces(on_text: OnText | None) -> tuple[Callable[[str], object] | None, Callable[[], None]]:

@@ -12,7 +12,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from cascade.errors import ModelError
+from cascade.errors import ConfigError, ModelError
+from cascade.formats.gguf_parts import file_bytes
 from cascade.models.base import Prompt, Reply
 from cascade.models.llamacpp.children import Child, ChildError, Refused, WorkerModel
 
@@ -143,8 +144,8 @@ class WorkerProcess:
 
     def _patience(self) -> float:
         try:
-            return PATIENCE + self._key.path.stat().st_size / _LOADED_PER_SECOND
-        except OSError:  # the file is gone; loading it will report that
+            return PATIENCE + file_bytes(self._key.path) / _LOADED_PER_SECOND
+        except (OSError, ConfigError):  # the file is gone; loading it will report that
             return PATIENCE
 
 
