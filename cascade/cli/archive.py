@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,7 +14,6 @@ from cascade.records import Rule, Status
 if TYPE_CHECKING:
     from cascade.trace import RunFilter
 
-_UNITS = {"h": 1 / 24, "d": 1.0, "w": 7.0}  # days
 _Graph = Annotated[str | None, typer.Option(help="Only this graph: NAME or NAME@DIGEST.")]
 _File = Annotated[Path, typer.Argument(help="Ends in .jsonl or .parquet.", metavar="FILE")]
 
@@ -43,15 +40,16 @@ def prune(
 
 def _before(age: str) -> str:
     """Return the time that was `age` ago, in the store's format."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", age.strip())
-    if match is None:
+    from cascade.explain.formatting import parse_age
+
+    try:
+        time = parse_age(age)
+    except OverflowError:
+        raise TraceError(f"--older-than {age!r} reaches back before the year 1; give less") from None
+    if time is None:
         raise TraceError(
             f"--older-than {age!r} is not an age; give hours, days or weeks, such as 12h, 30d or 4w"
         )
-    try:
-        time = datetime.now(UTC) - timedelta(days=float(match[1]) * _UNITS[match[2]])
-    except OverflowError:
-        raise TraceError(f"--older-than {age!r} reaches back before the year 1; give less") from None
     return time.isoformat(timespec="milliseconds")
 
 
@@ -73,7 +71,9 @@ def export(
     tier: Annotated[str | None, typer.Option(help="Only answers of this tier.")] = None,
     rule: Annotated[Rule | None, typer.Option(help="Only runs that ended by this rule.")] = None,
     grade: Annotated[Literal["right", "wrong", "none"] | None, typer.Option(help="By newest grade.")] = None,
-    since: Annotated[str | None, typer.Option(help="Started then or later: 2026-11-21T04:00, UTC.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Started then or later: 2026-11-21T04:00 (UTC), or 2h, 3d ago.")
+    ] = None,
     until: Annotated[str | None, typer.Option(help="Started before that.")] = None,
     trace_db: TraceDb = None,
 ) -> None:
@@ -81,12 +81,17 @@ def export(
     from cascade.trace import export_runs
 
     filters = {"graph": graph, "status": status, "tier": tier, "rule": rule, "grade": grade}
-    where = _where(filters | {"since": since, "until": until})
+    where = run_filter(filters | {"since": since, "until": until})
     count = export_runs(trace_url(trace_db), file, where)
     print(f"{count} runs written to {file}")
 
 
-def _where(filters: dict[str, str | None]) -> RunFilter:
+def run_filter(filters: dict[str, str | None]) -> RunFilter:
+    """Return the filter that options describe; those that are None do not filter.
+
+    Raises:
+        TraceError: one cannot be read.
+    """
     from cascade.serve.filters import read_query
 
     query = read_query({name: text for name, text in filters.items() if text is not None})

@@ -37,18 +37,26 @@ def list_(
     status: Annotated[Status | None, typer.Option(help="Only this status.")] = None,
     tier: Annotated[str | None, typer.Option(help="Only answers of this tier.")] = None,
     rule: Annotated[Rule | None, typer.Option(help="Only runs that ended by this rule.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Only with this text in the request or answer, ignoring case.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Started then or later: 2026-11-21T04:00 (UTC), or 2h, 3d ago.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number, newest first.")] = 20,
     json_: Json = False,
     trace_db: TraceDb = None,
 ) -> None:
     """List stored runs, newest first."""
+    filters = {"graph": graph, "status": status, "tier": tier, "rule": rule, "q": text, "since": since}
+    where = archive.run_filter(filters)
     with _open(trace_db) as store:
-        summaries = store.runs(graph=graph, status=status, tier=tier, rule=rule, limit=limit)
+        summaries = store.search(where, limit=limit)
         if json_:
             print_json([summary.model_dump(mode="json") for summary in summaries])
         elif summaries:
             _print_table(summaries)
-        elif any((graph, status, tier, rule)) and store.runs(limit=1):
+        elif any(filters.values()) and store.runs(limit=1):
             print(f"no run in {store.location} matches; `cascade trace list` shows all")
         else:
             print(f"no runs yet in {store.location}; run `cascade run GRAPH TEXT`")
@@ -108,23 +116,27 @@ def _print_table(summaries: list[RunSummary]) -> None:
     columns = _columns(summaries)
     table = Table(box=None, pad_edge=False, header_style="bold")
     room = console.width
-    fitting = []
-    for name in _PRIORITY:  # take the columns that fit; the answer is cut to the rest of the line
-        min_width = 12 if name == "answer" else max(map(len, (name, *columns[name])))
-        if min_width > room:
+    widths: dict[str, int] = {}
+    for name in _PRIORITY:  # take the columns that fit
+        width = _MIN_WIDTH.get(name) or max(map(len, (name, *columns[name])))
+        if width > room:
             break
-        fitting.append(name)
-        room -= min_width + 2
-    for name in (name for name in columns if name in fitting):
-        width = max(12, room + 12) if name == "answer" else None
+        widths[name] = width
+        room -= width + 2
+    for name in _MIN_WIDTH.keys() & widths.keys():  # texts are cut to their part of the rest of the line
+        widths[name] += max(0, room) // len(_MIN_WIDTH)
+    for name in (name for name in columns if name in widths):
         right = name in ("conf.", "cost", "time")
-        table.add_column(name, justify="right" if right else "left", no_wrap=True, max_width=width)
-    for row in zip(*(cells for name, cells in columns.items() if name in fitting), strict=True):
+        table.add_column(name, justify="right" if right else "left", no_wrap=True, max_width=widths[name])
+    for row in zip(*(cells for name, cells in columns.items() if name in widths), strict=True):
         table.add_row(*row)
     console.print(table)
 
 
-_PRIORITY = ("run", "status", "tier", "cost", "conf.", "answer", "graph", "rule", "started", "time")
+_MIN_WIDTH = {"request": 16, "answer": 12}  # columns of text
+_PRIORITY = (
+    "run", "request", "status", "answer", "tier", "cost", "conf.", "rule", "graph", "started", "time",
+)  # fmt: skip
 
 
 def _columns(summaries: list[RunSummary]) -> dict[str, list[str]]:
@@ -135,6 +147,7 @@ def _columns(summaries: list[RunSummary]) -> dict[str, list[str]]:
         "run": [clean(row.run, 80) for row in summaries],
         "started": [clean(format_time(row.started).removesuffix(" UTC"), 40) for row in summaries],
         "graph": [clean(row.graph, 40) for row in summaries],
+        "request": [clean(row.request, 200) for row in summaries],
         "status": [row.status for row in summaries],
         "tier": [clean(row.tier or "—", 20) for row in summaries],
         "rule": [row.rule or "—" for row in summaries],

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import unicodedata
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_FLOOR, Decimal
 
 from cascade.errors import RequestError
 
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # Unicode categories that can garble or steer a terminal
+_AGE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)([mhdw])", re.ASCII)
+_UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}  # seconds
 _HASH = len("sha256:") + 64
 
 
@@ -140,18 +143,28 @@ def fill(text: str, width: int, indent: str = "", hang: str = "") -> str:
     )
 
 
-def parse_since(text: str | None) -> str | None:
-    """Return a time that a user typed in the form that runs are stored with: UTC, ISO 8601, milliseconds.
+def parse_age(text: str) -> datetime | None:
+    """Return the time (UTC) that was an age such as `30m`, `12h` or `4w` ago; None if `text` is no age.
 
     Raises:
-        RequestError: it is not ISO 8601.
+        OverflowError: that reaches back before the year 1.
+    """
+    match = _AGE.fullmatch(text.strip())
+    return match and datetime.now(UTC) - timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def parse_since(text: str | None) -> str | None:
+    """Return a time that a user typed as runs are stored with it: UTC, ISO 8601, milliseconds.
+
+    Raises:
+        RequestError: it is neither ISO 8601 nor an age.
     """
     if text is None:
         return None
     try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        example = "2026-11-21 or 2026-11-21T06:00"
+        # Without an offset it is local time.
+        time = parse_age(text) or datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        example = "2026-11-21, 2026-11-21T06:00, or an age: 2h, 3d"
         raise RequestError(f"--since: {text!r} is no time; give ISO 8601, such as {example}") from None
-    # Without an offset it is local time.
-    return time.astimezone(UTC).isoformat(timespec="milliseconds")
+    return time.isoformat(timespec="milliseconds")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, get_args
 
+from cascade.explain.formatting import parse_age
 from cascade.records import Rule, Status
 from cascade.trace import RunFilter
 
@@ -61,10 +62,12 @@ def _number(text: str) -> float:
 
 
 def _time(text: str) -> str:
-    """Return a time as the store writes it; one without a zone is UTC."""
+    """Return a time, or that of an age, as the store writes it; one without a zone is UTC."""
     try:
-        time = datetime.fromisoformat(text)
+        time = parse_age(text) or datetime.fromisoformat(text)
         time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError("expected a time such as 2026-11-21T04:00 (UTC)") from None
+        raise ValueError(
+            "expected a time such as 2026-11-21T04:00 (UTC), or an age such as 2h or 3d"
+        ) from None
     return time.isoformat(timespec="milliseconds")

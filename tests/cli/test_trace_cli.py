@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def test_list_prints_a_line_a_run_newest_first(database: Path) -> None:
         "run",
         "started",
         "graph",
+        "request",
         "status",
         "tier",
         "rule",
@@ -85,10 +87,8 @@ def test_list_prints_a_line_a_run_newest_first(database: Path) -> None:
         "answer",
     ]
     assert [line.split()[0] for line in lines[1:]] == ["01CCCC", "01BBBB", "01AAAA"]
-    assert (
-        "2026-11-21 03:00:00  support@9f2c41ab  accepted   haiku  confident   0.93  $0.0004  12 ms"
-        in lines[3]
-    )
+    assert "2026-11-21 03:00:00  support@9f2c41ab  where is [bold]my[/bold]" in lines[3]
+    assert "accepted   haiku  confident   0.93  $0.0004  12 ms" in lines[3]
     assert "\x1b" not in "".join(lines)
     assert "see ·[31m[red]there" in lines[1]
 
@@ -96,9 +96,9 @@ def test_list_prints_a_line_a_run_newest_first(database: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "shown"),
     [
-        (40, ["run", "status", "tier", "cost", "conf."]),
-        (60, ["run", "status", "tier", "conf.", "cost", "answer"]),
-        (90, ["run", "graph", "status", "tier", "rule", "conf.", "cost", "answer"]),
+        (40, ["run", "request", "status"]),
+        (60, ["run", "request", "status", "tier", "answer"]),
+        (90, ["run", "request", "status", "tier", "rule", "conf.", "cost", "answer"]),
     ],
 )
 def test_a_narrow_terminal_gets_fewer_columns_and_whole_run_ids(
@@ -109,7 +109,7 @@ def test_a_narrow_terminal_gets_fewer_columns_and_whole_run_ids(
     lines = call("list", "--trace-db", database, columns=columns).splitlines()
     assert sorted(lines[0].split()) == sorted(shown)
     assert [line.split()[0] for line in lines[1:]] == ["01DDDD", "01CCCC", "01BBBB", "01AAAA"]
-    assert all("$0.0004" in line for line in lines[1:])
+    assert all("where is [bold]m" in line for line in lines[1:])
     assert max(map(len, lines)) <= columns
 
 
@@ -124,7 +124,42 @@ def test_list_filters(database: Path) -> None:
     assert listed("--tier", "opus") == ["01CCCC"]
     assert listed("--rule", "over_cost", "--graph", "support@9f2c41ab") == ["01BBBB"]
     assert listed("--limit", "1") == ["01CCCC"]
+    assert listed("--text", "THERE") == ["01CCCC"]
+    assert listed("--text", "where is", "--status", "abstained") == ["01BBBB"]
+    assert listed("--text", "nowhere") == []
+    assert "matches; `cascade" in call("list", "--text", "nowhere", "--trace-db", database)
     assert "matches; `cascade trace list` shows all" in call("list", "--tier", "none", "--trace-db", database)
+
+
+@pytest.mark.parametrize("since", ["2h", "90m", "0.5d", "1w", "hour"])
+def test_list_takes_ages_and_dates(since: str, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    ages = {"01OLD": timedelta(days=30), "01NEW": timedelta(minutes=5)}
+    with TraceStore(str(tmp_path / "runs.db")) as store:
+        for name, age in ages.items():
+            store.write(result(name, started=(now - age).isoformat(timespec="milliseconds")))
+    given = (now - timedelta(hours=1)).isoformat() if since == "hour" else since
+    options = ("list", "--json", "--trace-db", tmp_path / "runs.db", "--since")
+    assert [row["run"] for row in json.loads(call(*options, given))] == ["01NEW"]
+    day = (now - timedelta(days=40)).date().isoformat()
+    assert len(json.loads(call(*options, day))) == 2
+
+
+@pytest.mark.parametrize("since", ["yesterday", "2x", "-3h", "", "9" * 12 + "w", "h", "1e3h", "٣h", "nanh"])
+def test_a_time_that_is_none_is_refused_by_name(since: str, database: Path) -> None:
+    if since == "":
+        assert len(json.loads(call("list", "--json", "--trace-db", database, "--since", since))) == 3
+        return
+    with pytest.raises(TraceError, match=r"--since is .*; expected a time such as .* or an age such as 2h"):
+        call("list", "--trace-db", database, "--since", since)
+
+
+def test_list_shows_a_private_request_as_it_is_stored(tmp_path: Path) -> None:
+    with TraceStore(str(tmp_path / "runs.db"), store_text=False) as store:
+        store.write(result("01AAAA"))
+    lines = call("list", "--trace-db", tmp_path / "runs.db").splitlines()
+    assert "sha256:" in lines[1]
+    assert "where is" not in lines[1]
 
 
 def test_list_as_json_is_an_array_of_objects(database: Path) -> None:
