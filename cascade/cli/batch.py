@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from cascade.errors import RequestError
 from cascade.files import write_whole
+from cascade.lab.tables.cells import SUFFIXES
 from cascade.lab.tables.rows import Row
 from cascade.records import Request, Result
 
@@ -65,8 +66,11 @@ def open_output(path: Path, rows: Sequence[Row], batch: str, *, restart: bool) -
         restart: start over, whatever the file holds.
 
     Raises:
-        RequestError: the file cannot be written, another process is writing it, or it holds another batch.
+        RequestError: the file cannot be written, another process is writing it, it holds another batch, or
+            its name says that it is no JSONL.
     """
+    if path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".jsonl":
+        raise RequestError(f"{path}: result rows are JSON, one a line; give a .jsonl file for --output")
     if path.exists() and not path.is_file():
         with _open(path, "wb") as file:
             yield Output(file, None, [])

@@ -56,7 +56,8 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     try:
         yield on_progress
     finally:
-        bar.stop()
+        if bar.tasks:  # one that never began would print an empty line
+            bar.stop()
 
 
 def print_why(run: str, trace_db: str | None) -> None:

@@ -53,6 +53,8 @@ def run(
     """Run one TEXT, or the rows of --input, through GRAPH."""
     if (text is None) == (input is None):
         raise RequestError("give either TEXT or --input; for one request: cascade run GRAPH 'your text'")
+    if input is None and (text_column or label_column):
+        raise RequestError("--text and --label name columns of --input; leave them out for one TEXT")
     rows = read_rows(input, text_column, label_column) if input is not None else [Row("1", check_text(text))]
     from cascade.config.load import load_graph
     from cascade.run import Cascade

@@ -89,6 +89,13 @@ def test_a_device_is_written_and_never_continued() -> None:
     assert not Path(f"{os.devnull}.progress").exists()
 
 
+@pytest.mark.parametrize("name", ["out.csv", "out.TSV", "out.parquet"])
+def test_a_file_whose_name_promises_another_format_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RequestError, match=r"give a \.jsonl file for --output"):
+        ask(tmp_path / name, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"no/out.jsonl: No such file .* --output"):
         ask(tmp_path / "no" / "out.jsonl", 1)

@@ -186,3 +186,8 @@ def test_a_script_that_reads_bad_rows_ends_with_the_message(
         read_rows(tmp_path / "rows.csv")
     assert end.value.code == 1
     assert "rows.csv:2: 3 cells, the header has 2" in capsys.readouterr().err
+
+
+def test_columns_of_a_single_text_are_refused(tmp_path: Path) -> None:
+    done = cascade("run", expert(tmp_path), "q1", "--label", "intent")
+    assert "name columns of --input" in str(done.exception)

@@ -103,7 +103,10 @@ def test_a_row_with_too_many_or_too_few_cells_is_refused_by_its_line(
         (b"sep=;\nid,text\n1,a\n", "rows.csv:2: columns are ['id,text']"),
         (b"id;text\n1;a\n", "begin it with sep=;"),
         (b"id\ttext\n1\ta\n", "a name that ends in .tsv"),
-        (b"question,intent\na,b\n", "columns are ['question', 'intent']; expected at least 'text'; name the"),
+        (
+            b"question,intent\na,b\n",
+            "['question', 'intent']; expected at least 'text'; --text COL",
+        ),
         ("text\nä\n".encode("utf-16-le"), "rows.csv:1: UTF-16 without a byte-order mark"),
         ("text\nab\n".encode("utf-16") + b"c", "rows.csv:3: not valid UTF-16"),
         ("text\rä\r".encode("cp1252"), "rows.csv:2: not valid UTF-8"),
@@ -163,6 +166,33 @@ def test_a_list_of_all_rows_is_not_jsonl(tmp_path: Path) -> None:
     message = refusal(tmp_path, "rows.jsonl", rows)
     assert message.endswith("expected one object a line, not a list of all")
     assert message.count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (b"text,label\na,b\nc,d\n", "a file of CSV needs a name that ends in .csv or .tsv"),
+        (b'{\n "text": "a"\n}\n', "expected one object a line, all of it on that line"),
+        (b"\xef\xbb\xbf\n\nhello\nyou\n", ":3: not JSON"),
+    ],
+)
+def test_a_file_of_another_kind_is_one_error(tmp_path: Path, content: bytes, hint: str) -> None:
+    message = refusal(tmp_path, "rows.txt", content)
+    assert hint in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "hint"),
+    [
+        ("rows.csv", b"text,label\n", "no rows; expected some below the header"),
+        ("rows.csv", b",,\n\n", "columns are None; expected at least 'text'; the file is empty"),
+        ("rows.jsonl", b"\n", "no rows; expected lines like"),
+        ("rows.jsonl", b'{"question": "a"}\n', "known keys here: question; --text COL names another"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path: Path, name: str, content: bytes, hint: str) -> None:
+    assert hint in refusal(tmp_path, name, content)
 
 
 @quiet

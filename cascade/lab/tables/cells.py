@@ -158,16 +158,15 @@ def header_problem(names: Sequence[str]) -> str | None:
 
 def _jsonl(text: str, constant: Callable[[str], object]) -> Iterator[tuple[int, Cells]]:
     decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=constant)
-    array = text.lstrip()[:1] == "["
+    wanted = f"expected one object a line{_not_jsonl(text.lstrip())}"
     for line, content in enumerate(_LINE_END.split(text), start=1):
         if not content.strip():
             continue
         try:
             row = decoder.decode(content)
         except json.JSONDecodeError as error:
-            wanted = "expected one object a line" + (", not a list of all" if array else "")
             yield line, RequestError(f"not JSON ({error.msg}, column {error.colno}); {wanted}")
-            if array:
+            if wanted != "expected one object a line":  # the whole file is of another kind
                 return
         except RecursionError:
             yield line, RequestError("not JSON (too deep: not usable JSON); expected one object a line")
@@ -175,6 +174,16 @@ def _jsonl(text: str, constant: Callable[[str], object]) -> Iterator[tuple[int, 
             yield line, RequestError(f"not JSON ({error}); expected one object a line")
         else:
             yield line, row
+
+
+def _not_jsonl(text: str) -> str:
+    """Return what a text seems to be that does not begin as JSONL does; '' if it does."""
+    first = _LINE_END.split(text, maxsplit=1)[0].rstrip()
+    if first.startswith("["):
+        return ", not a list of all"
+    if first == "{":
+        return ", all of it on that line"
+    return "" if first.startswith("{") else "; a file of CSV needs a name that ends in .csv or .tsv"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

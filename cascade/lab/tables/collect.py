@@ -69,7 +69,7 @@ def collect_outcomes(
             other rows or cannot be written, or no model can be asked.
     """
     out = Path(out)
-    if out.suffix != ".jsonl":
+    if out.suffix.lower() != ".jsonl":
         raise RequestError(f"{out}: rows are appended one by one; give a .jsonl file for --out")
     rows = labelled_rows(data, text, label)
     loaded = load_graph(graph, tuned=False, tightened=False)

@@ -66,7 +66,8 @@ def read_rows(source: str | Path, text: str | None = None, label: str | None = N
             rows.append(row)
     refuse(problems)
     if not rows:
-        raise RequestError(f'{name}: no rows; expected lines like {{"id": "1", "text": "…"}}')
+        expected = 'lines like {"id": "1", "text": "…"}' if table.columns is None else "some below the header"
+        raise RequestError(f"{name}: no rows; expected {expected}")
     if label is not None and not any(row.label for row in rows):
         raise RequestError(f"{name}: no row has a {label!r}; give --label another column")
     return rows
@@ -103,7 +104,7 @@ def _advice(header: list[str]) -> str:
         return "the file is empty"
     separator = next((mark for mark in (";", "\t", "|") if mark in header[0]), None)
     if len(header) > 1 or separator is None:
-        return "name the column of the requests with --text COL, that of the right answers with --label COL"
+        return "--text COL names the column of the requests, --label COL that of the right answers"
     if separator == "\t":
         return "its cells are separated by tabs: give the file a name that ends in .tsv"
     return f"its cells are separated by {separator!r}: save it with commas, or begin it with sep={separator}"
@@ -145,7 +146,8 @@ def _row(line: int, cells: Any, columns: Columns, taken: Container[str]) -> Row:
     if not isinstance(cells, Mapping):
         raise RequestError(f"expected an object with {columns.text!r}, got {type(cells).__name__}")
     if columns.text not in cells:
-        raise RequestError(f"no {columns.text!r}; known keys here: {', '.join(map(str, cells)) or 'none'}")
+        known = ", ".join(map(str, cells)) or "none"
+        raise RequestError(f"no {columns.text!r}; known keys here: {known}; --text COL names another")
     label = cells.get(columns.label)
     if label is not None and not isinstance(label, str):
         raise RequestError(f"{columns.label} is {label!r}; expected a string")
