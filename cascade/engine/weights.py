@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cascade._fork import abandon
 from cascade.engine.binding import api, first_error, forget_errors
 from cascade.engine.context import Context, ContextShape
 from cascade.engine.embed import Embedder, pooling_type
@@ -228,6 +229,12 @@ class Weights:
             self._adapters[path] = _load_adapter(self._model, self.metadata("general.architecture"), path)
         return None if path is None else self._adapters[path]
 
+    def start_over(self) -> None:
+        """Leave the contexts to the parent process of this fork, whose memory they are; new ones are made."""
+        abandon((self._contexts, self._schedulers, self._embedders))
+        self._contexts, self._schedulers, self._embedders = {}, {}, {}
+        self.active_requests = 0
+
     @property
     def memory(self) -> int:
         """Bytes of the weights, the contexts' cells and the saved prefixes."""
@@ -334,6 +341,12 @@ class ModelCache:
             del self._users[path]
             if path in self._loaded:
                 self._loaded.pop(path).close()
+
+    def start_over(self) -> None:
+        """Keep the files, in a forked child; whoever used one there must acquire it again."""
+        self._users.clear()
+        for weights in self._loaded.values():
+            weights.start_over()
 
     @property
     def memory(self) -> int:

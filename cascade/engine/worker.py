@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Hashable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cascade._fork import ForkGate, abandon, forget_after_fork
 from cascade.engine.ticket import Stepper, Ticket
 from cascade.errors import CascadeError, ModelError
 
@@ -64,6 +65,11 @@ class DecodeWorker:
         self._models: ModelCache | None = None
         self._thread = threading.Thread(target=self._run, name="cascade-decode", daemon=True)
 
+    @property
+    def started(self) -> bool:
+        """Whether its thread has been started."""
+        return self._thread.ident is not None
+
     def start(self) -> None:
         """Start the thread; it stops when the process exits."""
         old_size = threading.stack_size(_STACK_BYTES)
@@ -82,9 +88,8 @@ class DecodeWorker:
             max_active: start it once fewer jobs than this are active in its lane.
 
         Raises:
-            ModelError: too many jobs are waiting, or this process is a fork of the one that loaded llama.cpp.
+            ModelError: too many jobs are waiting.
         """
-        self.check_process()
         job = _Job(lane, max_active, steps)
         with self._changed:
             if self._stop:
@@ -110,13 +115,14 @@ class DecodeWorker:
         else:
             call()
 
-    def check_process(self) -> None:
-        """Raise ModelError in a forked child, which has no decode thread and would hang when decoding."""
-        if os.getpid() != self._pid:
-            raise ModelError(
-                f"process {os.getpid()} is a fork of {self._pid}, which runs llama.cpp; "
-                "start worker processes with the 'spawn' method"
-            )
+    def start_over(self) -> DecodeWorker:
+        """Return a worker for a forked child: with the same weights, but no context, thread or job."""
+        fresh = DecodeWorker()
+        fresh._models = self._models
+        if fresh._models is not None:
+            fresh._models.start_over()
+        abandon(self)
+        return fresh
 
     def stop(self) -> None:
         """Finish the step in progress, cancel all jobs and free all models."""
@@ -147,15 +153,20 @@ class DecodeWorker:
                 cancelled = list(self._cancelled)
                 self._cancelled.clear()
                 self._admit()
-            for job in cancelled:
-                self._drop(job)
-            for job in list(self._ready):
-                self._step(job)
-            while self._deferred:
-                self._deferred.pop(next(iter(self._deferred)))()
-            for stepper in list(self._steppers):
-                self._advance(stepper)
+            with _gate.work():
+                self._turn(cancelled)
         self._shut_down()
+
+    def _turn(self, cancelled: list[_Job]) -> None:
+        """Give every job and every stepper its turn."""
+        for job in cancelled:
+            self._drop(job)
+        for job in list(self._ready):
+            self._step(job)
+        while self._deferred:
+            self._deferred.pop(next(iter(self._deferred)))()
+        for stepper in list(self._steppers):
+            self._advance(stepper)
 
     def _has_work(self) -> bool:
         return bool(self._stop or self._ready or self._steppers or self._cancelled or any(self._startable()))
@@ -274,22 +285,48 @@ def _unexpected(error: Exception) -> ModelError:
     return failure
 
 
-_worker: DecodeWorker | None = None
-_lock = threading.Lock()
+class _Process:
+    """The decode worker of this process."""
+
+    def __init__(self) -> None:
+        self.worker: DecodeWorker | None = None
+        self.lock = threading.Lock()
+        forget_after_fork(self)
+
+    def after_fork(self) -> None:
+        """See `cascade._fork`."""
+        self.lock = threading.Lock()
+        if self.worker is None:
+            return
+        if _gate.clean:
+            self.worker = self.worker.start_over()
+            return
+        abandon(self.worker)
+        self.worker = None
+
+    def running(self) -> DecodeWorker:
+        if not _gate.clean:
+            raise ModelError(
+                f"process {os.getpid()} was forked while its parent decoded; load the cascade after the "
+                "fork, or fork while no run is at work"
+            )
+        if self.worker is None or not self.worker.started:
+            with self.lock:
+                if self.worker is None:
+                    self.worker = DecodeWorker()
+                if not self.worker.started:
+                    self.worker.start()
+        return self.worker
+
+
+_gate = ForkGate(seconds=10.0)  # a turn may load a file, or decode a long prompt
+_process = _Process()
 
 
 def decode_worker() -> DecodeWorker:
     """Return this process's worker; the first call starts its thread.
 
     Raises:
-        ModelError: this process is a fork of one that runs llama.cpp.
+        ModelError: this process was forked in the middle of a decode.
     """
-    global _worker  # noqa: PLW0603  # one decode thread per process is the point
-    if _worker is None:
-        with _lock:
-            if _worker is None:
-                starting = DecodeWorker()
-                starting.start()
-                _worker = starting
-    _worker.check_process()
-    return _worker
+    return _process.running()

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from cascade._fork import forget_after_fork
 from cascade.spec.parts import BreakerConfig
 
 State = Literal["closed", "open", "half_open"]
@@ -36,13 +37,18 @@ class Breaker:
     def __init__(self, config: BreakerConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
         self._clock = clock
-        self._lock = threading.Lock()
         self._era = 0  # changes with every change of the state
         self._opened: float | None = None
-        self._probing = False
         self._streak = 0
         self._recent: deque[bool] = deque(maxlen=config.window)
         self._why = ""
+        self.after_fork()
+        forget_after_fork(self)
+
+    def after_fork(self) -> None:
+        """See `cascade._fork`."""
+        self._lock = threading.Lock()
+        self._probing = False  # the probe is the parent's
 
     @property
     def state(self) -> State:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
+from cascade._fork import forget_after_fork
 from cascade.errors import ModelError
 from cascade.graph.breaker import Breaker, Permit
 from cascade.spec.kinds import ModelSettings
@@ -24,6 +25,11 @@ class _Slots:
         self._name = name
         self._max_calls = max_calls
         self._queue = queue
+        self.after_fork()
+        forget_after_fork(self)
+
+    def after_fork(self) -> None:
+        """See `cascade._fork`."""
         self._lock = threading.Lock()
         self._used = 0
         self._waiting: deque[Future[None]] = deque()

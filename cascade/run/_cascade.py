@@ -8,6 +8,7 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
+from cascade._fork import forget_after_fork
 from cascade.errors import RequestError, TraceError
 from cascade.extras import require
 from cascade.langchain._inputs import plain_input, plain_options
@@ -61,9 +62,14 @@ class Cascade:
         self._compiled: Compiled = compile_plan(self._plan, self._stores.checkpoints)
         self._store = self._stores.trace
         self._baselines = Baselines(self._plan, self._store)
-        self._at_work: dict[str, RunControl] = {}
+        self.after_fork()
+        forget_after_fork(self)
         self._observers = Observers([Telemetry(self.config), *observers])
         self._loop = BackgroundLoop()  # which synchronous callers share
+
+    def after_fork(self) -> None:
+        """See `cascade._fork`."""
+        self._at_work: dict[str, RunControl] = {}
 
     @classmethod
     def load(

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from cascade._fork import forget_after_fork
+from cascade._fork import abandon, forget_after_fork
 
 T = TypeVar("T")
 
@@ -26,12 +26,16 @@ class BackgroundLoop:
     """
 
     def __init__(self) -> None:
-        self._forget()
-        forget_after_fork(self._forget)
-
-    def _forget(self) -> None:
-        self._lock = threading.Lock()
         self._running: _LoopThread | None = None
+        self.after_fork()
+        forget_after_fork(self)
+
+    def after_fork(self) -> None:
+        """See `cascade._fork`."""
+        if self._running is not None:  # else its tasks would be ended in the child, too
+            abandon(self._running)
+        self._lock = threading.Lock()
+        self._running = None
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run `coroutine` and return its result; an interrupt (Ctrl-C) cancels it.

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cascade._fork import forget_after_fork
 from cascade.observers import Observer
 from cascade.records import Request, Result, Step
 
@@ -35,6 +36,11 @@ class Board(Observer):
     """The runs at work in this process. Runs may be on any thread, listeners on any event loop."""
 
     def __init__(self) -> None:
+        self.after_fork()
+        forget_after_fork(self)
+
+    def after_fork(self) -> None:
+        """See `cascade._fork`."""
         self._lock = threading.Lock()
         self._runs: dict[str, ActiveRun] = {}
         self._listeners: set[Callable[[], None]] = set()

@@ -269,6 +269,8 @@ class TraceStore:
     def _cause(self, engine: Engine, error: Exception, run: str) -> TraceError:
         if isinstance(error, IntegrityError) and is_stored(engine, run):
             return TraceError(f"run {run!r} is already in {self.location}; each run needs an id of its own")
+        if isinstance(error, TraceError):
+            return error
         if isinstance(error, DBAPIError):
             reason = trace_error(error, self._url)
         else:

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from sqlalchemy import Connection, Engine, delete, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from cascade._fork import forget_after_fork
 from cascade.trace._ledger import PendingEntry, append_entries, entry_kind, hash_run, lock_ledger
 from cascade.trace._rows import RunRows, insert_raw
 from cascade.trace._tables import calls, runs, steps
@@ -31,10 +32,17 @@ class BatchWriter(Generic[T]):
 
     def __init__(self, name: str, write: Callable[[list[T]], None]) -> None:
         self._name, self._write = name, write
-        self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[T | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
         self._closed = False
+        self.after_fork()
+        forget_after_fork(self)
+
+    def after_fork(self) -> None:
+        """See `cascade._fork`."""
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[T | None] = (
+            queue.SimpleQueue()
+        )  # the parent writes what is in the old one
+        self._thread: threading.Thread | None = None
 
     def put(self, item: T) -> bool:
         """Enqueue `item`; return False if the writer is closed."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from cascade._fork import ForkGate
 from cascade.errors import TraceError
 from cascade.extras import install_command
 from cascade.trace._fulltext import create_index
@@ -123,7 +126,73 @@ def open_engine(url: URL, *, create: bool) -> Engine | None:
 
 
 def _engine(url: URL) -> Engine:
-    return create_engine(url, hide_parameters=True)  # errors must not show the texts of a run
+    # Errors must not show the texts of a run.
+    return create_engine(url, hide_parameters=True, poolclass=_Pool)
+
+
+class Disposable(Protocol):
+    """Has connections, and opens new ones when it needs them."""
+
+    def dispose(self) -> object:
+        """Close those that nobody uses."""
+        ...
+
+
+# Connections do not cross a fork: all are closed before it, and parent and child open new ones. A child that
+# opens a SQLite file which its parent has open takes no locks of its own, and would lose what it commits
+# (https://www.sqlite.org/howtocorrupt.html, section 2.6).
+_disposable: weakref.WeakSet[Any] = weakref.WeakSet()
+_gate = ForkGate(lambda: [thing.dispose() for thing in list(_disposable)])
+
+
+def dispose_before_fork(thing: Disposable) -> None:
+    """Dispose of `thing` before this process forks, as long as it lives; it connects `using_database`."""
+    _disposable.add(thing)
+
+
+@contextmanager
+def using_database() -> Iterator[None]:
+    """Keep this process from being forked meanwhile.
+
+    Raises:
+        TraceError: this process was forked while its parent used the database for too long.
+    """
+    _enter()
+    try:
+        yield
+    finally:
+        _gate.leave()
+
+
+def _enter() -> None:
+    if not _gate.clean:
+        raise TraceError(
+            f"process {os.getpid()} was forked while its parent used the trace database; load the cascade "
+            "after the fork, or fork while no run is at work"
+        )
+    _gate.enter()
+
+
+class _Pool(QueuePool):
+    """Gives out connections; a fork waits until they are back."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        dispose_before_fork(self)
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        _enter()
+        try:
+            return super()._do_get()
+        except BaseException:
+            _gate.leave()
+            raise
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        try:
+            super()._do_return_conn(record)
+        finally:
+            _gate.leave()
 
 
 def _check_folder(path: Path) -> None:

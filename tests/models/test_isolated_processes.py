@@ -115,13 +115,12 @@ def test_a_worker_ignores_the_signals_that_ask_its_parent_to_end(endless: Path) 
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
-def test_a_forked_copy_of_the_parent_gets_a_clear_error_and_harms_nothing(endless: Path) -> None:
+def test_a_forked_copy_of_the_parent_has_a_worker_of_its_own_and_harms_nothing(endless: Path) -> None:
     done = run(
         "print(asyncio.run(brief.ask(Prompt('hi'))).text, flush=True)\n"
         "copy = os.fork()\n"
         "if copy == 0:\n"
-        "    try:\n        asyncio.run(brief.ask(Prompt('hi')))\n"
-        "    except Exception as error:\n        print(type(error).__name__, error, flush=True)\n"
+        "    print(asyncio.run(brief.ask(Prompt('hi'))).text, flush=True)\n"
         "    sys.exit(0)\n"
         "os.waitpid(copy, 0)\n"
         "reply = asyncio.run(brief.ask(Prompt('hi')))\n"
@@ -129,10 +128,7 @@ def test_a_forked_copy_of_the_parent_gets_a_clear_error_and_harms_nothing(endles
         endless,
     )
     lines = done.stdout.splitlines()
-    assert (lines[0], lines[2]) == ("on andon", "on andon 0")
-    assert lines[1].startswith("ModelError model 'brief' (")
-    assert "is a fork of" in lines[1]
-    assert "start worker processes with the 'spawn' method" in lines[1]
+    assert lines == ["on andon", "on andon", "on andon 0"], done.stderr
 
 
 def test_the_users_main_module_runs_once(tmp_path: Path, endless: Path) -> None:

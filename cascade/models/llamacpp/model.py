@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cascade._fork import abandon, forget_after_fork
 from cascade.config.references import existing_file, resolve_model_path
 from cascade.engine import decode_worker, default_threads
 from cascade.engine.features import TemplateFeatures
@@ -88,6 +89,13 @@ class LlamaCpp:
         self._path: Path | None = None
         self._session: Session | None = None  # made and used on the decode thread only, as is:
         self._embedding: Weights | None = None
+        forget_after_fork(self)
+
+    def after_fork(self) -> None:
+        """See `cascade._fork`."""
+        if self._session is not None:
+            abandon(self._session)  # its contexts are the parent's
+        self._session = self._embedding = None
 
     def unavailable(self) -> str | None:
         """Return None: a local model needs no key."""

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from cascade._fork import abandon, forget_after_fork
 from cascade.errors import ConfigError, ModelError
 from cascade.formats.gguf_parts import file_bytes
 from cascade.models.base import Prompt, Reply
@@ -206,19 +207,14 @@ class Supervisor:
         self._loop.close()
 
     async def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        self.check_process()
+        self.check_running()
         future = asyncio.run_coroutine_threadsafe(work(), self._loop)
         self._running.add(future)
         future.add_done_callback(self._running.discard)
         return await asyncio.wrap_future(future)
 
-    def check_process(self) -> None:
-        """Raise ModelError in a forked copy, which has no such thread, and while the process exits."""
-        if os.getpid() != self._pid:
-            raise ModelError(
-                f"process {os.getpid()} is a fork of {self._pid}, which runs isolated models; "
-                "start worker processes with the 'spawn' method"
-            )
+    def check_running(self) -> None:
+        """Raise ModelError while the process exits."""
         if self._loop.is_closed():
             raise ModelError("isolated models have stopped because the process is exiting")
 
@@ -231,20 +227,33 @@ class Supervisor:
         await asyncio.gather(*others, return_exceptions=True)
 
 
-_supervisor: Supervisor | None = None
-_lock = threading.Lock()
+class _Process:
+    """The supervisor of this process; a forked child has its own, and leaves its parent's workers alone."""
+
+    def __init__(self) -> None:
+        self.supervisor: Supervisor | None = None
+        self.lock = threading.Lock()
+        forget_after_fork(self)
+
+    def after_fork(self) -> None:
+        """See `cascade._fork`."""
+        if self.supervisor is not None:
+            abandon(self.supervisor)
+        self.supervisor = None
+        self.lock = threading.Lock()
+
+
+_process = _Process()
 
 
 def supervisor() -> Supervisor:
     """Return this process's supervisor; the first call starts its thread.
 
     Raises:
-        ModelError: this process is a fork of one that runs isolated models.
+        ModelError: this process exits.
     """
-    global _supervisor  # noqa: PLW0603  # one set of worker processes per process is the point
-    if _supervisor is None:
-        with _lock:
-            if _supervisor is None:
-                _supervisor = Supervisor()
-    _supervisor.check_process()
-    return _supervisor
+    with _process.lock:
+        if _process.supervisor is None:
+            _process.supervisor = Supervisor()
+    _process.supervisor.check_running()
+    return _process.supervisor
