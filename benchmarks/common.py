@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cascade.errors import CascadeError
-from cascade.lab.evaluation.metrics import Interval, wilson
 from cascade.lab.training.datasets import default_dir
+from cascade.policy.intervals import Interval, wilson
 
 T = TypeVar("T")
 Figures = dict[str, Any]

@@ -10,6 +10,7 @@ from typing import Any
 from cascade.cli.hints import hint_line, hints
 from cascade.lab.tables.rows import Row
 from cascade.policy.costs import PricedCall
+from cascade.policy.intervals import wilson
 from cascade.policy.savings import Alone, PricedRun
 from cascade.records import Result
 
@@ -89,10 +90,10 @@ def summarise(
 
     Shares are of all requests. `hints` say why models could not be asked or failed where there is no answer,
     and what to set. `accuracy` and `selective_risk` (the error rate among the answered rows) need labels in
-    the input. `savings` compares the answered requests with the baseline model alone (see
-    `cascade.policy.savings.Savings`), `unanswered_savings` the others; `basis` says in words what they stand
-    on. They are left out if they are not known for every request, as in a batch that was continued after a
-    stop. `calls` are recorded calls of the baseline model.
+    the input; `NAME_ci` are their 95 % intervals (Wilson). `savings` compares the answered requests with the
+    baseline model alone (see `cascade.policy.savings.Savings`), `unanswered_savings` the others; `basis` says
+    in words what they stand on. They are left out if they are not known for every request, as in a batch that
+    was continued after a stop. `calls` are recorded calls of the baseline model.
     """
     total = len(results)
     answered = [result for result in results if result.text is not None]
@@ -132,8 +133,14 @@ def _quality(rows: Sequence[Row], results: Sequence[Result]) -> dict[str, Any]:
     graded = [verdict for row, result in labelled if (verdict := right(row, result)) is not None]
     if not labelled:
         return {}
-    risk = 1 - sum(graded) / len(graded) if graded else None
-    return {"labelled": len(labelled), "accuracy": sum(graded) / len(labelled), "selective_risk": risk}
+    wrong = len(graded) - sum(graded)
+    return {
+        "labelled": len(labelled),
+        "accuracy": sum(graded) / len(labelled),
+        "accuracy_ci": list(wilson(sum(graded), len(labelled))),
+        "selective_risk": wrong / len(graded) if graded else None,
+        "selective_risk_ci": list(wilson(wrong, len(graded))) if graded else None,
+    }
 
 
 def right(row: Row, result: Result) -> bool | None:
@@ -157,17 +164,28 @@ def print_summary(summary: dict[str, Any], trace_db: str | None) -> None:
     if waiting := summary["status"].get("waiting"):
         print(f"waiting    {waiting} (cascade trace list --status waiting)")
     if "accuracy" in summary:
-        risk = summary["selective_risk"]
-        print(
-            f"right      {summary['accuracy']:.1%} of {summary['labelled']} labelled rows; "
-            f"wrong among the answered {'—' if risk is None else f'{risk:.1%}'}"
-        )
+        _print_quality(summary)
     print(f"cost       ${summary['cost_usd']:.6f}")
     for name, of in (("savings", "the answered requests"), ("unanswered_savings", "the others")):
         if name in summary:
             print(f"           {_compared(summary[name], of)}")
     if trace_db is not None:
         print(f"traces     {trace_db}   (cascade trace list, cascade trace explain RUN)")
+
+
+def _print_quality(summary: Mapping[str, Any]) -> None:
+    risk = summary["selective_risk"]
+    print(
+        f"right      {summary['accuracy']:.1%} of {summary['labelled']} labelled rows; "
+        f"wrong among the answered {'—' if risk is None else f'{risk:.1%}'}"
+    )
+    ends = [f"right {_ends(summary['accuracy_ci'])}"]
+    ends += [] if risk is None else [f"wrong {_ends(summary['selective_risk_ci'])}"]
+    print(f"           95 % intervals: {', '.join(ends)}")
+
+
+def _ends(interval: Sequence[float]) -> str:
+    return f"{interval[0]:.1%} to {interval[1]:.1%}"
 
 
 def _compared(savings: Mapping[str, Any], of: str) -> str:

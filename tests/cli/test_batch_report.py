@@ -17,6 +17,7 @@ from cascade import Cascade
 from cascade.cli.run import run
 from cascade.cli.warming import warm
 from cascade.config.load import load_graph
+from cascade.policy.intervals import wilson
 
 KEY = "A_KEY_THAT_NOBODY_SETS"
 KEYLESS = {"kind": "openai", "model": "m", "key_env": KEY, "price": {"input": 1, "output": 1}}
@@ -95,6 +96,9 @@ def test_wrong_answers_are_marked_with_the_right_one(tmp_path: Path, seed: int) 
     assert [row["right"] for row in written] == [row["label"] != "no" for row in rows]
     assert [row["label"] for row in written] == [row["label"] for row in rows]
     assert "wrong: right is" in done.stdout
+    wrong = sum(row["label"] == "no" for row in rows)
+    low, high = wilson(12 - wrong, 12)
+    assert f"95 % intervals: right {low:.1%} to {high:.1%}, wrong" in done.stdout
 
 
 def test_without_labels_no_column_and_no_keys_are_added(tmp_path: Path) -> None:

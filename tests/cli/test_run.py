@@ -173,11 +173,11 @@ def test_a_file_of_one_row_prints_its_line_too(graph: Path, tmp_path: Path) -> N
     assert "answered   100% of 1" in done.stdout
 
 
-def test_an_output_row_with_a_lone_surrogate_is_still_json(tmp_path: Path) -> None:
+def test_an_output_row_of_a_lone_surrogate_is_valid_unicode(tmp_path: Path) -> None:
     graph, out = write(tmp_path, {"m": scripted("\ud800")}, [checked("first", "m")]), tmp_path / "out.jsonl"
     done = cascade("run", graph, "hello", "--output", out)
     assert done.returncode == 0, done.stderr
-    assert json.loads(out.read_text())["text"] == "\ud800"
+    assert json.loads(out.read_text())["text"] == "\ufffd"
 
 
 def test_a_trace_store_that_cannot_be_written_is_a_message(graph: Path, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from cascade.lab.evaluation.metrics import (
     brier,
     coverage_at_risk,
     ece,
-    wilson,
 )
+from cascade.policy.intervals import wilson
 
 Rows = list[tuple[float, bool]]
 ROWS = st.lists(st.tuples(st.integers(0, 8).map(lambda k: k / 8), st.booleans()), min_size=1, max_size=40)

@@ -9,24 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from cascade.policy.intervals import Interval
 
 Column = NDArray[np.float64]
 Means = Mapping[str, Column]
 BINS = 15
 RESAMPLES = 1000
 _MAX_CELLS = 2_000_000  # rows × resamples that are drawn at once: 16 MB of counts
-
-
-class Interval(NamedTuple):
-    """A two-sided interval."""
-
-    low: float
-    high: float
 
 
 def accuracy(correct: ArrayLike) -> float:
@@ -90,20 +84,6 @@ def coverage_at_risk(confidence: ArrayLike, correct: ArrayLike, risk: float) -> 
     wrong = np.cumsum(np.bincount(inverse, weights=1.0 - right))
     fits = np.flatnonzero(wrong <= risk * accepted + 1e-9)
     return float(accepted[fits[-1]] / len(score)) if len(fits) else 0.0
-
-
-def wilson(successes: int, rows: int, level: float = 0.95) -> Interval:
-    """Return the Wilson score interval of a share (Wilson 1927); NaN without rows."""
-    if not 0 <= successes <= rows:
-        raise ValueError(f"{successes} successes among {rows} rows; give at most as many as rows")
-    if rows == 0:
-        return Interval(math.nan, math.nan)
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    share = successes / rows
-    centre = (share + z * z / (2 * rows)) / (1 + z * z / rows)
-    half = z / (1 + z * z / rows) * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
-    # Rounding must not exclude the share itself at the ends.
-    return Interval(min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
 
 
 def bootstrap(

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from cascade.errors import ConfigError
-from cascade.lab.evaluation.metrics import auroc, coverage_at_risk, ece, wilson
+from cascade.lab.evaluation.metrics import auroc, coverage_at_risk, ece
 from cascade.lab.training import steps
 from cascade.lab.training.datasets import LICENCES, OOS, Row
 from cascade.lab.training.probe import Probe
 from cascade.lab.training.recipes import ASSISTANTS, RECIPES, Recipe
 from cascade.lab.training.steps import Workspace
 from cascade.lab.training.targets import softmax
+from cascade.policy.intervals import wilson
 
 RISK = 0.01  # share of wrong answers among the accepted that a tier may have
 MAX_OUTSIDE = 0.02  # share of out-of-scope rows that a tier may accept; two tiers stay under 5 %
