@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from cascade.formats.gbnf import check_grammar
+from cascade.errors import ConfigError
+from cascade.formats.gbnf import MAX_BYTES, check_grammar
 from cascade.formats.gbnf_parser import MAX_REPEATS
 from cascade.formats.json_schema import (
     ANNOTATIONS,
@@ -67,6 +68,7 @@ class _Converter:
         self._schema = schema
         self._rules: dict[str, str] = {}
         self._references: dict[str, str] = {}
+        self._size = 0
 
     def grammar(self) -> str:
         """Return all rules, `root` first."""
@@ -81,11 +83,18 @@ class _Converter:
 
     def _rule(self, body: str) -> str:
         """Return the name of a rule for `body`; one word is its own name."""
-        if " " not in body and body in _BUILT_IN | self._rules:
+        if " " not in body and (body in _BUILT_IN or body in self._rules):
             return body
         name = f"r{len(self._rules)}"
-        self._rules[name] = body
+        self._rules[name] = self._counted(body)
         return name
+
+    def _counted(self, body: str) -> str:
+        """Return `body`, unless the grammar gets too large: a small schema may have a huge one."""
+        self._size += len(body)
+        if self._size > MAX_BYTES:
+            raise ConfigError(f"output schema: its grammar has more than {MAX_BYTES} bytes; simplify it")
+        return body
 
     def _body(self, schema: object, at: str, depth: int) -> str:
         """Return the right-hand side of a rule for `schema`, which stands at `at` in the whole."""
@@ -136,7 +145,9 @@ class _Converter:
         if reference not in self._references:
             name = self._references[reference] = f"r{len(self._rules)}"
             self._rules[name] = ""  # reserved, so that a schema may refer to itself
-            self._rules[name] = self._body(find(self._schema, reference, at), reference, depth + 1)
+            self._rules[name] = self._counted(
+                self._body(find(self._schema, reference, at), reference, depth + 1)
+            )
         return self._references[reference]
 
     def _values(self, schema: dict[str, Any], at: str) -> str:

@@ -11,6 +11,7 @@ from cascade.formats.gbnf_parser import MAX_REPEATS
 from cascade.formats.number_grammar import LARGEST, LARGEST_REAL
 
 MAX_REFERENCES = 64
+MAX_EXCLUSIVE = 300  # alternatives of a oneOf, each of which is compared with each other
 ANNOTATIONS: Final = frozenset((
     "$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "title", "description", "default",
     "examples", "deprecated", "readOnly", "writeOnly", "discriminator", "contentEncoding", "contentMediaType",
@@ -165,6 +166,8 @@ def json_text(value: object, at: str) -> str:
 
 def exclusive(root: object, parts: Sequence[Any], at: str) -> None:
     """Reject a `oneOf` of which a text might satisfy two alternatives."""
+    if len(parts) > MAX_EXCLUSIVE:
+        fail(at, f"'oneOf' has {len(parts)} alternatives; at most {MAX_EXCLUSIVE} are compared; use 'anyOf'")
     views = [_view(root, part, at) for part in parts]
     for index, (types, tags) in enumerate(views):
         for other, (types_before, tags_before) in enumerate(views[:index]):

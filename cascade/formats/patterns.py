@@ -18,6 +18,7 @@ from cascade.formats.plain import valid_unicode
 MAX_LENGTH = 2000  # characters of a pattern
 MAX_MEMORY = 2**17  # bytes of a compiled pattern and its caches, which also bound the time to compile it
 _MAX_AHEAD = 8  # look-aheads of one pattern
+_STEPS_A_MATCH = 8
 _BYTES_A_STEP = 500  # times instructions: what RE2 matches in about the time of one step, at its worst
 _BROKEN = ("missing", "unexpected", "trailing", "no argument")  # errors of RE2 that every dialect shares
 _ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
@@ -32,7 +33,7 @@ class Pattern(NamedTuple):
 
     def cost(self, text: str) -> int:
         """Return how many steps a match of `text` counts as."""
-        return 1 + len(text) * self.size // _BYTES_A_STEP
+        return _STEPS_A_MATCH + len(text) * self.size // _BYTES_A_STEP
 
     def matches(self, text: str) -> bool:
         """Return whether the pattern is found in `text`."""
@@ -75,7 +76,7 @@ def _options() -> Any:
     import re2
 
     options = re2.Options()
-    options.max_mem, options.log_errors = MAX_MEMORY, False
+    options.max_mem, options.log_errors, options.never_capture = MAX_MEMORY, False, True
     return options
 
 
