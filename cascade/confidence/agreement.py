@@ -2,48 +2,97 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Literal
+import json
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
 
 from cascade.confidence import validity
-from cascade.spec.kinds import ConfidenceSettings, Draft
+from cascade.confidence.same import normalise
+from cascade.formats.markdown import unfenced
+from cascade.formats.schemas import parse_json
+from cascade.spec.kinds import ConfidenceSettings, Draft, Problem
+from cascade.spec.parts import Config
+
+_MAX_PATTERN = 2000  # characters
+_JSON = "json "  # in front of the key of JSON: no text in its normal form begins so and goes on as JSON does
+
+
+class AnswerPart(Config):
+    """Which part of a draft is its answer; one of the two keys."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    regex: str | None = Field(None, min_length=1, max_length=_MAX_PATTERN)
+    """Pattern (RE2) of the answer: its last match in the draft, or the match's first group if it has one."""
+    pointer: str | None = Field(None, alias="json", min_length=1)
+    """Field of a JSON object that is the answer; `/a/0/b` (RFC 6901) is one further down."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.regex is None) == (self.pointer is None):
+            raise ValueError("give one of 'regex' and 'json'")
+        return self
 
 
 class AgreementConfidence(ConfidenceSettings):
     """Confidence from the share of drafts (samples, models) that give the same answer."""
 
     by: Literal["agreement"]
+    answer: Literal["last_line"] | AnswerPart | None = None
+    """The part of a draft that is compared: its last line, a match, or a field; default: all of it."""
 
     @property
     def min_drafts(self) -> int:
         """A single draft agrees with itself."""
         return 2
 
+    def inspect(self, base: Path) -> Iterator[Problem]:
+        """Check the pattern."""
+        pattern = self.answer.regex if isinstance(self.answer, AnswerPart) else None
+        try:
+            _compiled(pattern or "")
+        except ValueError as error:
+            yield Problem(("answer", "regex"), str(error))
+
     def measure(self, drafts: Sequence[Draft | None]) -> list[tuple[int, Mapping[str, float]]]:
         """Return the majority's first draft; empty without two answers."""
-        voted = vote([validity.canonical(draft) if draft is not None else None for draft in drafts])
+        voted = vote([None if draft is None else self._key(draft) for draft in drafts])
         return [] if voted is None else [voted]
 
     def lowest_score(self, label_counts: Sequence[int], drafts: int) -> float:
         """Return the share of a single draft."""
         return 1 / max(1, drafts)
 
+    def _key(self, draft: Draft) -> str | None:
+        """Return what a draft is compared by; None where it does not have the part that is asked for."""
+        if self.answer is None or draft.tool_calls:
+            return answer_key(draft)
+        if self.answer == "last_line":
+            lines = unfenced(draft.text).split("\n")
+            return normalise(next((line for line in reversed(lines) if line.strip()), ""))
+        if self.answer.regex is not None:
+            return _last_match(self.answer.regex, draft.text)
+        return _field(self.answer.pointer or "", draft.text)
 
-def normalise(text: str) -> str:
-    """Return `text` in the form in which answers are compared: NFKC, case and white space ignored."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+def answer_key(draft: Draft) -> str:
+    """Return what a whole draft is compared by: JSON and tool calls by value, text in its normal form."""
+    spelled = validity.canonical_json(draft)
+    return normalise(draft.text) if spelled is None else f"{_JSON}{' '.join(spelled.casefold().split())}"
 
 
-def vote(answers: Sequence[str | None]) -> tuple[int, dict[str, float]] | None:
+def vote(keys: Sequence[str | None]) -> tuple[int, dict[str, float]] | None:
     """Return the index of the majority's first answer and the vote's signals, or None without two answers.
 
-    agreement: share of all asked drafts in the largest group of equal answers. margin: that minus the
-    second largest group's share. A failed draft (None, or blank) counts as asked and agrees with nobody,
-    so failures never raise agreement. Of equally large groups the one that answered first wins.
+    agreement: share of all asked drafts in the largest group of equal keys. margin: that minus the second
+    largest group's share. A failed draft (None, or blank) counts as asked and agrees with nobody, so failures
+    never raise agreement. Of equally large groups the one that answered first wins.
     """
-    keys = [normalise(answer) if answer else "" for answer in answers]
     groups = Counter(key for key in keys if key)
     if groups.total() < 2:
         return None
@@ -52,3 +101,46 @@ def vote(answers: Sequence[str | None]) -> tuple[int, dict[str, float]] | None:
     second = ranked[1][1] if len(ranked) > 1 else 0
     shares = {"agreement": largest / len(keys), "margin": (largest - second) / len(keys)}
     return keys.index(ranked[0][0]), shares
+
+
+@lru_cache(maxsize=64)
+def _compiled(pattern: str) -> Any:
+    """Return the compiled pattern.
+
+    Raises:
+        ValueError: it is none of RE2's.
+    """
+    import re2  # matches in linear time, whatever the pattern
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        said = error.args[0]
+        why = said.decode(errors="replace") if isinstance(said, bytes) else said
+        raise ValueError(f"{pattern!r:.60} is no pattern of RE2: {why}") from None
+
+
+def _last_match(pattern: str, text: str) -> str | None:
+    compiled = _compiled(pattern)
+    found = next(iter(deque(compiled.finditer(text), maxlen=1)), None)
+    answer = None if found is None else found.group(1 if compiled.groups else 0)
+    return None if answer is None else normalise(answer)
+
+
+def _field(pointer: str, text: str) -> str | None:
+    """Return the key of a field of the JSON `text`; None where it has none."""
+    try:
+        value = parse_json(unfenced(text))
+    except ValueError:
+        return None
+    names = [name.replace("~1", "/").replace("~0", "~") for name in pointer.split("/")[1:]]
+    for name in names if pointer.startswith("/") else [pointer]:
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return None
+    return normalise(value) if isinstance(value, str) else normalise(json.dumps(value, sort_keys=True))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from cascade.confidence import labels, logprob, validity
-from cascade.confidence.agreement import vote
+from cascade.confidence import labels, logprob
+from cascade.confidence.agreement import answer_key, vote
 from cascade.models.base import Reply
 from cascade.policy.calibrate import DECIMALS
 from cascade.policy.decider import MeasuredAnswer
@@ -53,9 +53,16 @@ def measured(
     if chosen is None or reply is None:
         return None
     asked = [reply for call, reply in zip(calls, replies, strict=True) if call.role == "answer"]
-    voted = vote([validity.canonical(reply) if reply else None for reply in asked])
-    signals = measure(reply) | ({"agreement": voted[1]["agreement"]} if voted else {})
+    signals = measure(reply) | _agreement(asked, judged)
     return Measurement(chosen, {name: round(value, DECIMALS) for name, value in signals.items()}, judged)
+
+
+def _agreement(asked: Sequence[Reply | None], judged: Estimate | None) -> dict[str, float]:
+    """Return the share of drafts that agree, by the stage's own check if it measured that."""
+    if judged is not None and "agreement" in judged.signals:
+        return {"agreement": judged.signals["agreement"]}
+    voted = vote([answer_key(reply) if reply else None for reply in asked])
+    return {"agreement": voted[1]["agreement"]} if voted else {}
 
 
 def noted(call: Call, measurement: Measurement) -> Call:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Generator
 from typing import Any
 
+from cascade.formats.markdown import unfenced
 from cascade.formats.schemas import Steps, parse_json, unchecked_patterns, value_problem
 from cascade.models.base import Reply
 from cascade.records import Request, ToolCall
@@ -111,19 +112,30 @@ def fields(reply: Reply) -> list[dict[str, Any]]:
     return measurements
 
 
-def canonical(reply: Draft) -> str:
-    """Return an answer in the form in which answers are compared: JSON and tool calls by value."""
+def canonical_json(reply: Draft) -> str | None:
+    """Return JSON and tool calls in a form that is the same for the same value; None for any other answer."""
     if not reply.tool_calls:
-        return _spelled(reply.text) if reply.text.lstrip()[:1] in ("{", "[") else reply.text
-    calls = sorted([call.name, _spelled(call.arguments)] for call in reply.tool_calls)
+        text = unfenced(reply.text)
+        return _spelled(text) if text.lstrip()[:1] in ("{", "[") else None
+    calls = sorted([call.name, _spelled(call.arguments) or call.arguments] for call in reply.tool_calls)
     return json.dumps([reply.text.strip(), calls])
 
 
-def _spelled(text: str) -> str:
+def _spelled(text: str) -> str | None:
+    """Return the JSON `text` with its keys in order and its numbers in one form; None if it is not JSON."""
     try:
-        return json.dumps(parse_json(text), sort_keys=True)
-    except ValueError:
-        return text
+        return json.dumps(_plain(parse_json(text)), sort_keys=True)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` with 2.0 as 2."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _call_problem(request: Request, call: ToolCall, steps: Steps) -> str | None:

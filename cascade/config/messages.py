@@ -108,7 +108,8 @@ def _show(value: object) -> str:
 def _keys(loc: Loc, data: Any) -> list[str]:
     """Return the keys that the schema knows at `loc`."""
     branches = _branches(loc, data)
-    return list(dict.fromkeys(name for branch in branches for name in branch.model_fields))
+    fields = (item for branch in branches for item in branch.model_fields.items())
+    return list(dict.fromkeys(field.alias or name for name, field in fields))
 
 
 def _tags(loc: Loc, data: Any) -> list[str]:

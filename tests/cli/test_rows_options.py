@@ -20,7 +20,7 @@ from cascade.cli.outcomes import outcomes
 from cascade.cli.rows import read_rows
 from cascade.cli.run import run
 from cascade.cli.tune import tune
-from cascade.confidence.agreement import normalise
+from cascade.confidence.same import normalise
 from cascade.config.load import load_graph
 from cascade.errors import RequestError
 from cascade.lab.tables.labels import LabelSet, check_labels, label_set

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.confidence.validity import MAX_FIELDS, canonical, fields, measured, problem
+from cascade.confidence.validity import MAX_FIELDS, canonical_json, fields, measured, problem
 from cascade.models.base import Reply
 from cascade.records import Request, Token, Tool, ToolCall
 
@@ -138,8 +138,10 @@ def test_every_scalar_of_any_json_is_a_field(value: Any, cuts: list[int], data: 
 
 
 def test_answers_are_compared_by_value() -> None:
-    assert canonical(Reply('{"a": 1, "b": 2}')) == canonical(Reply('{"b":2,"a":1}'))
-    assert canonical(call()) == canonical(call(arguments='{"b": 2, "a": 1}'))
-    assert canonical(call()) != canonical(call(name="sub"))
-    assert canonical(Reply("Paris")) == "Paris"
-    assert canonical(Reply("{broken")) == "{broken"
+    assert canonical_json(Reply('{"a": 1, "b": 2}')) == canonical_json(Reply('{"b":2,"a":1}'))
+    assert canonical_json(call()) == canonical_json(call(arguments='{"b": 2, "a": 1}'))
+    assert canonical_json(call()) != canonical_json(call(name="sub"))
+    assert canonical_json(Reply("Paris")) is None
+    assert canonical_json(Reply("{broken")) is None
+    fenced, plain = canonical_json(Reply('```json\n{"a": 2.0}\n```')), canonical_json(Reply('{"a": 2}'))
+    assert fenced == plain

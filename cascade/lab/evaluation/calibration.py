@@ -190,7 +190,7 @@ async def grade(
 ) -> Graded:
     """Ask `stage` about every (text, label), at most `concurrency` at a time.
 
-    An answer is right if it equals the label, ignoring case and white space. The graph's limits and
+    An answer is right if it equals the label (`normalise`). The graph's limits and
     calibrations do not apply. `on_row` is called after each row.
     """
     unlimited = Plan(plan.graph.model_copy(update={"limits": Limits()}), plan.models, {})

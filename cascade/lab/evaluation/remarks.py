@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cascade.confidence.agreement import normalise
+from cascade.confidence.same import normalise
 from cascade.lab.evaluation.metrics import Column, Figure, figure, resampled
 from cascade.policy.table import ModelOutcomes
 

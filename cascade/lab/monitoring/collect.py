@@ -81,7 +81,7 @@ class WatchedStage:
 
     def _erred(self, result: Result, step: Step) -> bool:
         """Whether a later stage gave another answer, or none, which counts as an error too."""
-        from cascade.confidence.agreement import normalise
+        from cascade.confidence.same import normalise
 
         if result.stage == self.stage.name or result.status != "accepted" or step.estimate is None:
             return True

@@ -244,7 +244,7 @@ async def ask_all(
 ) -> None:
     """Ask every model about every row, at most `concurrency` rows at a time, and `keep` each finished row.
 
-    An answer is right if it equals the label, ignoring case and white space. A failed call is not an error:
+    An answer is right if it equals the label (`normalise`). A failed call is not an error:
     the model is listed in the row's `failed`.
     """
     todo = iter(rows)

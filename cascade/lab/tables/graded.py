@@ -8,8 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cascade.confidence.agreement import normalise
 from cascade.confidence.measurement import draft_of, recorded
+from cascade.confidence.same import normalise
 from cascade.errors import RequestError
 from cascade.lab.tables.cells import parse_table, read_file, refuse
 from cascade.lab.tables.outcomes import from_rows, is_field, write_outcomes
@@ -117,7 +117,7 @@ def graded_row(result: Result, grades: Sequence[Grade]) -> dict[str, Any]:
     """Return the row of one run with its grades.
 
     The row holds each model that answered in the run and whose draft has a known grade: the draft was graded
-    itself; or it is the run's answer, ignoring case and white space; or the answer was right and the draft is
+    itself; or it is the run's answer (`normalise`); or the answer was right and the draft is
     another label of a closed set, hence wrong. Whatever cannot be known is absent.
 
     Raises:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from cascade.confidence.agreement import normalise
+from cascade.confidence.same import normalise
 from cascade.errors import RequestError
 
 if TYPE_CHECKING:
