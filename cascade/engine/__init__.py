@@ -6,6 +6,7 @@ A request passes through these files from top to bottom:
     ticket     what a job waits for while others decode for it
     session    one configured model of a graph: request in, answer out
     render     text or a conversation to prompt tokens, through the file's chat template if it has one
+    outside    text of a request to tokens without a meaning of their own
     template   a chat template: what it can do, and a conversation through it
     features   what a template can do, as a record
     sandbox    the Jinja environment of templates, which are foreign code

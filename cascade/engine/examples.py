@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.engine.embed import Embedder
+from cascade.engine.outside import tokenize_outside
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 
@@ -32,7 +33,7 @@ class ExampleClassifier:
 
     def tokenize(self, text: str) -> IntArray:
         """Return the tokens of `text`, shape (tokens,), with those that the model expects around it."""
-        return self._weights.tokenize(text, self._embedder.limit, begin=True)
+        return tokenize_outside(self._weights, text, self._embedder.limit, begin=True)
 
     def distribution(self, tokens: IntArray) -> Generator[None, None, dict[str, float]]:
         """Return label → probability, best first, for a tokenized text; yields between decodes.

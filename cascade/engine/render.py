@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from cascade.engine.template import MARKS, ChatTemplate, TemplateInput
+from cascade.engine.outside import tokenize_outside
+from cascade.engine.template import ChatTemplate, TemplateInput
 from cascade.engine.weights import MAX_BYTES_PER_TOKEN, Weights
 from cascade.errors import ModelError
 from cascade.records import Message, Tool
@@ -48,13 +49,16 @@ class Renderer:
         first = (Message(role="system", content=system),) if system else ()
         return self.render_conversation((*first, Message(role="user", content=user)), (), limit)
 
-    def render_conversation(self, messages: Sequence[Message], tools: Sequence[Tool], limit: int) -> IntArray:
+    def render_conversation(
+        self, messages: Sequence[Message], tools: Sequence[Tool], limit: int, text: str | None = None
+    ) -> IntArray:
         """Return the prompt for a whole conversation, ready for the assistant's next message.
 
         Args:
             messages: the conversation, oldest first.
             tools: tools that the model may call; the template must show them.
             limit: tokens that the caller can use; much longer prompts are refused without tokenizing them.
+            text: what of the message is from outside, for a file without a chat template; default: all.
 
         Returns:
             The tokens, shape (tokens,).
@@ -64,45 +68,70 @@ class Renderer:
                 fails, or leaves out tools or messages; or the prompt certainly has more than `limit` tokens.
         """
         if self._template is None:
-            return self._weights.tokenize(_only_text(messages, tools), limit, begin=True)
+            return self._without_template(_only_text(messages, tools), text, limit)
         _check_size(messages, limit)
         template = self._template
         plain, marked = (TemplateInput(template.features, marked=each) for each in (False, True))
         rendered = template.render_input(plain, messages, tools)
         begin = not (self._begin and rendered.startswith(self._begin))
-        tokens = self._weights.tokenize(rendered, limit, begin=begin, special=True)
         skeleton = template.render_input(marked, messages, tools)
         marked.check_shown(skeleton)
-        template_tokens = self._weights.tokenize(MARKS.sub(" ", skeleton), limit, begin=begin, special=True)
-        control_tokens = self._control_tokens(template_tokens)
-        if self._control_tokens(tokens) == control_tokens:
-            return tokens
-        parts = MARKS.split(skeleton)
-        tokens = self._tokenize_parts(parts, marked.texts, limit, begin)
-        text_lost = len(set(parts[1::2])) < len(marked.texts)
-        if text_lost or self._control_tokens(tokens) != control_tokens:
+        pieces = marked.split(skeleton)
+        if not self._holds_special(marked.texts, limit):
+            tokens = self._weights.tokenize(rendered, limit, begin=begin, special=True)
+            if pieces is None or self._special(tokens) == self._special_of(pieces, limit, begin):
+                return tokens
+        if pieces is None:
             raise ModelError("text holds a control token and its chat template cannot be split; remove it")
-        return tokens
+        return self._tokenize_pieces(pieces, limit, begin)
 
-    def _control_tokens(self, tokens: IntArray) -> list[int]:
-        return [token for token in tokens.tolist() if self._weights.is_control(token)]
+    def _without_template(self, content: str, text: str | None, limit: int) -> IntArray:
+        """Return the prompt of a file without a chat template; `text` is what in it is from outside.
 
-    def _tokenize_parts(
-        self, parts: Sequence[str], texts: Sequence[str], limit: int, begin: bool
+        The rest is the graph's own prompt, which may hold user-defined tokens.
+        """
+        before, found, after = content.partition(text or content)
+        if not found or not self._holds_special([found], limit):
+            return self._weights.tokenize(content, limit, begin=True)
+        if not before and not after:
+            return tokenize_outside(self._weights, content, limit, begin=True)
+        pieces = [(before, False)]
+        while found:
+            pieces += [(found, True)]
+            before, found, after = after.partition(found)
+            pieces += [(before, False)]
+        return self._tokenize_pieces(pieces, limit, True, special=False)
+
+    def _special(self, tokens: IntArray) -> list[int]:
+        return [token for token in tokens.tolist() if self._weights.is_special(token)]
+
+    def _special_of(self, pieces: Sequence[tuple[str, bool]], limit: int, begin: bool) -> list[int]:
+        """Return the tokens with a meaning of their own that the template itself writes."""
+        own = " ".join(piece for piece, outside in pieces if not outside)
+        return self._special(self._weights.tokenize(own, limit, begin=begin, special=True))
+
+    def _holds_special(self, texts: Sequence[str], limit: int) -> bool:
+        """Return whether one of `texts` holds what would be read as a token with a meaning of its own."""
+        return bool(self._special(self._weights.tokenize("\n".join(texts), 2 * limit, special=True)))
+
+    def _tokenize_pieces(
+        self, pieces: Sequence[tuple[str, bool]], limit: int, begin: bool, *, special: bool = True
     ) -> IntArray:
-        """Tokenize the template's text and the texts from outside apart; the latter get no control tokens.
+        """Tokenize the template's pieces and those from outside apart; the latter stay characters.
 
         Args:
-            parts: text of the template and index into `texts`, alternating; starts and ends with the
-                template.
-            texts: the texts from outside.
+            pieces: text, and whether it is from outside; the first is the template's.
             limit: as in `render_conversation`.
             begin: whether to add the begin-of-text token.
+            special: whether control tokens in the template's pieces are parsed.
         """
-        tokens = [self._weights.tokenize(parts[0], limit, begin=begin, special=True)]
-        for number, after in zip(parts[1::2], parts[2::2], strict=True):
-            tokens.append(self._weights.tokenize(texts[int(number)], limit))
-            tokens.append(self._weights.tokenize(after, limit, special=True))
+        first, *others = pieces
+        tokens = [self._weights.tokenize(first[0], limit, begin=begin, special=special)]
+        for text, outside in others:
+            if not outside:
+                tokens.append(self._weights.tokenize(text, limit, special=special, goes_on=True))
+            else:
+                tokens.append(tokenize_outside(self._weights, text, limit, goes_on=True))
         return np.concatenate(tokens)
 
 

@@ -227,7 +227,9 @@ class Session:
         if self._task is not None:
             prompt = self._task[1].prompt(self.weights, self._task[0], request.text)
         else:
-            prompt = self._renderer.render_conversation(self._messages(request), request.tools, self._limit)
+            prompt = self._renderer.render_conversation(
+                self._messages(request), request.tools, self._limit, request.text
+            )
         max_tokens = self._limit - (self._tree.depth if self._tree else 0)
         if not 0 < len(prompt) <= max_tokens:
             raise ModelError(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cascade.engine.outside import tokenize_outside
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 from cascade.formats.gguf import TASKS_KEY
@@ -55,7 +56,7 @@ class ExpertTask(BaseModel):
         """
         clean = text.strip().lower() if self.lowercase else text.strip()
         # The higher limit lets the error say how long the text is.
-        tokens = weights.tokenize(self.lead + clean, max(self.max_tokens, weights.n_ctx_train))
+        tokens = tokenize_outside(weights, self.lead + clean, max(self.max_tokens, weights.n_ctx_train))
         if len(tokens) > self.max_tokens:
             raise ModelError(
                 f"text has {len(tokens)} tokens; expert {weights.path.stem!r} task {name!r} reads at most "

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError
+from markupsafe import escape
 
 from cascade.engine.features import TemplateFeatures
 from cascade.engine.sandbox import sandbox
@@ -21,8 +22,22 @@ from cascade.records import Message, Tool, ToolCall
 TEMPLATE_BYTES = 4096
 MESSAGE_BYTES = 256
 TOOL_FACTOR = 4
-_MARK = "\u2063cascade{}text\u2063"  # stands for a text from outside
-MARKS = re.compile("\u2063cascade([0-9]+)text\u2063")
+# A mark stands for a text from outside. Its quotation mark shows how the template writes texts: as they are,
+# within JSON (once: one backslash, within JSON in JSON: three, and so on), or escaped for HTML.
+_MARK = 'cascade{}"text'
+_MARKS = re.compile(r"""cascade([0-9]+)(\\*"|&#34;|&quot;)text""")
+_ANY_CASE = re.compile(_MARKS.pattern, re.IGNORECASE)
+_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependentRequired")
+_DATA = ("enum", "const", "default", "examples", "example", "required")
+_KEYWORDS = frozenset((
+    *_NAMED, *_DATA, "type", "title", "description", "items", "prefixItems", "contains", "additionalItems",
+    "additionalProperties", "unevaluatedItems", "unevaluatedProperties", "propertyNames", "anyOf", "oneOf",
+    "allOf", "not", "if", "then", "else", "format", "pattern", "minimum", "maximum", "exclusiveMinimum",
+    "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems", "uniqueItems",
+    "minContains", "maxContains", "minProperties", "maxProperties", "$ref", "$id", "$schema", "$comment",
+    "nullable", "deprecated", "readOnly", "writeOnly", "strict",
+))  # fmt: skip
 _NAME = re.compile(r"[\w.:/-]{1,128}", re.ASCII)
 
 
@@ -138,6 +153,9 @@ def _probe(template: ChatTemplate) -> TemplateFeatures:
 class TemplateInput:
     """Converts messages and tools to the form that templates read; if `marked`, with marks in place of texts.
 
+    Every text of the conversation and the tools is from outside, names, keys and enumerations included. What
+    is left of them are roles, ids, numbers, and the keywords and types of JSON Schema.
+
     Attributes:
         features: what the template takes.
         texts: the text that each mark stands for.
@@ -147,6 +165,8 @@ class TemplateInput:
         self.features = features
         self._marked = marked
         self.texts: list[str] = []
+        self._shown: set[int] = set()  # marks of texts that a template must not leave out
+        self._names: dict[str, int] = {}  # the mark of each name: the same wherever it stands
 
     def messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Return the messages; a tool's result includes the tool's name, which some templates show."""
@@ -156,23 +176,35 @@ class TemplateInput:
     def tool(self, tool: Tool) -> dict[str, Any]:
         """Return the definition of a tool."""
         function = {
-            "name": _plain(tool.name),
-            "description": self._leaf(tool.description, _in_json(tool.description)),
-            "parameters": self._descriptions(tool.parameters),
+            "name": self._name(tool.name),
+            "description": self._text(tool.description),
+            "parameters": self._schema(tool.parameters),
         }
         return {"type": "function", "function": function}
 
     def check_shown(self, rendered: str) -> None:
         """Raise ModelError if `rendered` leaves out a text."""
-        folded = rendered.casefold()  # a template may change case
-        for number, text in enumerate(self.texts):
-            if _MARK.format(number).casefold() not in folded:
-                raise ModelError(
-                    f"its chat template leaves out {text[:40]!r}; use another model, or fewer roles and tools"
-                )
+        seen = {int(match[1]) for match in _ANY_CASE.finditer(rendered)}  # a template may change case
+        for number in sorted(self._shown - seen):
+            raise ModelError(
+                f"its chat template leaves out {self.texts[number][:40]!r}; "
+                "use another model, or fewer roles and tools"
+            )
+
+    def split(self, rendered: str) -> list[tuple[str, bool]] | None:
+        """Return the pieces of a marked text: the template's, and with True those from outside, as written.
+
+        None if a text that must be shown is not among them, because the template has changed its mark.
+        """
+        parts = _MARKS.split(rendered)
+        pieces, seen = [(parts[0], False)], set()
+        for number, quote, after in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+            seen.add(int(number))
+            pieces += [(_written(self.texts[int(number)], quote), True), (after, False)]
+        return pieces if self._shown <= seen else None
 
     def _message(self, message: Message, names: dict[str, str]) -> dict[str, Any]:
-        text = self._leaf(message.content)
+        text = self._text(message.content)
         content: Any = [{"type": "text", "text": text}] if self.features.parts else text
         shown: dict[str, Any] = {"role": message.role, "content": content}
         if message.tool_calls:
@@ -180,50 +212,84 @@ class TemplateInput:
                 {
                     "id": _plain(call.id),
                     "type": "function",
-                    "function": {"name": _plain(call.name), "arguments": self._arguments(call.arguments)},
+                    "function": {"name": self._name(call.name), "arguments": self._arguments(call.arguments)},
                 }
                 for call in message.tool_calls
             ]
         if message.tool_call_id is not None:
             shown["tool_call_id"] = _plain(message.tool_call_id)
             if message.tool_call_id in names:
-                shown["name"] = names[message.tool_call_id]
+                shown["name"] = self._name(names[message.tool_call_id])
         return shown
 
-    def _leaf(self, text: str, written: str | None = None) -> str:
-        """Return `text` or its mark; `written` is how the template will write it, if that differs."""
+    def _text(self, text: str) -> str:
+        """Return `text`, which the template must show, or its mark."""
         if not self._marked or not text.strip():
             return text
-        self.texts.append(text if written is None else written)
+        self._shown.add(len(self.texts))
+        return self._mark(text)
+
+    def _name(self, text: str) -> str:
+        """Return `text`, which the template may compare and leave out, or its mark."""
+        if not self._marked or not text.strip():
+            return text
+        if text not in self._names:
+            self._names[text] = len(self.texts)
+            return self._mark(text)
+        return _MARK.format(self._names[text])
+
+    def _mark(self, text: str) -> str:
+        self.texts.append(text)
         return _MARK.format(len(self.texts) - 1)
 
     def _arguments(self, text: str) -> Any:
         """Return a call's arguments as the template expects them: as text, or as the object that it is."""
         if self.features.text_arguments:
-            return self._leaf(text)
+            return self._text(text)
         try:
             arguments = json.loads(text)
         except (ValueError, RecursionError):
             arguments = None
-        return self._strings(arguments) if isinstance(arguments, dict) else self._leaf(text)
+        return _mapped(arguments, self._text, self._name) if isinstance(arguments, dict) else self._text(text)
 
-    def _strings(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self._leaf(value, _in_json(value))
-        if isinstance(value, dict):
-            return {key: self._strings(item) for key, item in value.items()}
-        return [self._strings(item) for item in value] if isinstance(value, list) else value
+    def _schema(self, schema: Any) -> Any:
+        """Return a JSON Schema with names in place of everything that is not a keyword or a type."""
+        if isinstance(schema, list):
+            return [self._schema(item) for item in schema]
+        if not isinstance(schema, dict):
+            return self._name(schema) if isinstance(schema, str) and schema not in _TYPES else schema
+        return {
+            key if key in _KEYWORDS else self._name(key): self._under(key, value)
+            for key, value in schema.items()
+        }
 
-    def _descriptions(self, schema: Any) -> Any:
-        """Mark only the descriptions in a tool's parameters; templates read types and other keywords."""
-        if isinstance(schema, dict):
-            return {
-                key: self._leaf(item, _in_json(item))
-                if key == "description" and isinstance(item, str)
-                else self._descriptions(item)
-                for key, item in schema.items()
-            }
-        return [self._descriptions(item) for item in schema] if isinstance(schema, list) else schema
+    def _under(self, key: str, value: Any) -> Any:
+        """Return the value of a schema's keyword `key`."""
+        if key == "description" and isinstance(value, str):
+            return self._text(value)
+        if key in _NAMED and isinstance(value, dict):
+            return {self._name(name): self._schema(inner) for name, inner in value.items()}
+        if key in _DATA or key not in _KEYWORDS:
+            return _mapped(value, self._name, self._name)
+        return self._schema(value)
+
+
+def _mapped(value: Any, text: Callable[[str], str], key: Callable[[str], str]) -> Any:
+    """Return JSON with all its texts and keys changed."""
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, dict):
+        return {key(name): _mapped(item, text, key) for name, item in value.items()}
+    return [_mapped(item, text, key) for item in value] if isinstance(value, list) else value
+
+
+def _written(text: str, quote: str) -> str:
+    """Return `text` as the template writes it, where it writes a quotation mark as `quote`."""
+    if quote.startswith("&"):
+        return str(escape(text))
+    for _ in range(len(quote).bit_length() - 1):  # 1, 2, 4 … characters: 0, 1, 2 times within JSON
+        text = _in_json(text)
+    return text
 
 
 def _in_json(text: str) -> str:
@@ -232,7 +298,7 @@ def _in_json(text: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """Return the name or id of a tool call, which the template writes without a mark."""
+    """Return the id of a tool call, which the template reads without a mark: some count its letters."""
     if not _NAME.fullmatch(name):
         raise ModelError(f"tool name or call id {name[:80]!r} is not 1 to 128 letters, digits and _.:/-")
     return name

@@ -9,6 +9,7 @@ import ctypes
 import logging
 import os
 from collections import Counter
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ IntArray = npt.NDArray[np.int32]
 # quadratic.
 MAX_BYTES_PER_TOKEN = 16
 MEMORY_VARIABLE = "CASCADE_ENGINE_MEMORY"
-_SPM = 1  # llama.cpp's type of a SentencePiece vocabulary
+_SPM, _UGM = 1, 4  # llama.cpp's types of SentencePiece vocabularies, by BPE and by unigrams
+_CONTROL, _USER_DEFINED = 1 << 3, 1 << 4  # llama_token_attr
+_ANCHOR = b"\0"
 _MIB = 2**20
 _log = logging.getLogger("cascade.engine")
 
@@ -121,15 +124,24 @@ class Weights:
         token = int(getattr(api, f"llama_vocab_{which}")(self._vocab))
         return (token, self.piece(token, special=True).decode(errors="replace")) if token >= 0 else (-1, "")
 
-    def tokenize(self, text: str, limit: int, *, begin: bool = False, special: bool = False) -> IntArray:
-        """Return the tokens of `text`, shape (tokens,).
+    def tokenize(
+        self,
+        text: str,
+        limit: int,
+        *,
+        begin: bool = False,
+        special: bool = False,
+        goes_on: bool = False,
+    ) -> IntArray:
+        """Return the tokens of `text`, shape (tokens,). For text from outside: `outside.tokenize_outside`.
 
         Args:
             text: any valid Unicode.
             limit: tokens that the caller can use; much longer texts are refused without tokenizing them.
             begin: add the begin-of-text token if the model expects one.
             special: parse control tokens such as `<|im_end|>` in `text` instead of keeping them as
-                characters.
+                characters. User-defined tokens are always parsed.
+            goes_on: the text follows another one, so a tokenizer that puts a space before texts puts none.
 
         Raises:
             ModelError: the text is not valid Unicode, or certainly longer than `limit` tokens.
@@ -145,12 +157,33 @@ class Weights:
                 f"text has {len(data)} bytes; {limit} tokens hold at most {limit * MAX_BYTES_PER_TOKEN}; "
                 "shorten it or send it to a larger model"
             )
+        if goes_on and self._anchor is not None:
+            data = _ANCHOR + data  # the space comes before it
+        if begin and not self._can_begin:
+            begin = False  # llama.cpp would abort
         out = np.empty(len(data) + 16, np.int32)
         address = out.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
         count = api.llama_tokenize(self._vocab, data, len(data), address, len(out), begin, special)
         if count < 0:
             raise ModelError(f"llama.cpp cannot tokenize a text of {len(data)} bytes (code {count})")
-        return out[:count].copy()
+        tokens = out[:count].copy()
+        if goes_on and self._anchor is not None:
+            return tokens[int((tokens == self._anchor).argmax()) + 1 :]
+        return tokens
+
+    @cached_property
+    def _anchor(self) -> int | None:
+        """The token of a NUL, which merges with nothing, in a vocabulary that puts a space before texts."""
+        if api.llama_vocab_type(self._vocab) not in (_SPM, _UGM):
+            return None
+        tokens = self.tokenize("\0", 1)
+        return int(tokens[-1]) if len(tokens) else None
+
+    @cached_property
+    def _can_begin(self) -> bool:
+        """Whether the vocabulary has the tokens that it says begin and end each text."""
+        added = {"bos": api.llama_vocab_get_add_bos, "eos": api.llama_vocab_get_add_eos}
+        return all(self.special_token(name)[0] >= 0 for name, adds in added.items() if adds(self._vocab))
 
     @property
     def cell_bytes(self) -> int:
@@ -192,6 +225,26 @@ class Weights:
     def is_control(self, token: int) -> bool:
         """Return whether `token` is a control token, such as `<|im_end|>`."""
         return bool(api.llama_vocab_is_control(self._vocab, token))
+
+    def is_special(self, token: int) -> bool:
+        """Return whether `token` has a meaning of its own: a control token, or a user-defined one.
+
+        A user-defined token that is white space or a single character is text.
+        """
+        return token in self._special
+
+    def text_of(self, token: int) -> str:
+        """Return the text that is read as `token`."""
+        return self.piece(token, special=True).decode(errors="replace")
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        found = []
+        for token in range(self.n_vocab):
+            kind = int(api.llama_vocab_get_attr(self._vocab, token))
+            if kind & _CONTROL or (kind & _USER_DEFINED and len(self.text_of(token).strip(" \t\r\n▁")) > 1):
+                found.append(token)
+        return frozenset(found)
 
     def context(self, shape: ContextShape) -> Context:
         """Return the context of `shape`, made by the first call."""
