@@ -90,9 +90,10 @@ def summarise(
 
     Shares are of all requests. `hints` say why models could not be asked or failed where there is no answer,
     and what to set. `accuracy` and `selective_risk` (the error rate among the answered rows) need labels in
-    the input; `NAME_ci` are their 95 % intervals (Wilson). `savings` compares the answered requests with the
-    baseline model alone (see `cascade.policy.savings.Savings`), `unanswered_savings` the others; `basis` says
-    in words what they stand on. They are left out if they are not known for every request, as in a batch that
+    the input; `NAME_ci` are their 95 % intervals (Wilson), and `none_right` shows the first answer beside its
+    label if no answer is right. `savings` compares the answered requests with the baseline model alone (see
+    `cascade.policy.savings.Savings`), `unanswered_savings` the others; `basis` says in words what they stand
+    on. They are left out if they are not known for every request, as in a batch that
     was continued after a stop. `calls` are recorded calls of the baseline model.
     """
     total = len(results)
@@ -134,7 +135,10 @@ def _quality(rows: Sequence[Row], results: Sequence[Result]) -> dict[str, Any]:
     if not labelled:
         return {}
     wrong = len(graded) - sum(graded)
+    first = next(((row.label, result.text) for row, result in labelled if result.text is not None), None)
+    none_right = {"none_right": {"label": first[0], "answer": first[1]}} if first and not sum(graded) else {}
     return {
+        **none_right,
         "labelled": len(labelled),
         "accuracy": sum(graded) / len(labelled),
         "accuracy_ci": list(wilson(sum(graded), len(labelled))),
@@ -174,11 +178,18 @@ def print_summary(summary: dict[str, Any], trace_db: str | None) -> None:
 
 
 def _print_quality(summary: Mapping[str, Any]) -> None:
+    from cascade.explain.formatting import clean
+
     risk = summary["selective_risk"]
     print(
         f"right      {summary['accuracy']:.1%} of {summary['labelled']} labelled rows; "
         f"wrong among the answered {'—' if risk is None else f'{risk:.1%}'}"
     )
+    if "none_right" in summary:
+        first = {name: clean(text, 60) for name, text in summary["none_right"].items()}
+        print(
+            f"           no answer is right; the first was {first['answer']!r}, its label {first['label']!r}"
+        )
     ends = [f"right {_ends(summary['accuracy_ci'])}"]
     ends += [] if risk is None else [f"wrong {_ends(summary['selective_risk_ci'])}"]
     print(f"           95 % intervals: {', '.join(ends)}")

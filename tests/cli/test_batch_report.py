@@ -14,6 +14,7 @@ from scripting import REMOTE, checked, scripted, write
 from typer.testing import CliRunner, Result
 
 from cascade import Cascade
+from cascade.cli.calibrate import calibrate
 from cascade.cli.run import run
 from cascade.cli.warming import warm
 from cascade.config.load import load_graph
@@ -124,3 +125,19 @@ def test_models_are_loaded_before_the_first_row(tmp_path: Path) -> None:
         cascade.run_sync(warm(cascade))
         assert all(vars(cascade.models[name])["_session"] is not None for name in ("a", "b"))
         assert vars(cascade.models["hub"])["_session"] is None
+
+
+def test_labels_in_other_words_than_the_answers_are_shown(tmp_path: Path) -> None:
+    graph = write(tmp_path, {"m": scripted("yes", confidence=0.9)}, [checked("first", "m", accept=0.5)])
+    rows = [{"text": f"q{k}", "label": "positive"} for k in range(40)]
+    done = batch(graph, rows)
+    assert "no answer is right; the first was 'yes', its label 'positive'" in done.stdout
+    app = typer.Typer()
+    app.command()(calibrate)
+    arguments = [graph, "first", "--data", tmp_path / "rows.jsonl", "--out", tmp_path / "map.json"]
+    refused = CliRunner().invoke(app, list(map(str, arguments)))
+    assert refused.exit_code == 1
+    assert "0 of 40 answers are right" in str(refused.exception)
+    assert "the first answer was 'yes' for 'positive'" in str(refused.exception)
+    rows[0]["label"] = "yes"
+    assert "no answer is right" not in batch(graph, rows).stdout

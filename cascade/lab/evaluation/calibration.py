@@ -259,6 +259,12 @@ def _check_enough(graded: Graded) -> None:
     )
     if rows < MIN_ROWS:
         raise RequestError(f"{rows} rows have a score, a calibration needs {MIN_ROWS}{missing}")
+    if not right and graded.answers:
+        seen = f"{graded.answers[0][:60]!r} for {graded.labels[0][:60]!r}"
+        raise RequestError(
+            f"0 of {rows} answers are right, a calibration needs {MIN_OF_EACH}; the first answer was {seen}: "
+            f"if the labels are not what the model should answer, --label COL names another column{missing}"
+        )
     for count, kind in [(right, "right"), (rows - right, "wrong")]:
         if count >= MIN_OF_EACH:
             continue
