@@ -32,6 +32,7 @@ def sound(reply: object) -> Reply:
         raise TypeError(f"the model returned {type(reply).__name__}; expected a Reply")
     for name in ("tokens_in", "tokens_out"):
         _check_count(name, getattr(reply, name), MAX_COUNT)
+    _check_count("tokens_cached", reply.tokens_cached, reply.tokens_in)
     check_billed(reply.billed)
     cleaned = replace(
         reply,

@@ -84,6 +84,7 @@ class Reply:
     `labels` is the whole distribution over the closed label set (sums to 1), best label first.
     `tokens` are the generated tokens with statistics. `meta` is plain JSON (finish reason, batch …).
     `billed` is what to price where the model reports no token counts: upper bounds, never shown as counts.
+    `tokens_cached` are those of `tokens_in` that the server had cached, which can be cheaper.
     """
 
     text: str
@@ -94,6 +95,7 @@ class Reply:
     meta: dict[str, Any] = field(default_factory=dict)
     billed: tuple[int, int] | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    tokens_cached: int = 0
 
 
 class Model(Protocol):
@@ -155,11 +157,19 @@ def prompt_bytes(model: Model, request: Request) -> int:
     return sum(len(text.encode("utf-8", "replace")) for text in texts)
 
 
-def cost(price: Price | None, tokens_in: int, tokens_out: int) -> float:
-    """Return the cost in USD of one call; an unknown price counts as zero and is refused by the checks."""
+def cost(price: Price | None, tokens_in: int, tokens_out: int, cached: int = 0) -> float:
+    """Return the cost in USD of one call; an unknown price counts as zero and is refused by the checks.
+
+    Args:
+        price: USD per million tokens.
+        tokens_in: tokens of the prompt.
+        tokens_out: generated tokens.
+        cached: those of the prompt that the server had cached.
+    """
     if price is None:
         return 0.0
-    return (tokens_in * price.input + tokens_out * price.output) / 1e6
+    saved = 0.0 if price.cached is None else cached * (price.input - price.cached)
+    return (tokens_in * price.input - saved + tokens_out * price.output) / 1e6
 
 
 _UNSENT = "Cascade: nothing was sent."
@@ -179,4 +189,4 @@ def charge(price: Price | None, outcome: Reply | ModelError) -> float:
     """Return the cost in USD of a call that ended with `outcome`; failed calls can cost money too."""
     if isinstance(outcome, ModelError) or outcome.billed is not None:
         return cost(price, *(outcome.billed or (0, 0)))
-    return cost(price, outcome.tokens_in, outcome.tokens_out)
+    return cost(price, outcome.tokens_in, outcome.tokens_out, outcome.tokens_cached)

@@ -102,6 +102,8 @@ def settings_sha256(value: object) -> str:
 class ModelSettings(Config):
     """What every kind of model has. A kind adds `kind: Literal[NAME]`, and must say how it is built."""
 
+    is_endpoint: ClassVar[bool] = False
+    """It asks a server, which `cascade models probe` tries out."""
     is_person: ClassVar[bool] = False
     """A person answers: the run waits for them, and resumes with what they say (`Cascade.resume`)."""
     answers_best_label: ClassVar[bool] = True

@@ -24,6 +24,8 @@ class Price(Config):
     """USD per million prompt tokens."""
     output: float = Field(ge=0.0)
     """USD per million generated tokens."""
+    cached: float | None = Field(None, ge=0.0)
+    """USD per million prompt tokens that the server says it had cached; default: `input`."""
 
 
 class BreakerConfig(Config):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from cascade.records import Call, Request, Result, Step, ToolCall, UnavailableModel
+from cascade.records import Call, Request, Result, Step, ToolCall
 
-_MIN_QUOTE = 12  # characters shared with a private text that make a piece of a message a quotation
+FINISH_REASONS = ("stop", "length", "tool_calls", "early_exit")
 
 
 def redact(result: Result) -> Result:
@@ -22,20 +22,9 @@ def redact(result: Result) -> Result:
 
     The request, answers, label names and strings in a call's `meta` become `sha256:<hex>`. `metadata` and the
     thinking of models are dropped. So is the text of each token, because a vocabulary is small enough to look
-    up every hash. Error messages and details lose what they quote from the request or an answer.
+    up every hash. Of an error stay its class and HTTP status, of an exception which one it was.
     """
-    answers = [call.text for step in result.trace for call in step.calls if call.role == "answer"]
-    messages = result.request.messages
     tools = frozenset(tool.name for tool in result.request.tools)
-    texts = [message.content for message in messages]
-    requested = [message.tool_calls for message in messages]
-    requested += [result.tool_calls, *(call.tool_calls for step in result.trace for call in step.calls)]
-    texts += [call.arguments for calls in requested for call in calls]
-    private = [
-        text
-        for text in (result.request.text, *texts, result.text, result.draft, result.question, *answers)
-        if text
-    ]
     return result.model_copy(
         update={
             "text": hashed(result.text),
@@ -43,7 +32,7 @@ def redact(result: Result) -> Result:
             "question": hashed(result.question),
             "tool_calls": _tool_calls(result.tool_calls, tools),
             "request": _request(result.request, tools),
-            "trace": tuple(_step(step, private, tools) for step in result.trace),
+            "trace": tuple(_step(step, tools) for step in result.trace),
         }
     )
 
@@ -78,20 +67,13 @@ def _tool_calls(calls: Iterable[ToolCall], tools: frozenset[str]) -> tuple[ToolC
     )
 
 
-def _step(step: Step, private: Sequence[str], tools: frozenset[str]) -> Step:
-    facts = tuple(
-        fact.model_copy(update={"reason": _unquote(fact.reason, private)})
-        if isinstance(fact, UnavailableModel)
-        else fact
-        for fact in step.decision.facts
-    )
-    detail = _unquote(step.decision.detail, private)
-    decision = step.decision.model_copy(update={"facts": facts, "detail": detail})
-    calls = tuple(_call(call, private, tools) for call in step.calls)
+def _step(step: Step, tools: frozenset[str]) -> Step:
+    decision = step.decision.model_copy(update={"detail": _kind(step.decision.detail)})
+    calls = tuple(_call(call, tools) for call in step.calls)
     return step.model_copy(update={"decision": decision, "calls": calls})
 
 
-def _call(call: Call, private: Sequence[str], tools: frozenset[str]) -> Call:
+def _call(call: Call, tools: frozenset[str]) -> Call:
     labels = call.labels and {hashed(name) or "": value for name, value in call.labels.items()}
     return call.model_copy(
         update={
@@ -99,11 +81,8 @@ def _call(call: Call, private: Sequence[str], tools: frozenset[str]) -> Call:
             "tool_calls": _tool_calls(call.tool_calls, tools),
             "labels": labels,
             "tokens": tuple(token.model_copy(update={"text": ""}) for token in call.tokens),
-            # `run` is the id of a nested cascade's run, not a text.
-            "meta": {
-                k: v if k == "run" else _without_strings(v) for k, v in call.meta.items() if k != "thinking"
-            },
-            "error": _unquote(call.error, private),
+            "meta": _meta(call.meta),
+            "error": _class(call.error, call.meta),
         }
     )
 
@@ -118,21 +97,39 @@ def _without_strings(value: Any) -> Any:
     return value
 
 
-def _unquote(message: str | None, private: Sequence[str]) -> str | None:
-    """Cut quotations of `private` texts out of `message`: servers echo prompts in their errors."""
-    if not message:
-        return message
-    for text in private:
-        if len(text) < _MIN_QUOTE:
-            message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "[…]", message)
-    quoted = bytearray(len(message))
-    for start in range(len(message) - _MIN_QUOTE + 1):
-        if any(message[start : start + _MIN_QUOTE] in text for text in private):
-            quoted[start : start + _MIN_QUOTE] = b"\1" * _MIN_QUOTE
-    pieces = []
-    for index, char in enumerate(message):
-        if not quoted[index]:
-            pieces.append(char)
-        elif index == 0 or not quoted[index - 1]:
-            pieces.append("[…]")
-    return "".join(pieces)
+def _class(error: str | None, meta: dict[str, Any]) -> str | None:
+    """Return the class of a failed call, with the HTTP status if it has one; never what anybody wrote.
+
+    Servers echo prompts in their errors, with other white space or quotes, so no part of a message stays.
+    """
+    if error is None:
+        return None
+    ended = "early_exit" if meta.get("finish_reason") == "early_exit" else "failed"
+    named = [meta[key] for key in ("reason", "refused") if _is_name(meta.get(key))]
+    status = meta.get("status")
+    known = isinstance(status, int) and not isinstance(status, bool)
+    return f"{(named or [ended])[0]}{f' (HTTP {status})' if known else ''}"
+
+
+def _kind(detail: str | None) -> str | None:
+    """Return of an exception's words only which one it was."""
+    if detail is None:
+        return None
+    found = re.match(r"(?:deciding: )?[A-Za-z_][A-Za-z0-9_.]{0,63}(?=:)", detail)
+    return found[0] if found else "withheld"
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_]{1,64}", value) is not None
+
+
+def _meta(meta: dict[str, Any]) -> dict[str, Any]:
+    """Return `meta` without texts; the id of a nested run and what cascade itself names are none."""
+    kept = {key: value for key, value in meta.items() if key != "thinking"}
+    ours = {
+        key
+        for key, value in kept.items()
+        if key == "run" or (key in ("reason", "refused") and _is_name(value))
+        or (key == "finish_reason" and value in FINISH_REASONS)
+    }  # fmt: skip
+    return {key: value if key in ours else _without_strings(value) for key, value in kept.items()}

@@ -264,8 +264,8 @@ async def test_a_broken_stream_event_is_a_failure(server: Loopback, make: Make, 
         (chat("x", finish_reason="content_filter"), "content_filter"),
         (chat(None, refusal="I cannot help with that"), "refused to answer: 'I cannot help"),
         (
-            status(400, "temperature does not support 0"),
-            "answered 400 (temperature does not support 0); change",
+            status(400, "the prompt is not allowed"),
+            "answered 400 (the prompt is not allowed); change",
         ),
         (status(401, f"Incorrect API key provided: {KEY}"), "check the key in OPENAI_API_KEY"),
         (status(403, "no"), "may do"),
@@ -459,7 +459,7 @@ def test_the_price_comes_from_the_file_then_from_the_table_and_local_is_free() -
     own = Price(input=9.0, output=9.0)
     settings: dict[str, Any] = {"kind": "openai", "model": "gpt-4o"}
     assert OpenAI("m", OpenAISettings(**settings, price=own), FREE).price == own
-    assert OpenAI("m", OpenAISettings(**settings), FREE).price == Price(input=2.5, output=10.0)
+    assert OpenAI("m", OpenAISettings(**settings), FREE).price == Price(input=2.5, output=10.0, cached=1.25)
     assert OpenAI("m", OpenAISettings(**settings, local=True), FREE).price == Price(input=0.0, output=0.0)
     assert OpenAI("m", OpenAISettings(kind="openai", model="my-own"), FREE).price is None
 
@@ -476,7 +476,7 @@ def test_the_price_comes_from_the_file_then_from_the_table_and_local_is_free() -
 )
 def test_the_cap_has_the_name_that_the_server_knows(make: Make, url: str, field: str) -> None:
     model = make(url=url)
-    body = model._body(Prompt("hello"), None)
+    body = model._body(Prompt("hello"), None, model._fields)
     assert body[field] == 512
     assert len({"max_tokens", "max_completion_tokens"} & body.keys()) == 1
 

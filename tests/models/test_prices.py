@@ -13,7 +13,8 @@ from cascade.spec.parts import Price
 
 
 def test_a_known_model_has_its_price_per_million_tokens() -> None:
-    assert lookup("gpt-4o") == Price(input=2.5, output=10.0)
+    assert lookup("gpt-4o") == Price(input=2.5, output=10.0, cached=1.25)
+    assert lookup("mistral-large-latest") == Price(input=2.0, output=6.0)  # none is known for cached prompts
     assert lookup("openai/gpt-4o") == lookup("gpt-4o")
 
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from cascade.models.openai.fields import Optional
 from cascade.models.openai.hosts import local_problem
 from cascade.models.openai.prices import lookup
 from cascade.models.prompted import Prompted, attempt, label_problems
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 class OpenAISettings(Prompted):
     """A model behind an OpenAI-compatible endpoint."""
+
+    is_endpoint: ClassVar[bool] = True
 
     kind: Literal["openai"]
     model: str
@@ -36,6 +39,9 @@ class OpenAISettings(Prompted):
     """Price; default: looked up by name in genai-prices."""
     logprobs: bool = True
     """Ask the endpoint for token log-probabilities (some refuse)."""
+    omit: list[Optional] = Field(default=[], max_length=4)
+    """Fields that are left out of every request, because the endpoint refuses them: seed, temperature,
+    stream_options, top_logprobs. `cascade models probe` says which."""
     thinking: Literal["tagged", "opened"] = "tagged"
     """opened: the server's template opens the thinking, so an answer begins within it, up to `</think>`."""
     max_retries: int = Field(1, ge=0, le=5)
@@ -57,7 +63,13 @@ class OpenAISettings(Prompted):
             problems.append(Problem(("url",), f"{self.url!r} is not a URL; expected http://… or https://…"))
         elif self.local and self.url is not None and (reason := local_problem(self.url)):
             problems.append(Problem(("local",), reason))
+        if {"omit", "temperature"} <= self.model_fields_set and "temperature" in self.omit:
+            problems.append(Problem(("omit",), "'temperature' is set, and left out here; drop one of them"))
         return ModelFacts(labels, unknown=bool(problems)), problems
+
+    def repeats(self, facts: ModelFacts) -> str | None:
+        """Return that greedy decoding gives the same answer, unless the server chooses the temperature."""
+        return None if "temperature" in self.omit else super().repeats(facts)
 
     def accesses(self) -> Iterator[Access]:
         """The endpoints get the requests, and the keys where `cascade.models.openai.hosts` allows it."""
@@ -69,7 +81,7 @@ class OpenAISettings(Prompted):
 
     def fingerprint(self, base: Path, facts: ModelFacts) -> str:
         """Hash the model's name, the prompt, the labels, and what is set of sampling."""
-        return settings_sha256(self.answer_settings(facts) | {"model": self.model})
+        return settings_sha256(self.answer_settings(facts, "omit") | {"model": self.model})
 
     def build(self, name: str, base: Path, facts: ModelFacts) -> Model:
         """Return the model; nothing connects before the first call."""

@@ -34,10 +34,23 @@ _FAILURES = (
     RecursionError,
 )
 _OUR_FAULT = (400, 413, 422)  # the server works and the request is wrong
+_CHANGE = "change what it names: model, temperature, logprobs: false, max_tokens; or leave it out by omit"
 _DRAIN_SECONDS = 0.1
 _Loop = asyncio.AbstractEventLoop
 # Of the call that is being made: set as soon as its request goes out.
 _SENT: ContextVar[asyncio.Event | None] = ContextVar("cascade_request_sent", default=None)
+
+
+class RefusedError(ModelError):
+    """The server answered with an error status, or with an error that names one.
+
+    Attributes:
+        said: the body of its answer, not scrubbed: for finding names in it, never for showing.
+    """
+
+    def __init__(self, text: str, status: int, said: object, billed: tuple[int, int] = (0, 0)) -> None:
+        super().__init__(text, billed, healthy=status in _OUR_FAULT, reason=f"http_{status}", status=status)
+        self.said = said
 
 
 class Endpoint:
@@ -142,19 +155,17 @@ class Endpoint:
 
     def failure(self, unusable: UnusableError, billed: tuple[int, int]) -> ModelError:
         """Return the failure of a call whose answer cannot be used."""
+        text = f"{self.who} {self._scrub(str(unusable))}"
+        if unusable.status in _OUR_FAULT:
+            return RefusedError(text, unusable.status, str(unusable), billed)
         return ModelError(
-            f"{self.who} {self._scrub(str(unusable))}",
-            billed,
-            healthy=unusable.healthy,
-            reason=unusable.reason,
-            status=unusable.status,
+            text, billed, healthy=unusable.healthy, reason=unusable.reason, status=unusable.status
         )
 
     def _failure_of(self, error: Exception) -> ModelError:
         text = f"{self.who} {self._scrub(self._explain(error))}"
         if isinstance(error, openai.APIStatusError):
-            status = error.status_code
-            return ModelError(text, healthy=status in _OUR_FAULT, reason=f"http_{status}", status=status)
+            return RefusedError(text, error.status_code, error.body)
         return ModelError(text, reason=_reason(_cause(error)))
 
     async def aclose(self) -> None:
@@ -228,12 +239,12 @@ class Endpoint:
     def _explain_status(self, status: int, message: str) -> str:
         key = self._config.key_env or "key_env (it is null)"
         fixes = {
-            400: "change what it names: model, temperature, logprobs: false, max_tokens",
+            400: _CHANGE,
             401: f"check the key in {key}",
             403: f"check what the key in {key} may do",
             404: f"check model ({self._config.model!r}) and URL",
             413: "the request is too long for it",
-            422: "change what it names: model, temperature, logprobs: false, max_tokens",
+            422: _CHANGE,
             429: "wait, ask less often, or check the account's quota",
         }
         fix = fixes.get(status, "look at the server's log")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing
 from typing import Any
-from urllib.parse import urlsplit
 
 from cascade.errors import ModelError
 from cascade.formats.spelling import spelling
@@ -13,7 +13,9 @@ from cascade.formats.thinking import Split, Splitter, split
 from cascade.models.base import OnText, Prompt, Reply, mark_unsent
 from cascade.models.openai import OpenAISettings
 from cascade.models.openai.answer import Answer, UnusableError
-from cascade.models.openai.endpoint import Endpoint
+from cascade.models.openai.endpoint import Endpoint, RefusedError
+from cascade.models.openai.fields import LEARNED, REFUSALS, Fields
+from cascade.models.openai.hosts import host_of
 from cascade.models.openai.usage import Counted
 from cascade.models.openai.wire import wire_message, wire_tools
 from cascade.models.prompts import chosen_label, conversation, most_prompt_tokens, prompt_bytes, render
@@ -46,11 +48,23 @@ class OpenAI:
         self.closed = self._labels is not None
         self._config = config
         self._endpoint = Endpoint(name, config)
+        self._learned: Fields | None = None
         self._opened = config.thinking == "opened"  # or once an answer has shown it
         others = [OpenAI(name, _deployed(config, other), facts) for other in config.deployments]
         self.deployments: tuple[OpenAI, ...] = (self, *others)
         for other in others:
             other.deployments = self.deployments
+
+    @property
+    def _fields(self) -> Fields:
+        """What is different in its requests: what the settings say, and what the server has refused."""
+        return self._learned or Fields(frozenset(self._config.omit), _cap_field(self._endpoint.url))
+
+    @property
+    def _may_omit(self) -> frozenset[str]:
+        """What is left out if the server refuses it; a temperature that somebody chose is not."""
+        chosen = "temperature" in self._config.model_fields_set
+        return LEARNED if chosen else LEARNED | {"temperature"}
 
     @property
     def place(self) -> str:
@@ -89,7 +103,7 @@ class OpenAI:
         live = on_text if self._labels is None else None
         worst = self.worst_case(prompt)
         shown = Splitter(opened=self._opened)
-        answer = await self._exchange(prompt, live, shown, worst)
+        answer = await self._answered(prompt, live, shown, worst)
         reply = self._reply(answer, worst)
         rest = shown.push(answer.rest()) + shown.close(cut=reply.meta["finish_reason"] == "length")
         self._opened = self._opened or shown.unopened
@@ -103,16 +117,44 @@ class OpenAI:
         for each in self.deployments:
             await each._endpoint.aclose()
 
-    async def _exchange(
+    async def _answered(
         self, prompt: Prompt, live: OnText | None, shown: Splitter, worst: tuple[int, int]
     ) -> Answer:
-        """Send the request and put its answer together; nothing is owed for a request that was not sent."""
+        """Exchange; what the server refuses, and can be left out, is left out from then on.
+
+        Each field is left out once, so this ends. Nothing is owed for a refused request.
+        """
         seconds = self.timeout if prompt.timeout is None else min(self.timeout, prompt.timeout)
+        end, tried = time.monotonic() + seconds, [self._fields]
+        while True:
+            body = self._body(prompt, live, tried[-1])
+            try:
+                answer = await self._exchange(body, end - time.monotonic(), live, shown, worst)
+            except RefusedError as refusal:
+                names_a_field = refusal.status in REFUSALS
+                changed = tried[-1].after(refusal.said, body, self._may_omit) if names_a_field else None
+                if changed is None or changed in tried:
+                    raise
+                tried.append(changed)
+            else:
+                if len(tried) > 1:
+                    self._learned = tried[-1]
+                return answer
+
+    async def _exchange(
+        self,
+        body: dict[str, Any],
+        seconds: float,
+        live: OnText | None,
+        shown: Splitter,
+        worst: tuple[int, int],
+    ) -> Answer:
+        """Send the request and put its answer together; nothing is owed for a request that was not sent."""
         answer, sent = Answer(), asyncio.Event()
         try:
             async with (
                 asyncio.timeout(seconds) as clock,
-                aclosing(self._endpoint.documents(self._body(prompt, live), seconds, sent)) as documents,
+                aclosing(self._endpoint.documents(body, seconds, sent)) as documents,
             ):
                 async for document in documents:
                     new = shown.push(answer.add(document))
@@ -121,7 +163,7 @@ class OpenAI:
         except TimeoutError:
             if not clock.expired():  # `live` raised it
                 raise
-            message = f"{self._endpoint.who}: no complete answer within {seconds:g} s; raise its timeout"
+            message = f"{self._endpoint.who}: no complete answer within {seconds:.3g} s; raise its timeout"
             raise ModelError(message, worst if sent.is_set() else (0, 0), reason="timeout") from None
         except UnusableError as error:
             raise self._endpoint.failure(error, worst if answer.began else (0, 0)) from None
@@ -135,7 +177,7 @@ class OpenAI:
             raise
         return answer
 
-    def _body(self, prompt: Prompt, live: OnText | None) -> dict[str, Any]:
+    def _body(self, prompt: Prompt, live: OnText | None, fields: Fields) -> dict[str, Any]:
         config = self._config
         body: dict[str, Any] = {
             "model": config.model,
@@ -143,7 +185,7 @@ class OpenAI:
             "messages": self._messages(prompt),
             "temperature": config.temperature,
             "seed": config.seed + prompt.sample,
-            _cap_field(self._endpoint.url): config.max_tokens,
+            fields.cap: config.max_tokens,
         }
         if config.top_p < 1.0:
             body["top_p"] = config.top_p
@@ -153,6 +195,7 @@ class OpenAI:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         if live is not None:
             body["stream_options"] = {"include_usage": True}
+        body = {name: value for name, value in body.items() if name not in fields.left_out}
         return body | ({} if self.closed else wire_tools(prompt))
 
     def _messages(self, prompt: Prompt) -> list[dict[str, Any]]:
@@ -181,6 +224,7 @@ class OpenAI:
             tool_calls=calls,
             meta=self._meta(answer, finish, own, counted) | misaligned,
             billed=None if counted else worst,
+            tokens_cached=counted.cached if counted else 0,
         )
 
     def _content(self, answer: Answer) -> tuple[str, Split, tuple[ToolCall, ...]]:
@@ -211,6 +255,10 @@ class OpenAI:
             meta["usage"] = "malformed" if answer.usage.malformed else "missing"
         elif counted.generated > self._config.max_tokens:
             meta["over_max_tokens"] = True  # the server ignores the cap, so the worst case does not hold
+        if counted is not None and counted.cached:
+            meta["cached_tokens"] = counted.cached
+        if learned := self._fields.left_out - set(self._config.omit):
+            meta["left_out"] = sorted(learned)  # the server refused them
         if answer.evidence_broken:
             meta["logprobs"] = "malformed"
         return meta
@@ -230,6 +278,6 @@ def _cap_field(url: str) -> str:
     ignore `max_completion_tokens` (llamafile, llama-cpp-python, llama.cpp before 2026), which would leave
     answers without a cap.
     """
-    host = urlsplit(url).hostname or ""
+    host = host_of(url)
     openai_hosts = (".openai.com", ".openai.azure.com")
     return "max_completion_tokens" if f".{host}".endswith(openai_hosts) else "max_tokens"

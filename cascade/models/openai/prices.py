@@ -19,16 +19,21 @@ def lookup(model: str) -> Price | None:
     """Return the highest price that `model` can have today, in USD per million tokens; None if unknown.
 
     Some prices rise with the length of the prompt or change with the time of day. Limits must hold in
-    the worst case, so the dearest tier and the dearest hour (UTC) count; discounts for cached prompts do
-    not. The name decides the provider (`gpt-…` is OpenAI's price, whoever resells it); `PROVIDER/MODEL`
-    names it.
+    the worst case, so the dearest tier and the dearest hour (UTC) count. The name decides the provider
+    (`gpt-…` is OpenAI's price, whoever resells it); `PROVIDER/MODEL` names it.
     """
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     prices = [_price_at(model, midnight.replace(hour=hour)) for hour in range(24)]
     known = [price for price in prices if price is not None]
     if len(known) < len(prices):
         return None
-    return Price(input=max(price.input for price in known), output=max(price.output for price in known))
+    highest, cached = max(price.input for price in known), [price.cached for price in known]
+    return Price(
+        input=highest,
+        output=max(price.output for price in known),
+        # A price for cached prompts at some hours only would be a discount that nobody promised.
+        cached=None if None in cached else min(highest, max(value or 0.0 for value in cached)),
+    )
 
 
 def _price_at(model: str, moment: datetime) -> Price | None:
@@ -47,7 +52,8 @@ def _price_at(model: str, moment: datetime) -> Price | None:
     prices = {key: _highest(value) for key, value in vars(price).items() if value is not None}
     if not prices.keys() >= _PER_MILLION or any(prices.get(key) for key in _PER_REQUEST):
         return None
-    return Price(input=prices["input_mtok"], output=prices["output_mtok"])
+    cached = prices.get("cache_read_mtok")
+    return Price(input=prices["input_mtok"], output=prices["output_mtok"], cached=cached)
 
 
 def _highest(price: Any) -> float:
