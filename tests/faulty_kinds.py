@@ -125,7 +125,7 @@ class Faulty:
 
     async def ask(self, prompt: Prompt, on_text: OnText | None = None) -> Reply:
         async with httpx.AsyncClient() as client:
-            answered = (await client.post(self._url, json={})).json()
+            answered = (await client.post(self._url, json={"text": prompt.text})).json()
         text = answered["choices"][0]["message"]["content"]
         if on_text is not None:
             for piece in text:
@@ -242,9 +242,9 @@ def play(chance: random.Random) -> Callable[[Seen], Answer]:
     return answer
 
 
-async def ask_once(cascade: Cascade, chance: random.Random) -> None:
+async def ask_once(cascade: Cascade, chance: random.Random, seed: str) -> None:
     """Ask something odd in one of several ways; whatever is raised, is."""
-    said = f"fault:{chance.choice([*ERRORS, *REPLIES, 'no'])};"
+    said = f"seed:{seed}; fault:{chance.choice([*ERRORS, *REPLIES, 'no'])};"
     said += f" gate:{chance.choice([*ERRORS, 'words', 'empty', 'none', 'list', 'others', 'no'])};"
     options: dict[str, Any] = {}
     if chance.random() < 0.4:
@@ -274,7 +274,7 @@ async def run_graph(
     path: Path, database: str, server: Loopback, seeds: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Ask a graph one request for each seed, and say what each left behind."""
-    found = []
+    found: list[dict[str, Any]] = []
     book = BudgetBook(database)
     with TraceStore(database) as store:
         last = next((each.run for each in store.runs(limit=1)), None)
@@ -282,8 +282,8 @@ async def run_graph(
             for seed in seeds:
                 chance = random.Random(seed)
                 server.answers = [play(chance)]
-                before, seen = spent(database), len(server.requests)
-                await ask_once(cascade, chance)
+                before = spent(database)
+                await ask_once(cascade, chance, seed)
                 while any(balance.held for balance in book.balances()):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)  # it is settled without waiting; a hold for good hangs here
                 charged = spent(database) - before
@@ -292,10 +292,9 @@ async def run_graph(
                 last = newest and newest.run
                 trace = store.get(newest.run).trace if newest is not None and new else ()
                 paid = [[call.cost_usd, call.error] for step in trace for call in step.calls]
-                counted = len(server.requests) - seen
-                found.append(
-                    {"seed": seed, "new": new, "counted": counted, "recorded": paid, "charged": charged}
-                )
+                found.append({"seed": seed, "new": new, "recorded": paid, "charged": charged})
+    for each in found:  # by what it asks: a request whose caller has gone may come late
+        each["counted"] = sum(f"seed:{each['seed']};".encode() in asked.body for asked in server.requests)
     book.close()
     return found
 

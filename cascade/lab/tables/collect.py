@@ -280,10 +280,13 @@ async def _outcome(asked: Asked, row: LabelledRow) -> dict[str, Any]:
         "seconds": round(max(call.seconds for call in calls), 6),
     }
     check = asked.stage.confidence if asked.stage else None
-    judged = None
-    if check is not None:
-        judged = estimate(check, await judge(check, row.text, calls, replies), asked.calibration)
-    measurement = measured(calls, replies, judged)
+    try:
+        judged = None
+        if check is not None:
+            judged = estimate(check, await judge(check, row.text, calls, replies), asked.calibration)
+        measurement = measured(calls, replies, judged)
+    except Exception as error:  # noqa: BLE001 - the calls are paid: the row says so, and why it has no figures
+        return paid | {"error": f"confidence: {type(error).__name__}: {error}"}
     if measurement is None:
         return paid | {"error": calls[0].error or "no answer"}
     text = calls[measurement.chosen].text
