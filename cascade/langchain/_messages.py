@@ -18,6 +18,7 @@ from langchain_core.messages.ai import UsageMetadata
 
 from cascade.errors import RequestError
 from cascade.openai_fields import cut
+from cascade.policy.result import finish_reason
 from cascade.records import Message, Result, Speaker, Step, Tool, ToolCall
 
 # Blocks of an assistant's message that `tool_calls` repeats, or that are meant for one model only.
@@ -121,11 +122,10 @@ def usage_of(result: Result) -> UsageMetadata:
 
 def metadata_of(result: Result) -> dict[str, Any]:
     """Return the `response_metadata`; `cascade` holds the run's id, its decisions and their rules."""
-    reason = "stop" if result.text is not None else "abstain"
     return {
         "model_name": result.graph,
         "model_provider": "cascade",
-        "finish_reason": "tool_calls" if result.tool_calls else reason,
+        "finish_reason": "abstain" if result.text is None else finish_reason(result),
         "cascade": {
             "run": result.run,
             "status": result.status,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cascade.policy.costs import CostCurve
-from cascade.records import Baseline, Call, Status, Step
+from cascade.records import Baseline, Call, Result, Status, Step
 from cascade.spec.parts import Price
 from cascade.spec.schema import Graph
 
@@ -76,6 +76,23 @@ def summarize(graph: Graph, trace: Sequence[Step], *, cancelled: bool = False) -
         "model": draft.call.model,
         "tier": draft.call.tier,
     }
+
+
+def answer_call(result: Result) -> Call | None:
+    """Return the call whose answer the result holds, if there is one."""
+    for step in reversed(result.trace):
+        if step.stage != result.stage:
+            continue
+        if step.estimate is not None:
+            return step.calls[step.estimate.chosen]
+        return next((c for c in step.calls if c.role == "answer" and c.error is None), None)
+    return None
+
+
+def finish_reason(result: Result) -> str:
+    """Return how the answer of `result` ended: `tool_calls`, `length` if it was cut off, else `stop`."""
+    call = answer_call(result)
+    return "tool_calls" if result.tool_calls else "length" if call is not None and call.truncated else "stop"
 
 
 def waits(graph: Graph, trace: Sequence[Step], asked: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from cascade.errors import ModelError
 from cascade.models import build_model
 from cascade.models.base import Model, OnText, Prompt, Reply, cost
 from cascade.policy.budget import worst_case
+from cascade.policy.result import finish_reason
 from cascade.records import Request, Result
 from cascade.spec.kinds import ModelSettings
 from cascade.spec.parts import Price
@@ -156,5 +157,5 @@ def _meta(result: Result, calls: int) -> dict[str, Any]:
         "model": result.model,
         "confidence": result.confidence,
         "calls": calls,
-        "finish_reason": "tool_calls" if result.tool_calls else "stop",
+        "finish_reason": finish_reason(result),
     }

@@ -188,3 +188,13 @@ async def test_the_trace_keeps_it_with_the_texts(tmp_path: Path, server: Loopbac
         stored = store.get(result.run)
     assert result.trace[0].calls[0].meta["thinking"] == THOUGHT
     assert stored.trace[0].calls[0].meta.get("thinking") == (THOUGHT if kept else None)
+
+
+async def test_json_by_the_models_own_schema_is_invalid_where_it_was_cut(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"label": {"enum": ["billing"]}}, "required": ["label"]}
+    whole = local(tmp_path, TAGGED, output_schema=schema)
+    cut = local(tmp_path, TAGGED, output_schema=schema, max_tokens=3)
+    replies = [await model.ask(Prompt("hello")) for model in (whole, cut)]
+    assert ["invalid" in reply.meta for reply in replies] == [False, True]
+    await whole.aclose()
+    await cut.aclose()

@@ -137,6 +137,18 @@ def test_tools_schemas_and_token_signals_pass_through(tmp_path: Path) -> None:
     assert rules(odd) == ["no_draft", "invalid"]
 
 
+def test_an_answer_that_was_cut_off_within_is_cut_off_outside(tmp_path: Path) -> None:
+    path = inner(tmp_path, {"m": scripted("one two three", max_tokens=2)}, [{"name": "a", "ask": ["m"]}])
+    stages = [
+        checked("one", "team"),
+        {"name": "two", "ask": ["last"]},
+    ]
+    with outer(tmp_path, path, stages=stages) as cascade:
+        result = cascade.invoke("so?")
+    assert rules(result) == ["truncated", "unchecked"]
+    assert result.trace[0].calls[0].meta["finish_reason"] == "length"
+
+
 def test_an_inner_graph_without_a_store_keeps_nothing(tmp_path: Path) -> None:
     with outer(tmp_path, sure(tmp_path)) as cascade:
         path = tmp_path / "graph.yaml"

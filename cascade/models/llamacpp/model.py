@@ -144,6 +144,8 @@ class LlamaCpp:
             return Reply(answer.text, answer.tokens_in, answer.tokens_out, answer.labels, answer.tokens, meta)
         if own.thinking is not None:
             meta["thinking"] = own.thinking
+        if self._config.output_schema is not None and meta["finish_reason"] == "length":
+            meta["invalid"] = "it was cut off at max_tokens, before its JSON was whole"
         text, calls = read_calls(own.text, prompt)
         if not own.text.strip() and own.thinking is not None:
             why = f"it gave no answer after its thinking (finish_reason {meta['finish_reason']!r})"

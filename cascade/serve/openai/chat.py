@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cascade.errors import CascadeError
 from cascade.openai_fields import cut
+from cascade.policy.result import finish_reason
 from cascade.records import Request, Result, TextPiece, new_run_id
 from cascade.requests import check_request
 from cascade.run import Cascade
@@ -125,11 +126,8 @@ def _logprobs(body: ChatBody, result: Result) -> dict[str, Any] | None:
 
 
 def _finish(body: ChatBody, result: Result) -> str:
-    if result.tool_calls:
-        return "tool_calls"
-    call = convert.answer_call(result)
-    cut_off = call is not None and call.meta.get("finish_reason") == "length"
-    return "length" if cut_off and _text(body, result) == result.text else "stop"
+    reason = finish_reason(result)
+    return "stop" if reason == "length" and _text(body, result) != result.text else reason
 
 
 async def _stream(who: Caller, cascade: Cascade, request: Request, body: ChatBody) -> AsyncIterator[str]:

@@ -7,8 +7,8 @@ from itertools import accumulate
 from typing import Any
 
 from cascade.explain import describe
-from cascade.policy.result import person_next
-from cascade.records import Call, Message, Request, Result, Speaker, Tool, ToolCall
+from cascade.policy.result import answer_call, person_next
+from cascade.records import Message, Request, Result, Speaker, Tool, ToolCall
 from cascade.serve.openai.errors import ApiError
 from cascade.serve.openai.schema import (
     ChatBody,
@@ -135,17 +135,6 @@ def _content(content: str | Sequence[TextPart] | None) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     return "".join(part.refusal if part.refusal is not None else part.text for part in content)
-
-
-def answer_call(result: Result) -> Call | None:
-    """Return the call whose answer the result holds, if there is one."""
-    for step in reversed(result.trace):
-        if step.stage != result.stage:
-            continue
-        if step.estimate is not None:
-            return step.calls[step.estimate.chosen]
-        return next((c for c in step.calls if c.role == "answer" and c.error is None), None)
-    return None
 
 
 def refusal(result: Result) -> str | None:
