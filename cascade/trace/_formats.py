@@ -13,16 +13,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import Boolean, Double, Integer, Table
 
 from cascade.errors import TraceError
 from cascade.extras import missing_package
 from cascade.records import Result
 from cascade.trace._grades import Grade
+from cascade.trace._plausible import implausible, implausible_time
 from cascade.trace._rows import RunRows, to_rows
 from cascade.trace._tables import calls, grades, runs, steps
 
+# What a damaged file raises before or while it becomes records; pydantic's errors are ValueErrors.
+_BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError)
 _ROW_GROUP = 500  # runs in a row group of a Parquet file
 _TABLES = {"steps": steps, "calls": calls, "grades": grades}
 
@@ -64,9 +66,12 @@ def read_jsonl(file: Path) -> Iterator[ArchivedRun]:
                 fields = json.loads(line.decode())
                 grades = fields.pop("grades", [])
                 result = Result.model_validate(fields)
-                yield ArchivedRun(to_rows(result), tuple(Grade(run=result.run, **grade) for grade in grades))
-            except (ValidationError, ValueError, TypeError, AttributeError, RecursionError) as error:
+                found = tuple(Grade(run=result.run, **grade) for grade in grades)
+                archived = ArchivedRun(to_rows(result), found)
+            except _BROKEN as error:
                 raise TraceError(f"{file}:{number}: this line is no run: {_brief(error)}") from error
+            _check(f"{file}:{number}", result, found)
+            yield archived
 
 
 def write_parquet(file: Path, archived: Iterable[ArchivedRun]) -> int:
@@ -105,7 +110,7 @@ def read_parquet(file: Path) -> Iterator[ArchivedRun]:
                 for row in batch.to_pylist():
                     number += 1
                     yield _archived(row, f"{file}: row {number}")
-    except arrow.ArrowException as error:
+    except (arrow.ArrowException, OSError, MemoryError, *_BROKEN) as error:
         raise TraceError(f"{file} cannot be read as Parquet: {_brief(error)}") from error
 
 
@@ -114,15 +119,33 @@ def _archived(row: dict[str, Any], location: str) -> ArchivedRun:
         inner = {name: row.pop(name) for name in _TABLES}
         rows = RunRows(row, inner["steps"], inner["calls"])
         grades = tuple(Grade.model_validate(grade) for grade in inner["grades"])
-    except (KeyError, ValidationError) as error:
+    except _BROKEN as error:
         raise TraceError(f"{location} is no run: {_brief(error)}") from error
-    return ArchivedRun(to_rows(_result(rows, location)), grades)
+    result = _result(rows, location)
+    _check(location, result, grades)
+    return ArchivedRun(to_rows(result), grades)
+
+
+def _check(location: str, result: Result, grades: Iterable[Grade]) -> None:
+    """Refuse numbers and times that no run can have.
+
+    Raises:
+        TraceError: there is one; the message says where.
+    """
+    wrong = implausible(result)
+    if wrong is None:
+        times = (f"grade.at is {found}" for grade in grades if (found := implausible_time(grade.at)))
+        wrong = next(times, None)
+    if wrong is not None:
+        raise TraceError(
+            f"{location}: run {result.run!r:.80} cannot be: {wrong}; correct it or remove the run"
+        )
 
 
 def _result(rows: RunRows, location: str) -> Result:
     try:
         return rows.result()
-    except (ValidationError, ValueError, TypeError, KeyError) as error:
+    except _BROKEN as error:
         raise TraceError(f"run {rows.run.get('run')!r} of {location} is damaged: {_brief(error)}") from error
 
 

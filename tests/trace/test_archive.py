@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -74,12 +75,62 @@ def test_any_result_survives_export_and_import(
     folder = tmp_path_factory.mktemp("drawn")
     with TraceStore(str(folder / "one.db")) as store:
         for one in drawn:
-            store.write(one.model_copy(update={"run": new_run_id()}))
+            store.write(plausible(one.model_copy(update={"run": new_run_id()})))
     export_runs(str(folder / "one.db"), folder / f"runs.{kind}", ALL)
     import_runs(str(folder / "two.db"), folder / f"runs.{kind}")
     assert everything(folder / "two.db") == everything(folder / "one.db")
     assert verify(str(folder / "two.db")).count == 0
     assert import_runs(str(folder / "two.db"), folder / f"runs.{kind}").present == len(drawn)
+
+
+def plausible(drawn: Result) -> Result:
+    """Return `drawn` with costs and durations that a run can have, which an import demands."""
+
+    def amount(value: float | None) -> float | None:
+        return None if value is None else abs(value) % 1000.0 if math.isfinite(value) else 1.0
+
+    def changed(record: Any, *names: str, **more: Any) -> Any:
+        return record.model_copy(update={name: amount(getattr(record, name)) for name in names} | more)
+
+    usage = ("cost_usd", "seconds", "started")
+    trace = tuple(
+        changed(step, "seconds", "started", calls=tuple(changed(call, *usage) for call in step.calls))
+        for step in drawn.trace
+    )
+    base = drawn.baseline and changed(drawn.baseline, "cost_usd", "low_usd", "high_usd")
+    return changed(drawn, "cost_usd", "seconds", trace=trace, baseline=base)
+
+
+ABSURD: list[tuple[tuple[str | int, ...], str]] = [
+    *((("cost_usd",), each) for each in ("NaN", "1e308", "Infinity", "-1", "1" + "0" * 400)),
+    *((("seconds",), each) for each in ("NaN", "1e308", "-0.5", "Infinity")),
+    *((("started",), each) for each in ('"9999-12-31T23:59:59+00:00"', '"0001-01-01T00:00:00+14:00"')),
+    (("confidence",), "NaN"),
+    *((("trace", 0, "seconds"), each) for each in ("NaN", "-1")),
+    *((("trace", 0, "calls", 0, "tokens_in"), each) for each in ("-1", "1" + "0" * 30, "9" * 4400, "1e30")),
+    *((("trace", 0, "calls", 0, "cost_usd"), each) for each in ("NaN", "1e308", "-1e-9")),
+    (("trace", 0, "calls", 0, "tokens", 0, "logprob"), "NaN"),
+    (("grades", 0, "at"), '"9999-01-01T00:00:00+00:00"'),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), ABSURD, ids=lambda value: str(value)[:40])
+def test_numbers_and_times_that_no_run_can_have_are_refused_by_line(
+    place: tuple[str | int, ...], value: str, path: Path, tmp_path: Path
+) -> None:
+    export_runs(str(path), tmp_path / "good.jsonl", ALL)
+    lines = (tmp_path / "good.jsonl").read_text().splitlines()
+    fields = json.loads(lines[1])
+    within = fields
+    for name in place[:-1]:
+        within = within[name]
+    within[place[-1]] = "HERE"
+    lines[1] = json.dumps(fields).replace('"HERE"', value)
+    file = tmp_path / "runs.jsonl"
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(TraceError, match=r"runs\.jsonl:2: "):
+        import_runs(str(tmp_path / "copy.db"), file)
+    assert [one.run for one, _ in everything(tmp_path / "copy.db")] in ([], ["OLD0"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
