@@ -70,6 +70,23 @@ def sole_writer(path: Path) -> Iterator[None]:
         os.close(folder)
 
 
+def keep_private(path: Path, *beside: str) -> None:
+    """Make `path`, an empty file if it is missing, readable by its owner alone.
+
+    So are files that exist with one of the endings `beside` (`-wal`). Files of somebody else stay as they
+    are, and so do devices and pipes.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    for each in (path, *(path.with_name(path.name + ending) for ending in beside)):
+        with contextlib.suppress(OSError):
+            if each.is_file() and each.stat().st_mode & 0o077:
+                each.chmod(0o600)
+
+
 def read_record(record: type[R], path: str | Path, kind: str, redo: str) -> R:
     """Read a JSON file as a `record`; `kind` names it in errors, `redo` says how to make it anew.
 

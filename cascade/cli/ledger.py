@@ -46,6 +46,7 @@ def _summary(checked: dict[str, int], *, signed: bool, anchored: bool) -> str:
         f"{checked['runs']} runs and {checked['grades']} grades checked against {checked['entries']} entries "
         f"of the ledger ({checked['pruned']} pruned, {checked['replaced']} replaced by their outcome): "
         + (f"{checked['count']} problems" if checked["count"] else "all as they were stored"),
+        *([f"budgets checked against {checked['budgets']} entries of theirs"] if checked["budgets"] else []),
         f"head: {checked['head']} (entry {checked['last']})",
     ]
     if signed:

@@ -32,6 +32,7 @@ from cascade.trace.database import (
     BUSY_SECONDS,
     display_url,
     dispose_before_fork,
+    keep_database_private,
     parse_url,
     sqlite_path,
     using_database,
@@ -160,6 +161,7 @@ def open_checkpoints(url: str) -> Checkpoints:
 
 
 def _sqlite(path: Path, serde: JsonPlusSerializer) -> _Opened:
+    keep_database_private(path)
     connection = sqlite3.connect(str(path), timeout=BUSY_SECONDS, check_same_thread=False)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = ON")  # no texts in free pages

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from cascade.errors import TraceError
+from cascade.files import keep_private
 from cascade.records import Record
 from cascade.trace._filters import RunFilter, conditions
 from cascade.trace._formats import ArchivedRun, read_jsonl, read_parquet, write_jsonl, write_parquet
@@ -49,6 +50,8 @@ def export_runs(url: str, file: Path, where: RunFilter) -> int:
         raise TraceError(f"{file} exists already; give the name of a new file")
     part = file.with_name(file.name + ".part")
     try:
+        part.unlink(missing_ok=True)
+        keep_private(part)
         with read_snapshot(url) as connection:
             written = write(part, iter(()) if connection is None else _stored(connection, where))
         part.replace(file)

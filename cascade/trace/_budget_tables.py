@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection
 from typing import Any
@@ -26,6 +27,8 @@ from cascade.policy.budget import Budget
 from cascade.records import BudgetShortfall
 
 PICODOLLARS = 10**12  # in a dollar
+MOST = 2**63 - 1  # picodollars that a database holds: nine million dollars
+TOO_MUCH = MOST + 1
 # Separate metadata: the trace store and its migrations do not know these tables.
 metadata = MetaData()
 
@@ -49,6 +52,7 @@ reservations = Table(
 )
 
 
+_log = logging.getLogger("cascade.trace")
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 Key = tuple[str, str]  # a day and a scope
 
@@ -109,12 +113,13 @@ class BudgetSnapshot:
         self._stored = {(id_, scope): int(amount) for id_, scope, amount in to_settle}
         self._added: dict[Key, dict[str, Any]] = {}
         self._removed: list[dict[str, str]] = []
-        self._changed: set[Key] = set()
+        self._changed: set[Key] = set()  # whose spending is another
+        self._released: set[Key] = set()  # whose reservations are fewer
 
     def shortfall(self, day: str, budget: Budget, amount: int) -> BudgetShortfall | None:
         """Return what `budget` lacks of `amount` picodollars on `day`, or None if it has them."""
         spent, held = self._spent[day, budget.scope], self._held[day, budget.scope]
-        limit = round(budget.day_usd * PICODOLLARS)
+        limit = min(to_picodollars(budget.day_usd), MOST)
         if spent + held + amount <= limit:
             return None
         return BudgetShortfall(
@@ -140,8 +145,13 @@ class BudgetSnapshot:
         if new is None:
             self._removed.append({"an_id": id_, "a_scope": scope})
         self._held[day, scope] -= amount
+        self._released.add((day, scope))
         if paid:
-            self._spent[day, scope] += paid
+            spent = self._spent[day, scope] + paid
+            if spent > MOST:
+                text = "budget %s on %s: $%g were spent, more than can be counted; it is used up"
+                _log.error(text, scope, day, spent / PICODOLLARS)
+            self._spent[day, scope] = min(spent, MOST)
             self._changed.add((day, scope))
 
     def forget(self, day: str, scope: str, before: str) -> None:
@@ -155,8 +165,8 @@ class BudgetSnapshot:
         self._spent[day, scope] = 0
         self._changed.add((day, scope))
 
-    def save(self) -> None:
-        """Write the changes."""
+    def save(self) -> dict[Key, tuple[int, int]]:
+        """Write the changes; return what is spent and held now on each day and scope that they concern."""
         paid = [{"a_day": d, "a_scope": scope, "paid": self._spent[d, scope]} for d, scope in self._changed]
         for statement, rows in (
             (insert(reservations), list(self._added.values())),
@@ -165,6 +175,8 @@ class BudgetSnapshot:
         ):
             if rows:
                 self._connection.execute(statement, rows)
+        moved = {(row["day"], row["scope"]) for row in self._added.values()} | self._released
+        return {key: (self._spent[key], self._held[key]) for key in self._changed | moved}
 
     def _locked(self, where: dict[str, list[str]]) -> dict[Key, int]:
         rows = self._connection.execute(_DAYS.with_for_update(), where)
@@ -172,5 +184,13 @@ class BudgetSnapshot:
 
 
 def to_picodollars(usd: float) -> int:
-    """Return `usd` in picodollars, rounded up after dropping the rounding error of the float."""
+    """Return `usd` in picodollars, rounded up after dropping the rounding error of the float.
+
+    More than a database holds, NaN too, becomes one more than that (`TOO_MUCH`), and less than nothing
+    nothing.
+    """
+    if usd <= 0:
+        return 0
+    if math.isnan(usd) or usd * PICODOLLARS > MOST:
+        return TOO_MUCH
     return math.ceil(round(usd * PICODOLLARS, 3))

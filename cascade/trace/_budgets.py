@@ -26,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cascade.errors import TraceError
 from cascade.policy.budget import Budget
 from cascade.records import BudgetShortfall, new_run_id
+from cascade.trace._budget_ledger import Balance, append_balances, begin_ledger
 from cascade.trace._budget_tables import (
     INSERTS,
     PICODOLLARS,
@@ -37,6 +38,7 @@ from cascade.trace._budget_tables import (
     reservations,
     to_picodollars,
 )
+from cascade.trace._ledger import read_key
 from cascade.trace._writing import BatchWriter
 from cascade.trace.database import display_url, lock_tables, open_engine, parse_url, trace_error
 
@@ -81,6 +83,7 @@ class BudgetBook:
         self._url = parse_url(url)
         self.granted = granted
         self._clock = clock
+        self._key = read_key()
         engine = open_engine(self._url, create=True)
         if engine is None or engine.dialect.name not in INSERTS:
             raise TraceError(f"trace database {display_url(self._url)}: budgets need SQLite or Postgres")
@@ -90,6 +93,7 @@ class BudgetBook:
             with engine.connect() as connection:
                 lock_tables(connection)
                 metadata.create_all(connection)
+                begin_ledger(connection, self._key)
                 connection.commit()
         except SQLAlchemyError as error:
             engine.dispose()
@@ -201,7 +205,8 @@ class BudgetBook:
                 settled = [change.settles for change in group if change.settles]
                 snapshot = BudgetSnapshot(connection, keys, settled)
                 results = [change.apply(snapshot) for change in group]
-                snapshot.save()
+                balances = {at: Balance(*both) for at, both in snapshot.save().items()}
+                append_balances(connection, balances, self._key)
                 connection.commit()
         except Exception as error:  # noqa: BLE001 - it belongs to the callers, not to this thread
             reason = error

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, column, select
 
 from cascade.errors import TraceError
 from cascade.records import Record
+from cascade.trace._budget_ledger import check_budgets
 from cascade.trace._ledger import (
     GENESIS,
     Head,
@@ -33,13 +34,15 @@ _MAX_NAMED = 1000  # problems that are named; all are counted
 class Verification(Record):
     """The result of checking the whole store.
 
-    `problems` names the first thousand of `count`. `signed` counts entries with a valid signature; each
-    signature also covers all earlier entries, because it signs the chain.
+    `budgets` counts the entries of the ledger of the budgets. `problems` names the first thousand of `count`.
+    `signed` counts entries with a valid signature; each signature also covers all earlier entries, because it
+    signs the chain.
     """
 
     entries: int = 0
     runs: int = 0
     grades: int = 0
+    budgets: int = 0
     replaced: int = 0
     pruned: int = 0
     signed: int = 0
@@ -109,6 +112,7 @@ class _Audit:
     last: Head = field(default_factory=Head)
     waiting: dict[str, int] = field(default_factory=dict)  # run → its entry, not replaced yet
     prunings: dict[int, Any] = field(default_factory=dict)  # entry → running hash of what it pruned
+    budgets: int = 0
     unsigned: int | None = None  # the first entry without a signature after one with
 
     def check(self) -> None:
@@ -123,6 +127,9 @@ class _Audit:
         for number in self.prunings:
             self._report(f"entry {number} of the ledger, which says what was pruned, was removed")
         self._check_unknown_rows()
+        self.budgets, problems = check_budgets(self.connection, self.key)
+        for problem in problems:
+            self._report(problem)
         if self.anchor is not None:
             self._report(
                 f"no entry of the ledger has the anchor {self.anchor.hex()}: "
@@ -138,6 +145,7 @@ class _Audit:
         return Verification(
             **self.tally,
             **self.rows,
+            budgets=self.budgets,
             last=self.last.seq,
             head=str(self.last),
             count=self.count,

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from cascade._fork import ForkGate
 from cascade.errors import TraceError
 from cascade.extras import install_command
+from cascade.files import keep_private
 from cascade.trace._fulltext import create_index
 from cascade.trace._tables import SCHEMA_VERSION, metadata, schema_info
 
@@ -103,6 +104,7 @@ def open_engine(url: URL, *, create: bool) -> Engine | None:
         return None
     if path is not None and create:
         _check_folder(path)
+        keep_database_private(path)
     try:
         engine = _sqlite(url, path, create=create) if path is not None else _engine(url)
     except ImportError as error:
@@ -195,11 +197,21 @@ class _Pool(QueuePool):
             _gate.leave()
 
 
+def keep_database_private(path: Path) -> None:
+    """Make the SQLite file at `path` with SQLite's files beside it the owner's alone, existing ones, too.
+
+    SQLite gives the files that it makes later the permissions of the database. What cannot be made is left to
+    SQLite, whose error says more.
+    """
+    with suppress(OSError):
+        keep_private(path, "-wal", "-shm", "-journal")
+
+
 def _check_folder(path: Path) -> None:
     folder = path.absolute().parent
     if path == default_path():
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             message = f"trace database {path}: its folder cannot be made ({error}); choose another --trace-db"
             raise TraceError(message) from error
