@@ -60,6 +60,8 @@ def _print(table: Outcomes, out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from cascade.lab.evaluation.remarks import table_remarks
+
     summary = Table(title=f"{len(table)} rows")
     for name in ("model", "rows", "right", "mean $", "failed"):
         summary.add_column(name, justify="left" if name == "model" else "right")
@@ -73,4 +75,6 @@ def _print(table: Outcomes, out: Path) -> None:
         )
     console = Console()
     console.print(summary)
+    for remark in table_remarks(table.models, table.fields.get("label", ())):
+        print(f"warning: {remark}", file=sys.stderr)
     console.print(f"written  {out}", highlight=False, markup=False, soft_wrap=True)

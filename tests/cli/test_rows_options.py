@@ -191,3 +191,10 @@ def test_a_script_that_reads_bad_rows_ends_with_the_message(
 def test_columns_of_a_single_text_are_refused(tmp_path: Path) -> None:
     done = cascade("run", expert(tmp_path), "q1", "--label", "intent")
     assert "name columns of --input" in str(done.exception)
+
+
+def test_a_model_that_gives_one_answer_is_said_where_its_table_is_made(tmp_path: Path) -> None:
+    graph = write(tmp_path, {"small": scripted("billing", labels=LABELS)}, [{"name": "s", "ask": ["small"]}])
+    done = cascade(*arguments("outcomes", graph, table(tmp_path, [LABELS[k % 3] for k in range(30)])))
+    assert done.exit_code == 0, done.output
+    assert "warning: small answers 'billing' to 30 of 30 rows, whatever they ask" in done.stderr

@@ -19,7 +19,7 @@ from cascade.errors import RequestError
 from cascade.lab.tables.cells import parse_table
 from cascade.lab.tables.formats import format_rows
 from cascade.lab.tables.graded import read_grades
-from cascade.lab.tables.outcomes import from_rows, parse_outcomes
+from cascade.lab.tables.outcomes import from_rows, parse_outcomes, read_outcomes
 from cascade.lab.tables.rows import Row, read_rows
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).filter(str.strip)
@@ -263,6 +263,13 @@ def test_a_table_that_was_written_is_read_again_or_was_refused(rows: list[Any], 
             repr(value) for column in model.signals.values() for value in column
         ]
         assert list(other.texts) == list(model.texts)
+
+
+@pytest.mark.parametrize("header", ["text,label", "id,text,label", "question,intent"])
+def test_rows_of_requests_are_no_outcome_table(tmp_path: Path, header: str) -> None:
+    (tmp_path / "rows.csv").write_text(f"{header}\n" + ",".join("abc"[: header.count(",") + 1]) + "\n")
+    with pytest.raises(RequestError, match=r"rows.csv:1: columns are .*'cascade outcomes GRAPH --data FILE'"):
+        read_outcomes(tmp_path / "rows.csv")
 
 
 @quiet

@@ -36,7 +36,7 @@ def parse_file(path: Path, data: bytes) -> Iterator[tuple[int, Any]]:
     table = parse_table(str(path), data, _refuse_constant)
     if table.columns is None:
         return table.rows
-    problem = _unknown_column(table.columns)
+    problem = _no_table(table.columns) or _unknown_column(table.columns)
     if problem:
         return iter([(table.line, RequestError(problem))])
     return _nested(table.rows, numbers=suffix != ".parquet")
@@ -127,6 +127,18 @@ def _encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _no_table(header: Sequence[str]) -> str | None:
+    """Return why columns are those of requests rather than of outcomes, or None."""
+    if any(len(_place(name)) > 1 for name in header) or "models" in header:
+        return None
+    if not header or ("id" in header and "text" not in header):
+        return None  # a table in which no model was asked
+    return (
+        f"columns are {list(header)}; an outcome table has id, NAME.correct and NAME.cost_usd of models; "
+        "'cascade outcomes GRAPH --data FILE' makes one of labelled rows"
+    )
 
 
 def _unknown_column(header: Sequence[str]) -> str | None:
