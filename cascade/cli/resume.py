@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cascade.cli.endings import end
 from cascade.cli.options import Json, TraceDb, print_question, print_why, trace_url
 from cascade.cli.summary import heading, line, result_row
 from cascade.errors import RequestError, UnknownRunError
@@ -40,7 +41,8 @@ def resume(
 ) -> None:
     """Finish the waiting run RUN, which another process may have started, with a person's ANSWER.
 
-    A run that a server stopped between two stages needs its graph file (--graph) and no answer.
+    A run that a server stopped between two stages needs its graph file (--graph) and no answer. The exit
+    status is that of `cascade run`.
     """
     from cascade.run import Cascade
 
@@ -56,6 +58,7 @@ def resume(
         print(heading(), line(row, result), sep="\n")
         print_question(result, trace_db)
         print_why(result.run, trace_db)
+    end(result)
 
 
 def _waiting(run: str, url: str) -> str:

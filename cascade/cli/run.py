@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cascade.cli.batch import Output, open_output, restored_result
+from cascade.cli.endings import end
 from cascade.cli.options import Json, TraceDb, new_progress, print_question, print_why
 from cascade.cli.rows import LabelColumn, TextColumn, read_rows, warn_of_labels
 from cascade.cli.summary import heading, line, print_summary, result_row, summarise
@@ -50,7 +51,12 @@ def run(
     watch: Annotated[bool, typer.Option("--watch", help="Draw the running graph on stderr.")] = False,
     otel: Annotated[bool, typer.Option(help="Send spans to the collector of OTEL_EXPORTER_OTLP_*.")] = False,
 ) -> None:
-    """Run one TEXT, or the rows of --input, through GRAPH."""
+    """Run one TEXT, or the rows of --input, through GRAPH.
+
+    Exit status for one TEXT: 0 answered, 3 abstained, 4 waiting for a person, 5 failed (no model could be
+    asked, or all failed). For --input: 0 if every row was run, whatever came of it. 1 is an error, 2 a wrong
+    call.
+    """
     if (text is None) == (input is None):
         raise RequestError("give either TEXT or --input; for one request: cascade run GRAPH 'your text'")
     if input is None and (text_column or label_column):
@@ -78,6 +84,8 @@ def run(
         if input is None and not json_:
             print_question(results[0], trace_db)
             print_why(results[0].run, trace_db)
+    if input is None:
+        end(results[0])
 
 
 def _observers(loaded: LoadedGraph, stack: ExitStack, *, watch: bool, otel: bool) -> list[Observer]:

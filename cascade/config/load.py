@@ -13,6 +13,7 @@ from cascade.config.checks import check_graph
 from cascade.config.messages import problems_of
 from cascade.config.references import fingerprint
 from cascade.config.source import parse, read_bytes
+from cascade.environment import check_environment
 from cascade.errors import ConfigError
 from cascade.policy.artifact import Policy
 from cascade.policy.calibrate import Calibration
@@ -89,8 +90,10 @@ def load_graph(
 
     Raises:
         ConfigError: with one line per problem, `file:line: path: what is wrong with VALUE; known: …`; or the
-            file of raised thresholds is broken.
+            file of raised thresholds is broken, or a variable of the environment is wrong.
     """
+    if not within:
+        check_environment()
     path = Path(path)
     data = read_bytes(path)
     values, marks = parse(data, str(path))

@@ -24,6 +24,7 @@ from cascade.engine.memory import large_pages
 from cascade.engine.prefix import PrefixCache
 from cascade.engine.scheduler import Scheduler
 from cascade.engine.stats import RowStats
+from cascade.environment import ENGINE_MEMORY
 from cascade.errors import ConfigError, ModelError
 from cascade.formats.adapter import check_adapter
 from cascade.formats.gguf_header import check_file
@@ -34,7 +35,6 @@ IntArray = npt.NDArray[np.int32]
 # tokenizing, because llama.cpp's regular expressions recurse once per character and its SPM tokenizer is
 # quadratic.
 MAX_BYTES_PER_TOKEN = 16
-MEMORY_VARIABLE = "CASCADE_ENGINE_MEMORY"
 _SPM, _UGM = 1, 4  # llama.cpp's types of SentencePiece vocabularies, by BPE and by unigrams
 _CONTROL, _USER_DEFINED = 1 << 3, 1 << 4  # llama_token_attr
 _ANCHOR = b"\0"
@@ -344,13 +344,13 @@ def max_memory_bytes() -> int:
     """Return the bytes that all local models together may use: CASCADE_ENGINE_MEMORY MiB, else half the RAM.
 
     Raises:
-        ModelError: the variable is not a positive number.
+        ModelError: the variable is not a positive number; it may have been set after the graph was loaded.
     """
-    text = os.environ.get(MEMORY_VARIABLE)
+    text = os.environ.get(ENGINE_MEMORY)
     if text is None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     if not text.isdecimal() or int(text) < 1:
-        raise ModelError(f"{MEMORY_VARIABLE} is {text!r}; expected a number of MiB, 4096 for instance")
+        raise ModelError(f"{ENGINE_MEMORY} is {text!r}; expected a number of MiB, 4096 for instance")
     return int(text) * _MIB
 
 

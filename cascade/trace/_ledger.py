@@ -21,13 +21,13 @@ from typing import Any, Literal
 from sqlalchemy import Boolean, Connection, Double, Table, insert, select
 from sqlalchemy.types import TypeEngine
 
+from cascade.environment import MIN_KEY_BYTES, TRACE_KEY, TRACE_KEY_FILE
 from cascade.errors import TraceError
 from cascade.trace._rows import RunRows
 from cascade.trace._tables import calls, grades, ledger, runs, steps
 
 EntryKind = Literal["run", "waiting", "grade", "prune"]
 GENESIS = bytes(32)  # the link before the first
-_MIN_KEY_BYTES = 16
 _LAST = select(ledger.c.seq, ledger.c.link).order_by(ledger.c.seq.desc()).limit(1)
 _APPEND = insert(ledger)
 
@@ -61,10 +61,10 @@ def read_key(file: Path | None = None) -> bytes | None:
     Raises:
         TraceError: the file cannot be read, or the key has fewer than 16 bytes.
     """
-    named = os.environ.get("CASCADE_TRACE_KEY_FILE")
-    given = None if file else os.environ.get("CASCADE_TRACE_KEY")
+    named = os.environ.get(TRACE_KEY_FILE)
+    given = None if file else os.environ.get(TRACE_KEY)
     if given:
-        source, key = "CASCADE_TRACE_KEY", given.encode()
+        source, key = TRACE_KEY, given.encode()
     elif file or named:
         source = str(file or named)
         try:
@@ -75,9 +75,9 @@ def read_key(file: Path | None = None) -> bytes | None:
             ) from error
     else:
         return None
-    if len(key) < _MIN_KEY_BYTES:
+    if len(key) < MIN_KEY_BYTES:
         raise TraceError(
-            f"the signing key in {source} has {len(key)} bytes; expected at least {_MIN_KEY_BYTES}; "
+            f"the signing key in {source} has {len(key)} bytes; expected at least {MIN_KEY_BYTES}; "
             "`openssl rand -hex 32` makes one"
         )
     return key

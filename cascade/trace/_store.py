@@ -18,6 +18,7 @@ from typing import Literal, Self
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
+from cascade.environment import TRACE_DB
 from cascade.errors import TraceError, UnknownRunError
 from cascade.policy.costs import PricedCall
 from cascade.records import Result
@@ -36,7 +37,7 @@ _Item = tuple[RunRows, "Future[None]"]
 
 def default_url() -> str:
     """Return the default location of traces: CASCADE_TRACE_DB, or `traces.db` in the user's data folder."""
-    return os.environ.get("CASCADE_TRACE_DB") or str(default_path())
+    return os.environ.get(TRACE_DB) or str(default_path())
 
 
 class TraceStore:

@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cascade.environment import HOST, KEY_HOSTS, LOCAL_HOSTS
 from cascade.errors import ConfigError
 from cascade.spec.kinds import Access
 
 DEFAULT_URL = "https://api.openai.com/v1"
-KEY_HOSTS = "CASCADE_KEY_HOSTS"
-LOCAL_HOSTS = "CASCADE_LOCAL_HOSTS"
 # Variables that providers document for their keys, with the hosts of their own APIs.
 KNOWN_HOSTS = {
     "ANTHROPIC_API_KEY": ("api.anthropic.com",),
@@ -34,7 +33,6 @@ KNOWN_HOSTS = {
     "TOGETHER_API_KEY": ("api.together.xyz", "api.together.ai"),
     "XAI_API_KEY": ("api.x.ai",),
 }
-_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 _PRIVATE_NAMES = (".local", ".localhost", ".internal", ".lan", ".home.arpa", ".test")
 
 
@@ -131,7 +129,7 @@ def _read(file: Path) -> str:
 def _pairs(source: str, text: str, key_env: str) -> Iterator[str]:
     for pair in re.sub(r"#.*", "", text).replace(",", " ").split():
         name, mark, host = pair.partition("=")
-        if not (mark and name.isidentifier() and _HOST.fullmatch(host)):
+        if not (mark and name.isidentifier() and HOST.fullmatch(host)):
             raise ConfigError(
                 f"{source}: {pair!r:.80} is no pair; expected VARIABLE=HOST, as in MY_KEY=*.example.com"
             )
