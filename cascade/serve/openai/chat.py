@@ -15,10 +15,10 @@ from cascade.errors import CascadeError
 from cascade.openai_fields import cut
 from cascade.policy.result import finish_reason
 from cascade.records import Request, Result, TextPiece, new_run_id
-from cascade.requests import check_request
 from cascade.run import Cascade
 from cascade.serve.openai import convert
 from cascade.serve.openai.errors import ERRORS, ApiError, as_api_error
+from cascade.serve.openai.reading import Asked
 from cascade.serve.openai.schema import ChatBody
 from cascade.serve.openai.service import Asking, Caller, Service, parsed
 
@@ -43,29 +43,24 @@ async def one_model(name: str, who: Asking) -> dict[str, Any]:
 @router.post("/chat/completions", openapi_extra=parsed(ChatBody), response_model=None)
 async def chat_completions(who: Asking) -> Response:
     """Answer a conversation: one run for each of `n` choices."""
-    body = await who.read(ChatBody)
-    cascade = who.graph(body.model)
-    request = convert.chat_request(body, who.account)
-    if not body.stream:
-        results = await who.while_there(_several(who, cascade, request, body.n or 1))
-        return JSONResponse(_completion(cascade, body, results))
-    if (body.n or 1) > 1:
+    asked = await who.read("chat")
+    cascade = who.graph(asked.model)
+    if not asked.stream:
+        results = await who.while_there(_several(who, cascade, asked))
+        return JSONResponse(_completion(asked, results))
+    if asked.n > 1:
         raise ApiError(400, "n is more than 1 in a stream; ask without stream", param="n")
-    try:
-        check_request(request)  # what is wrong with it must be a status, not a broken stream
-    except CascadeError as error:
-        raise as_api_error(error) from error
-    return StreamingResponse(_stream(who, cascade, request, body), media_type="text/event-stream")
+    return StreamingResponse(_stream(who, cascade, asked), media_type="text/event-stream")
 
 
 def _model(service: Service, name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": service.started, "owned_by": "cascade"}
 
 
-async def _several(who: Caller, cascade: Cascade, request: Request, count: int) -> list[Result]:
+async def _several(who: Caller, cascade: Cascade, asked: Asked) -> list[Result]:
     """Return the results of as many runs, each of which counts as a request of its own."""
-    who.charge(count - 1)
-    tasks = [asyncio.create_task(_one(who, cascade, request)) for _ in range(count)]
+    who.charge(asked.n - 1)
+    tasks = [asyncio.create_task(_one(who, cascade, asked.request)) for _ in range(asked.n)]
     try:
         return await asyncio.gather(*tasks)
     finally:  # if one is refused, nobody will read the others
@@ -85,14 +80,14 @@ async def _one(who: Caller, cascade: Cascade, request: Request) -> Result:
     return result
 
 
-def _completion(cascade: Cascade, body: ChatBody, results: list[Result]) -> dict[str, Any]:
+def _completion(asked: Asked, results: list[Result]) -> dict[str, Any]:
     return {
         "id": f"chatcmpl-{new_run_id()}",  # the runs' ids are in `cascade`
         "object": "chat.completion",
         "created": int(time.time()),
-        "model": body.model,
+        "model": asked.model,
         "system_fingerprint": results[0].graph,
-        "choices": [_choice(body, index, result) for index, result in enumerate(results)],
+        "choices": [_choice(asked, index, result) for index, result in enumerate(results)],
         "usage": convert.usage(results),
         "cascade": convert.decision_summary(results[0])
         if len(results) == 1
@@ -100,60 +95,60 @@ def _completion(cascade: Cascade, body: ChatBody, results: list[Result]) -> dict
     }
 
 
-def _choice(body: ChatBody, index: int, result: Result) -> dict[str, Any]:
-    text = _text(body, result)
+def _choice(asked: Asked, index: int, result: Result) -> dict[str, Any]:
+    text = _text(asked, result)
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": convert.refusal(result)}
     if result.tool_calls:
         message |= {"content": text or None, "tool_calls": convert.tool_calls(result.tool_calls)}
     return {
         "index": index,
         "message": message,
-        "finish_reason": _finish(body, result),
-        "logprobs": _logprobs(body, result),
+        "finish_reason": _finish(asked, result),
+        "logprobs": _logprobs(asked, result),
     }
 
 
-def _text(body: ChatBody, result: Result) -> str | None:
+def _text(asked: Asked, result: Result) -> str | None:
     """Return the answer up to the request's `stop`."""
-    return None if result.text is None else cut(result.text, body.stops)
+    return None if result.text is None else cut(result.text, asked.stops)
 
 
-def _logprobs(body: ChatBody, result: Result) -> dict[str, Any] | None:
+def _logprobs(asked: Asked, result: Result) -> dict[str, Any] | None:
     """Return the log-probabilities of the answer up to the request's `stop`, if they are asked for."""
-    text = _text(body, result)
+    text = _text(asked, result)
     whole = text is None or text == result.text
-    return convert.logprobs(result, None if whole or text is None else len(text)) if body.logprobs else None
+    return convert.logprobs(result, None if whole or text is None else len(text)) if asked.logprobs else None
 
 
-def _finish(body: ChatBody, result: Result) -> str:
+def _finish(asked: Asked, result: Result) -> str:
     reason = finish_reason(result)
-    return "stop" if reason == "length" and _text(body, result) != result.text else reason
+    return "stop" if reason == "length" and _text(asked, result) != result.text else reason
 
 
-async def _stream(who: Caller, cascade: Cascade, request: Request, body: ChatBody) -> AsyncIterator[str]:
+async def _stream(who: Caller, cascade: Cascade, asked: Asked) -> AsyncIterator[str]:
     """Give the answer: live where its stage is unchecked, elsewhere in one piece once it is accepted."""
     head = {
         "id": f"chatcmpl-{new_run_id()}",  # a stream begins before there is a run
         "object": "chat.completion.chunk",
         "created": int(time.time()),
-        "model": body.model,
+        "model": asked.model,
         "system_fingerprint": cascade.version,
     }
     try:
         async with who.place():
             sent = False
-            async for event in beating(cascade.astream_request(request)):
+            async for event in beating(cascade.astream_request(asked.request)):
                 if event is None:
                     yield ": at work\n\n"
                 elif isinstance(event, TextPiece):
-                    if body.stops:  # what comes later may begin before here
+                    if asked.stops:  # what comes later may begin before here
                         continue
                     yield _chunk(head, {"content": event.text} if sent else _first(event.text))
                     sent = True
                 elif isinstance(event, Result):
                     if (problem := convert.refused(event, cascade.config)) is not None:
                         raise problem
-                    for chunk in _last(head, event, body, sent=sent):
+                    for chunk in _last(head, event, asked, sent=sent):
                         yield chunk
     except CascadeError as error:
         yield _data(as_api_error(error).body())
@@ -166,20 +161,20 @@ def _first(content: str | None) -> dict[str, Any]:
     return {"role": "assistant", "content": content}
 
 
-def _last(head: dict[str, Any], result: Result, body: ChatBody, *, sent: bool) -> list[str]:
+def _last(head: dict[str, Any], result: Result, asked: Asked, *, sent: bool) -> list[str]:
     chunks = []
-    delta: dict[str, Any] = {} if sent else _first(_text(body, result))
+    delta: dict[str, Any] = {} if sent else _first(_text(asked, result))
     if result.tool_calls:
         calls = convert.tool_calls(result.tool_calls)
         delta |= {"tool_calls": [{"index": index} | call for index, call in enumerate(calls)]}
     if (reason := convert.refusal(result)) is not None:
         delta |= {"refusal": reason}
     if delta:
-        chunks.append(_chunk(head, delta, logprobs=_logprobs(body, result)))
+        chunks.append(_chunk(head, delta, logprobs=_logprobs(asked, result)))
     chunks.append(
-        _chunk(head | {"cascade": convert.decision_summary(result)}, {}, finish=_finish(body, result))
+        _chunk(head | {"cascade": convert.decision_summary(result)}, {}, finish=_finish(asked, result))
     )
-    if body.stream_options is not None and body.stream_options.include_usage:
+    if asked.include_usage:
         chunks.append(_data(head | {"choices": [], "usage": convert.usage([result])}))
     return chunks
 

@@ -1,140 +1,16 @@
-"""Between OpenAI's shapes and this package's records."""
+"""From this package's records to OpenAI's shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import Any
 
 from cascade.explain import describe
 from cascade.policy.result import answer_call, person_next
-from cascade.records import Message, Request, Result, Speaker, Tool, ToolCall
+from cascade.records import Result, ToolCall
 from cascade.serve.openai.errors import ApiError
-from cascade.serve.openai.schema import (
-    ChatBody,
-    ChatMessage,
-    FlatChoice,
-    InputItem,
-    NamedTool,
-    ResponsesBody,
-    TextPart,
-)
 from cascade.spec.schema import Graph
-
-Schema = dict[str, Any]
-
-
-def chat_request(body: ChatBody, account: str | None) -> Request:
-    """Return the request that a chat completion asks."""
-    messages = tuple(_message(message) for message in body.messages)
-    tools = [
-        Tool(name=f.name, description=f.description or "", parameters=f.parameters or {})
-        for f in (tool.function for tool in body.tools or ())
-    ]
-    choice = body.tool_choice.function.name if isinstance(body.tool_choice, NamedTool) else body.tool_choice
-    form = body.response_format
-    given = form.json_schema.schema_ if form is not None and form.json_schema is not None else None
-    schema = None if form is None else _schema(form.type, given)
-    return _request(
-        messages, tools, choice, schema, body.cascade.local_only, account,
-        body.metadata,
-    )  # fmt: skip
-
-
-def responses_request(body: ResponsesBody, account: str | None) -> Request:
-    """Return the request that POST /v1/responses asks."""
-    messages: list[Message] = []
-    if body.instructions:
-        messages.append(Message(role="system", content=body.instructions))
-    if isinstance(body.input, str):
-        messages.append(Message(role="user", content=body.input))
-    else:
-        messages += _items(body.input)
-    tools = [
-        Tool(name=tool.name, description=tool.description or "", parameters=tool.parameters or {})
-        for tool in body.tools or ()
-    ]
-    choice = body.tool_choice.name if isinstance(body.tool_choice, FlatChoice) else body.tool_choice
-    form = body.text.format if body.text is not None else None
-    schema = None if form is None else _schema(form.type, form.schema_)
-    return _request(
-        messages, tools, choice, schema, body.cascade.local_only,
-        account, body.metadata,
-    )  # fmt: skip
-
-
-def _request(
-    messages: Sequence[Message],
-    tools: Sequence[Tool],
-    choice: str | None,
-    schema: Schema | None,
-    local_only: bool,
-    account: str | None,
-    metadata: Schema | None,
-) -> Request:
-    """Return the request; a single user message becomes plain text, which every model accepts."""
-    last = next((message.content for message in reversed(messages) if message.role == "user"), "")
-    plain = len(messages) == 1 and messages[0].role == "user"
-    return Request(
-        text=last,
-        messages=() if plain else tuple(messages),
-        tools=tuple(tools),
-        tool_choice=choice or "auto",
-        output_schema=schema,
-        local_only=local_only,
-        account=account,
-        metadata=metadata or {},
-    )
-
-
-def _schema(kind: str, schema: Schema | None) -> Schema | None:
-    if kind == "json_object":
-        return {"type": "object"}
-    return (schema if schema is not None else {}) if kind == "json_schema" else None
-
-
-def _message(message: ChatMessage) -> Message:
-    role: Speaker = "system" if message.role == "developer" else message.role
-    calls = [
-        ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
-        for call in message.tool_calls or ()
-    ]
-    return Message(
-        role=role,
-        content=_content(message.content) or message.refusal or "",
-        tool_calls=tuple(calls),
-        tool_call_id=message.tool_call_id,
-    )
-
-
-def _items(items: Iterable[InputItem]) -> list[Message]:
-    """Return messages; adjacent function calls are merged into one assistant message."""
-    messages: list[Message] = []
-    for index, item in enumerate(items):
-        if item.type in ("reasoning", "additional_tools"):
-            continue
-        if item.type == "message":
-            if item.role is None:
-                raise ApiError(400, f"input[{index}] has no role", param=f"input[{index}].role")
-            role: Speaker = "system" if item.role == "developer" else item.role
-            messages.append(Message(role=role, content=_content(item.content)))
-        elif item.call_id is None:
-            raise ApiError(400, f"input[{index}] has no call_id", param=f"input[{index}].call_id")
-        elif item.type == "function_call_output":
-            messages.append(Message(role="tool", content=_content(item.output), tool_call_id=item.call_id))
-        else:
-            call = ToolCall(id=item.call_id, name=item.name or "", arguments=item.arguments or "")
-            earlier = (
-                messages.pop() if messages and messages[-1].role == "assistant" else Message(role="assistant")
-            )
-            messages.append(earlier.model_copy(update={"tool_calls": (*earlier.tool_calls, call)}))
-    return messages
-
-
-def _content(content: str | Sequence[TextPart] | None) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "".join(part.refusal if part.refusal is not None else part.text for part in content)
 
 
 def refusal(result: Result) -> str | None:

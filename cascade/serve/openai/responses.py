@@ -12,11 +12,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cascade.errors import CascadeError
 from cascade.records import Request, Result, TextPiece, new_run_id
-from cascade.requests import check_request
 from cascade.run import Cascade
 from cascade.serve.openai import convert
 from cascade.serve.openai.chat import beating
 from cascade.serve.openai.errors import ERRORS, ApiError, as_api_error
+from cascade.serve.openai.reading import Asked
 from cascade.serve.openai.schema import ResponsesBody
 from cascade.serve.openai.service import Asking, Caller, parsed
 
@@ -26,19 +26,17 @@ router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"], responses=ERRORS)
 @router.post("/responses", openapi_extra=parsed(ResponsesBody), response_model=None)
 async def create_response(who: Asking) -> Response:
     """Answer a conversation in the shape of OpenAI's Responses API."""
-    body = await who.read(ResponsesBody)
-    cascade = who.graph(body.model)
-    request = convert.responses_request(body, who.account)
+    asked = await who.read("responses")
+    cascade = who.graph(asked.model)
+    if asked.stream:
+        return StreamingResponse(_stream(who, cascade, asked), media_type="text/event-stream")
     try:
-        check_request(request)
-        if body.stream:
-            return StreamingResponse(_stream(who, cascade, request, body), media_type="text/event-stream")
-        result = await who.while_there(_answer(who, cascade, request))
+        result = await who.while_there(_answer(who, cascade, asked.request))
     except CascadeError as error:
         raise as_api_error(error) from error
     if (problem := convert.refused(result, cascade.config)) is not None:
         raise problem
-    return JSONResponse(_response(_head(body), result, body))
+    return JSONResponse(_response(_head(asked), result, asked))
 
 
 async def _answer(who: Caller, cascade: Cascade, request: Request) -> Result:
@@ -46,11 +44,11 @@ async def _answer(who: Caller, cascade: Cascade, request: Request) -> Result:
         return await cascade.answer(request)
 
 
-def _response(head: dict[str, Any], result: Result, body: ResponsesBody) -> dict[str, Any]:
+def _response(head: dict[str, Any], result: Result, asked: Asked) -> dict[str, Any]:
     counted = convert.usage([result])
     return head | {
         "status": "completed",
-        "output": list(_output(head, result, body)),
+        "output": list(_output(head, result, asked)),
         "usage": {
             "input_tokens": counted["prompt_tokens"],
             "input_tokens_details": {"cached_tokens": 0},
@@ -62,9 +60,8 @@ def _response(head: dict[str, Any], result: Result, body: ResponsesBody) -> dict
     }
 
 
-def _head(body: ResponsesBody) -> dict[str, Any]:
+def _head(asked: Asked) -> dict[str, Any]:
     """The fields that a response has before there is an answer."""
-    choice = body.tool_choice
     return {
         "id": f"resp_{new_run_id()}",  # not the run's: a stream begins before there is one
         "object": "response",
@@ -72,28 +69,25 @@ def _head(body: ResponsesBody) -> dict[str, Any]:
         "status": "in_progress",
         "error": None,
         "incomplete_details": None,
-        "instructions": body.instructions,
-        "metadata": body.metadata or {},
-        "model": body.model,
+        "model": asked.model,
         "output": [],
         "parallel_tool_calls": True,
         "previous_response_id": None,
         "store": False,
         "temperature": None,
-        "tool_choice": choice if choice is None or isinstance(choice, str) else choice.model_dump(),
-        "tools": [tool.model_dump() for tool in body.tools or ()],
         "top_p": None,
         "truncation": "disabled",
         "usage": None,
+        **asked.echo,
     }
 
 
-def _output(head: dict[str, Any], result: Result, body: ResponsesBody) -> Iterator[dict[str, Any]]:
+def _output(head: dict[str, Any], result: Result, asked: Asked) -> Iterator[dict[str, Any]]:
     reason = convert.refusal(result)
     if reason is not None:
         yield _message(head, [{"type": "refusal", "refusal": reason}])
     elif result.text:
-        measured = convert.logprobs(result) if body.logprobs else None
+        measured = convert.logprobs(result) if asked.logprobs else None
         yield _message(head, [_part(result.text, [] if measured is None else measured["content"])])
     for call in result.tool_calls:
         yield {
@@ -122,15 +116,15 @@ def _part(text: str, logprobs: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
 
 
-async def _stream(who: Caller, cascade: Cascade, request: Request, body: ResponsesBody) -> AsyncIterator[str]:
+async def _stream(who: Caller, cascade: Cascade, asked: Asked) -> AsyncIterator[str]:
     """Give the events of a response; text is live where its stage is unchecked."""
-    head = _head(body)
+    head = _head(asked)
     events = _Events(head)
     yield events.make("response.created", response=head)
     text = ""
     try:
         async with who.place():
-            async for event in beating(cascade.astream_request(request)):
+            async for event in beating(cascade.astream_request(asked.request)):
                 if event is None:
                     yield ": at work\n\n"
                 elif isinstance(event, TextPiece):
@@ -140,7 +134,7 @@ async def _stream(who: Caller, cascade: Cascade, request: Request, body: Respons
                 elif isinstance(event, Result):
                     if (problem := convert.refused(event, cascade.config)) is not None:
                         raise problem
-                    for made in _end(events, body, head, event, text):
+                    for made in _end(events, asked, head, event, text):
                         yield made
     except (CascadeError, ApiError) as failure:
         error = failure if isinstance(failure, ApiError) else as_api_error(failure)
@@ -149,10 +143,8 @@ async def _stream(who: Caller, cascade: Cascade, request: Request, body: Respons
         yield events.make("response.failed", response=failed)
 
 
-def _end(
-    events: _Events, body: ResponsesBody, head: dict[str, Any], result: Result, sent: str
-) -> Iterator[str]:
-    items = list(_output(head, result, body))
+def _end(events: _Events, asked: Asked, head: dict[str, Any], result: Result, sent: str) -> Iterator[str]:
+    items = list(_output(head, result, asked))
     for index, item in enumerate(items):
         if item["type"] == "function_call":
             yield events.make("response.output_item.added", output_index=index, item=item | {"arguments": ""})
@@ -168,7 +160,7 @@ def _end(
         else:
             yield events.make("response.output_item.added", output_index=index, item=item | {"content": []})
         yield events.make("response.output_item.done", output_index=index, item=item)
-    yield events.make("response.completed", response=_response(head, result, body))
+    yield events.make("response.completed", response=_response(head, result, asked))
 
 
 class _Events:

@@ -7,6 +7,7 @@ messages) is left out before a body is read; any other field that these models d
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,8 +19,11 @@ from cascade.openai_fields import (
     clean_message,
     clean_settings,
 )
+from cascade.requests import MAX_MESSAGES, MAX_TOOL_CALLS, MAX_TOOLS
 
 MAX_CHOICES = 16
+MAX_ITEMS = 4 * MAX_MESSAGES  # of the Responses API: thoughts and calls are items of their own
+_MOST_UNKNOWN = 8  # fields of a value that are named in an error
 Stop = Annotated[str, Field(max_length=1000)]
 Text = Annotated[str, Field(max_length=1_000_000)]
 
@@ -32,8 +36,12 @@ class Wire(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _leave_out(cls, value: Any) -> Any:
-        """Leave out what means nothing here."""
-        return cls._clean(value) if isinstance(value, Mapping) else value
+        """Leave out what means nothing here; of unknown fields, some are enough for an error."""
+        if not isinstance(value, Mapping):
+            return value
+        cleaned, known = cls._clean(value), cls._known()
+        unknown = islice((name for name in cleaned if name not in known), _MOST_UNKNOWN)
+        return {name: cleaned[name] for name in (*(known & cleaned.keys()), *unknown)}
 
     @classmethod
     def _clean(cls, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,6 +58,9 @@ class TextPart(Wire):
     type: Literal["text", "input_text", "output_text", "refusal"]
     text: Text = ""
     refusal: Text | None = None
+
+
+Parts = Annotated[list[TextPart], Field(max_length=1000, fail_fast=True)]
 
 
 class FunctionCall(Wire):
@@ -71,9 +82,9 @@ class ChatMessage(Wire):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | list[TextPart] | None = None
+    content: Text | Parts | None = None
     refusal: Text | None = None
-    tool_calls: list[ToolCallItem] | None = None
+    tool_calls: list[ToolCallItem] | None = Field(None, max_length=MAX_TOOL_CALLS, fail_fast=True)
     tool_call_id: str | None = Field(None, max_length=256)
 
     @classmethod
@@ -163,21 +174,15 @@ class Body(Wire):
 class ChatBody(Body):
     """The body of POST /v1/chat/completions; the answer ends before the first of `stop`."""
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     stop: Stop | Annotated[list[Stop], Field(max_length=64)] | None = None
     stream_options: StreamOptions | None = None
-    tools: list[ToolItem] | None = Field(None, max_length=256)
+    tools: list[ToolItem] | None = Field(None, max_length=MAX_TOOLS, fail_fast=True)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The strings before the first of which the answer ends."""
-        given = (self.stop,) if isinstance(self.stop, str) else self.stop or ()
-        return tuple(filter(None, given))
 
 
 class InputItem(Wire):
@@ -190,11 +195,11 @@ class InputItem(Wire):
         "message"
     )
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: Text | list[TextPart] | None = None
+    content: Text | Parts | None = None
     call_id: str | None = Field(None, max_length=256)
     name: str | None = Field(None, max_length=256)
     arguments: Text | None = None
-    output: Text | list[TextPart] | None = None
+    output: Text | Parts | None = None
 
     @classmethod
     def _clean(cls, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,20 +243,15 @@ class TextSettings(Wire):
         return clean_settings(value, cls._known())
 
 
-_LOGPROBS = "message.output_text.logprobs"
+LOGPROBS = "message.output_text.logprobs"  # of `include`
 
 
 class ResponsesBody(Body):
     """The body of POST /v1/responses; what needs stored conversations is refused."""
 
-    input: Text | list[InputItem]
-    include: list[str] | None = Field(None, max_length=64)
+    input: Text | Annotated[list[InputItem], Field(max_length=MAX_ITEMS, fail_fast=True)]
+    include: list[str] | None = Field(None, max_length=64, fail_fast=True)
     instructions: Text | None = None
-    tools: list[FlatTool] | None = Field(None, max_length=256)
+    tools: list[FlatTool] | None = Field(None, max_length=MAX_TOOLS, fail_fast=True)
     tool_choice: Literal["none", "auto", "required"] | FlatChoice | None = None
     text: TextSettings | None = None
-
-    @property
-    def logprobs(self) -> bool:
-        """Whether the answer's log-probabilities are asked for."""
-        return _LOGPROBS in (self.include or ())

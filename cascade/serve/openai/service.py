@@ -13,20 +13,19 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
 from fastapi import Request as HttpRequest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
-from cascade.openai_fields import REFUSED
 from cascade.run import Cascade
+from cascade.serve.openai.checks import read_body
 from cascade.serve.openai.errors import ApiError
 from cascade.serve.openai.keys import ApiKey, Keyring, Rate
 from cascade.serve.openai.places import Places
+from cascade.serve.openai.reading import Api, Asked
 
 _log = logging.getLogger("cascade.serve")
-T = TypeVar("T", bound=BaseModel)
 A = TypeVar("A")
 MAX_BYTES = 8 * 2**20
-_UNKNOWN = 'unknown field; remove it (what is cascade\'s own goes into "cascade": {"local_only": …})'
 GONE_SECONDS = 0.5  # between checks for a client that has disconnected
 
 
@@ -141,25 +140,19 @@ class Caller:
             raise ApiError(404, message, code="model_not_found", param="model")
         return self.service.graphs[name]
 
-    async def read(self, model: type[T]) -> T:
-        """Return the body as `model`.
+    async def read(self, api: Api) -> Asked:
+        """Return what the body asks, for the account that asks.
 
         Raises:
             ApiError: 415 no JSON, 413 too large, 400 not what is expected.
         """
         kind = self._http.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
-            raise ApiError(415, f"Content-Type is {kind!r}; expected application/json")
-        try:
-            return model.model_validate_json(await self._body())
-        except ValidationError as error:
-            # If a value may have several forms, the deepest error belongs to the form that was meant.
-            deepest = max(error.errors(include_url=False, include_input=False), key=lambda e: len(e["loc"]))
-            where = ".".join(str(part) for part in deepest["loc"] if not _is_form(part))
-            message = deepest["msg"]
-            if deepest["type"] == "extra_forbidden":
-                message = REFUSED.get(str(deepest["loc"][-1]), _UNKNOWN)
-            raise ApiError(400, f"{where or 'body'}: {message}", param=where or None) from None
+            raise ApiError(415, f"Content-Type is {kind!r:.200}; expected application/json")
+        asked = await read_body(api, await self._body())
+        return asked.model_copy(
+            update={"request": asked.request.model_copy(update={"account": self.account})}
+        )
 
     async def while_there(self, answer: Coroutine[Any, Any, A]) -> A:
         """Await `answer`, and cancel it once the client has disconnected.
@@ -189,11 +182,6 @@ class Caller:
         except ClientDisconnect:
             raise ApiError(499, "the client has gone away", code="client_gone") from None
         return b"".join(parts)
-
-
-def _is_form(part: int | str) -> bool:
-    """Return whether a part of an error's location names an alternative of a union, not a key."""
-    return isinstance(part, str) and not part.isidentifier()
 
 
 def service_of(http: HttpRequest) -> Service:
