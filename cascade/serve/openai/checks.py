@@ -7,6 +7,7 @@ any call, and has a limit of its own for memory.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import logging
 import os
@@ -55,7 +56,8 @@ async def read_body(api: Api, data: bytes) -> Asked:
 class _Pool:
     """Processes that read bodies, each for one thread at a time; they end with this one."""
 
-    def __init__(self) -> None:
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
         self.threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="cascade-checks")
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
 
@@ -83,6 +85,12 @@ class _Pool:
         check_request(asked.request)  # so that the checks of its schemas are remembered in this process
         return asked
 
+    def close(self) -> None:
+        """End the processes, unless this is a fork's copy of another one's pool."""
+        with suppress(queue.Empty):
+            while os.getpid() == self._pid:
+                _end(self._idle.get_nowait())
+
     def _worker(self) -> subprocess.Popen[bytes]:
         with suppress(queue.Empty):
             while (idle := self._idle.get_nowait()).poll() is not None:
@@ -103,4 +111,6 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
 @cache
 def _pool(pid: int) -> _Pool:
     """Return the pool of this process; a fork has one of its own."""
-    return _Pool()
+    pool = _Pool(pid)
+    atexit.register(pool.close)
+    return pool
