@@ -6,6 +6,7 @@ goes a frame out: a sign and JSON, of `Asked` or of an error.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -27,8 +28,11 @@ def main() -> None:
     # Whatever prints must not end up between the frames.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    gc.disable()  # which would look at millions of lists again and again while they are read
+    gc.freeze()
     while (frame := read_frame(sys.stdin.buffer)) is not None:
         write_frame(out, _answer(frame))
+        gc.collect()
 
 
 def read_frame(stream: BinaryIO) -> bytes | None:
