@@ -64,7 +64,8 @@ def check_labels(labels: Sequence[str], known: LabelSet, source: str) -> str | N
         RequestError: most labels are outside the set, and no model answers freely.
     """
     own = {normalise(label) for label in known.labels}
-    foreign = Counter(label for label in labels if normalise(label) not in own)
+    counts = Counter(labels).items()
+    foreign = Counter({label: rows for label, rows in counts if normalise(label) not in own})
     if not own or not foreign:
         return None
     count = foreign.total()
