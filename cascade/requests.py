@@ -100,22 +100,32 @@ def build_each(inputs: Iterable[RequestInput], options: RequestOptions | Mapping
 
 def _check_counts(input: object, fields: Mapping[str, Any]) -> None:  # noqa: A002
     """Refuse what is too much before pydantic looks at each part of it."""
+    calls = 0
     for name, items, most in (("messages", input, MAX_MESSAGES), ("tools", fields.get("tools"), MAX_TOOLS)):
         if isinstance(items, str) or not isinstance(items, Sequence):
             continue
         if len(items) > most:
             raise RequestError(f"{name} holds {len(items)}; at most {most} are taken; shorten it")
         for index, item in enumerate(items):
-            if not isinstance(item, Mapping):
-                continue
-            if len(item) > _MAX_KEYS:
-                raise RequestError(f"{name}[{index}] has {len(item)} keys; at most {_MAX_KEYS} are known")
-            calls = item.get("tool_calls")
-            if isinstance(calls, Sequence) and len(calls) > MAX_TOOL_CALLS:
-                raise RequestError(
-                    f"{name}[{index}] has {len(calls)} tool_calls; at most {MAX_TOOL_CALLS} are taken"
-                )
+            if isinstance(item, Mapping):
+                calls += _count_calls(f"{name}[{index}]", item)
+    _check_calls(calls)
     _check_metadata(fields.get("metadata", {}))
+
+
+def _count_calls(location: str, item: Mapping[str, Any]) -> int:
+    if len(item) > _MAX_KEYS:
+        raise RequestError(f"{location} has {len(item)} keys; at most {_MAX_KEYS} are known")
+    calls = item.get("tool_calls")
+    count = len(calls) if isinstance(calls, Sequence) else 0
+    if count > MAX_TOOL_CALLS:
+        raise RequestError(f"{location} has {count} tool_calls; at most {MAX_TOOL_CALLS} are taken")
+    return count
+
+
+def _check_calls(calls: int) -> None:
+    if calls > MAX_ALL_TOOL_CALLS:
+        raise RequestError(f"messages hold {calls} tool_calls; at most {MAX_ALL_TOOL_CALLS} are taken")
 
 
 def _check_metadata(metadata: object) -> None:
@@ -167,9 +177,7 @@ def _check_messages(messages: Sequence[Message]) -> None:
         raise RequestError(
             f"the last message has role {messages[-1].role!r}; expected user or tool, which can be answered"
         )
-    calls = sum(len(message.tool_calls) for message in messages)
-    if calls > MAX_ALL_TOOL_CALLS:
-        raise RequestError(f"messages hold {calls} tool_calls; at most {MAX_ALL_TOOL_CALLS} are taken")
+    _check_calls(sum(len(message.tool_calls) for message in messages))
     known: set[str] = set()
     size = 0
     for index, message in enumerate(messages):
