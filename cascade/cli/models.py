@@ -1,4 +1,4 @@
-"""`cascade models`: list the local models of graphs, or load them once."""
+"""`cascade models`: list the local models of graphs, load them once, or try out endpoints."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from cascade.errors import CascadeError, ConfigError
 
 if TYPE_CHECKING:
     from cascade.config.load import LoadedGraph
+    from cascade.models.base import Model, Reply
 
-app = typer.Typer(no_args_is_help=True, help="The local models of graphs.")
+app = typer.Typer(no_args_is_help=True, help="The models of graphs: local files and endpoints.")
 Graphs = Annotated[list[Path], typer.Argument(help="Graph files.", metavar="GRAPH...")]
 _STATUS = Path("/proc/self/status")
+_QUESTION = "Answer with the word yes."
 
 
 @app.command(name="list")
@@ -43,6 +45,72 @@ def warm(graphs: Graphs) -> None:
     problems = asyncio.run(_warm([load_graph(path) for path in graphs]))
     if problems:
         raise ConfigError(*problems)
+
+
+@app.command()
+def probe(graphs: Graphs) -> None:
+    """Ask every endpoint of graph files twice, whole and streamed, and say what it deviates in.
+
+    The calls are real and cost what two short answers cost. For each endpoint: whether it answers, how the
+    answer ended, whether tokens are counted and log-probabilities come, which fields it refuses, and what to
+    write into the graph file because of that.
+    """
+    from cascade.config.load import load_graph
+
+    problems = asyncio.run(_probe([load_graph(path) for path in graphs]))
+    if problems:
+        raise ConfigError(*problems)
+
+
+async def _probe(graphs: list[LoadedGraph]) -> list[str]:
+    from cascade.models import build_model
+    from cascade.models.base import deployments
+
+    problems: list[str] = []
+    for graph in graphs:
+        for name, config in graph.graph.models.items():
+            if not config.is_endpoint:
+                continue
+            model = build_model(name, config, graph.base, graph.facts[name])
+            for endpoint in deployments(model):
+                problems += [f"{graph.graph.name}: {error}" for error in await _probe_one(graph, endpoint)]
+            await model.aclose()
+    return problems
+
+
+async def _probe_one(graph: LoadedGraph, endpoint: Model) -> list[str]:
+    """Ask one endpoint and print what it answered; return what went wrong."""
+    from cascade.models.base import Prompt, charge
+
+    where = f"{graph.graph.name}: {endpoint.name} at {getattr(endpoint, 'place', '?')}"
+    for streamed in (False, True):
+        start = time.perf_counter()
+        try:
+            reply = await endpoint.ask(Prompt(_QUESTION), (lambda _: None) if streamed else None)
+        except CascadeError as error:
+            return [str(error)]
+        seconds, dollars = time.perf_counter() - start, charge(endpoint.price, reply)
+        how = "streamed" if streamed else "whole"
+        typer.echo(f"{where}: {how}: {', '.join(_noticed(reply))}; {seconds:.2f} s, ${dollars:.6f}")
+    if refused := reply.meta.get("left_out"):
+        typer.echo(f"{where}: write omit: [{', '.join(refused)}]")
+    if not reply.tokens:
+        typer.echo(f"{where}: no confidence by logprob here; write logprobs: false")
+    return []
+
+
+def _noticed(reply: Reply) -> list[str]:
+    meta = reply.meta
+    tokens = f"{len(reply.tokens)} log-probabilities" if reply.tokens else ""
+    notes = [
+        f"ended by {meta.get('server_finish_reason', meta.get('finish_reason'))}",
+        f"usage {meta['usage']}" if "usage" in meta else f"{reply.tokens_in} + {reply.tokens_out} tokens",
+        tokens or f"log-probabilities {meta.get('logprobs', 'missing')}",
+        "thinking" if "thinking" in meta else "",
+        f"refuses {', '.join(meta['left_out'])}" if "left_out" in meta else "",
+        "ignores max_tokens" if "over_max_tokens" in meta else "",
+    ]
+    return list(filter(None, notes))
 
 
 async def _warm(graphs: list[LoadedGraph]) -> list[str]:

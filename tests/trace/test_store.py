@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from sqlalchemy import text
 from cascade.errors import TraceError
 from cascade.records import Call, Decision, Request, Result, Step, Token, new_run_id
 from cascade.trace import TraceStore, default_url, verify
+from cascade.trace._redact import redact
 
 
 def result(run: str | None = None, **fields: Any) -> Result:
@@ -295,6 +297,28 @@ def test_without_texts_only_hashes_and_numbers_are_stored(path: Path) -> None:
     assert first.tokens == (Token(text="", logprob=-0.1),)
     assert first.meta["batch"] == 3
     assert stored.trace[0].calls[1].error == "failed"
+
+
+def test_no_part_of_an_echo_stays_in_the_error_of_a_trace_without_texts() -> None:
+    """Servers echo prompts with other white space, case, quotes or escapes; none of it is stored."""
+    for number in range(60):
+        random = Random(f"echo {number}")
+        words = ["Ada", "Lovelace", "owes", "4111", "euros", "for", "a", "boat", "in", "Ghent"]
+        secret = " ".join(random.sample(words, 8))
+        changed = [secret.upper(), "\n".join(secret.split()), repr(secret), " ".join(secret)]
+        escaped = [secret.replace("e", "\\u0065"), secret[random.randrange(9) :]]
+        echo = random.choice([secret, *changed, *escaped])
+        status = random.choice([None, 400, 503])
+        meta = {"reason": f"http_{status}", "status": status} if status else {"reason": echo}
+        failed = Call(model="strong", tier="opus", error=f"HTTP 400: the prompt {echo} is refused", meta=meta)
+        decision = Decision(action="escalate", rule="no_draft", detail=f"ValueError: could not read {echo}")
+        steps = (Step(stage="a", decision=decision, calls=(failed,)),)
+        kept = redact(result("A", request=Request(text=secret), trace=steps))
+        call = kept.trace[0].calls[0]
+        assert call.error == (f"http_{status} (HTTP {status})" if status else "failed")
+        assert kept.trace[0].decision.detail == "ValueError"
+        stored = kept.model_dump_json()
+        assert not any(word in stored for word in ("Ghent", "Lovelace", "GHENT", "refused"))
 
 
 def test_the_database_is_chosen_by_environment_or_by_a_path(

@@ -189,6 +189,8 @@ class Answer:
             status = error_status(document)
             reason = "server_error" if status is None else f"http_{status}"
             raise UnusableError(f"reported an error in place of an answer: {said}", reason, status=status)
+        if not isinstance(document, dict):
+            raise UnusableError(f"sent no chat completion: {words(document)}", "invalid_answer")
         try:
             chunk = _Completion.model_validate(document)
         except ValidationError as error:

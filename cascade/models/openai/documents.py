@@ -12,8 +12,8 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 _BOM: Final = b"\xef\xbb\xbf"
-_FIELD = re.compile(rb"data|event|id|retry|:")  # how server-sent events begin
-_LONGEST_FIELD = 5
+_FIELD = re.compile(rb"data:|event:|error:|id:|retry:|:")  # how server-sent events begin
+_LONGEST_FIELD = 6
 _QUOTED = 300  # characters of a body that is no JSON
 
 
@@ -86,8 +86,9 @@ class Documents:
             values = self._event()
             self.done = True
             return values
-        if name == b"data":
+        if name in (b"data", b"error"):  # llama-server writes `error: {…}`
             self._data.append(value)
+            self._is_error = self._is_error or name == b"error"
         elif name == b"event":
             self._is_error = value.strip() == b"error"
         return []

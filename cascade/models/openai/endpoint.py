@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 import httpx2
 import openai
@@ -35,6 +37,8 @@ _FAILURES = (
 )
 _OUR_FAULT = (400, 413, 422)  # the server works and the request is wrong
 _CHANGE = "change what it names: model, temperature, logprobs: false, max_tokens; or leave it out by omit"
+_AZURE_DEPLOYMENT = re.compile(r"(?i)^https?://[^/?#]+\.azure\.com(:\d+)?/openai/deployments/")
+_SECRET_NAME = re.compile(r"(?i)key|token|secret|sig|pass|auth|code")
 _DRAIN_SECONDS = 0.1
 _Loop = asyncio.AbstractEventLoop
 # Of the call that is being made: set as soon as its request goes out.
@@ -155,7 +159,7 @@ class Endpoint:
 
     def failure(self, unusable: UnusableError, billed: tuple[int, int]) -> ModelError:
         """Return the failure of a call whose answer cannot be used."""
-        text = f"{self.who} {self._scrub(str(unusable))}"
+        text = f"{self.who} {self._scrub(str(unusable))[: 2 * _MAX_QUOTED]}"
         if unusable.status in _OUR_FAULT:
             return RefusedError(text, unusable.status, str(unusable), billed)
         return ModelError(
@@ -189,13 +193,14 @@ class Endpoint:
         try:
             return openai.AsyncOpenAI(
                 api_key=self._key() or "none",
-                base_url=self.url,
+                base_url=urlunsplit(urlsplit(self.url)._replace(query="", fragment="")),
+                default_query=dict(self._query()),
                 max_retries=self._config.max_retries,
                 http_client=openai.DefaultAsyncHttpx2Client(
                     follow_redirects=False,
                     trust_env=not self._config.local,
                     headers={"Accept-Encoding": "identity"},
-                    event_hooks={"request": [_watch], "response": [_bound]},
+                    event_hooks={"request": [_watch, self._sign], "response": [_bound]},
                 ),
             )
         except (*_FAILURES, OSError, ImportError) as error:  # a proxy or certificate file that does not work
@@ -209,14 +214,35 @@ class Endpoint:
             return None
         return os.environ.get(self._config.key_env)
 
+    def _query(self) -> list[tuple[str, str]]:
+        """Return the query of the URL, such as Azure's `api-version`; it goes with every request."""
+        return parse_qsl(urlsplit(self.url).query, keep_blank_values=True)
+
+    async def _sign(self, request: httpx2.Request) -> None:
+        """Send the key as Azure's deployments want it: its usual header is for other tokens there."""
+        if _AZURE_DEPLOYMENT.search(self.url) and (key := self._key()):
+            request.headers.pop("Authorization", None)
+            request.headers["api-key"] = key
+
     def _quoted(self, text: str) -> str:
         return self._scrub(text)[:_MAX_QUOTED]
 
     def _scrub(self, text: str) -> str:
         """Return `text` on one line and without the key or password, which servers sometimes repeat."""
-        for secret in (self._key(), urlsplit(self.url).password):
-            text = text.replace(secret, "***") if secret else text
+        for secret in self._secrets():
+            for form in {secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1]}:
+                text = text.replace(form, "***")
         return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+    def _secrets(self) -> list[str]:
+        """Return the key and what the URL holds that may be one, the longest first."""
+        parts = urlsplit(self.url)
+        named = [value for name, value in self._query() if _SECRET_NAME.search(name) and len(value) > 5]
+        password = unquote(parts.password) if parts.password else None
+        basic = f"{unquote(parts.username or '')}:{password}" if password else ""
+        encoded = base64.b64encode(basic.encode()).decode() if basic else None
+        found = {self._key(), parts.password, password, encoded, *named}
+        return sorted((secret for secret in found if secret), key=len, reverse=True)
 
     def _explain(self, error: Exception) -> str:
         """Return what went wrong and what to do about it."""

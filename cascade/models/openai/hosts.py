@@ -21,6 +21,7 @@ DEFAULT_URL = "https://api.openai.com/v1"
 # Variables that providers document for their keys, with the hosts of their own APIs.
 KNOWN_HOSTS = {
     "ANTHROPIC_API_KEY": ("api.anthropic.com",),
+    "AZURE_OPENAI_API_KEY": ("*.openai.azure.com", "*.services.ai.azure.com"),
     "CEREBRAS_API_KEY": ("api.cerebras.ai",),
     "DEEPSEEK_API_KEY": ("api.deepseek.com",),
     "FIREWORKS_API_KEY": ("api.fireworks.ai",),
