@@ -9,11 +9,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError
 from markupsafe import escape
 
 from cascade.engine.features import TemplateFeatures
-from cascade.engine.sandbox import sandbox
+from cascade.engine.sandbox import Meter, Sandbox, TemplateLimitError
 from cascade.errors import ModelError
 from cascade.records import Message, Tool, ToolCall
 
@@ -51,9 +50,10 @@ class ChatTemplate:
             ModelError: it is not valid Jinja.
         """
         self._fixed = {"bos_token": begin, "eos_token": end, "add_generation_prompt": True}
+        self._sandbox = Sandbox()
         try:
-            self._template = sandbox().from_string(source)
-        except (TemplateError, RecursionError) as error:
+            self._template = self._sandbox.from_string(source)
+        except Exception as error:  # it is foreign code: whatever it does to Jinja's compiler
             raise ModelError(f"its chat template is broken: {error}; download the file again") from error
 
     @cached_property
@@ -70,12 +70,16 @@ class ChatTemplate:
             ModelError: the template fails, refuses the messages, or writes more than `max_bytes`.
         """
         parts, size = [], 0
+        self._sandbox.meter = Meter(max_bytes)
         try:
             for part in self._template.generate(self._fixed, messages=list(messages), tools=tools):
                 size += len(part.encode())
                 if size > max_bytes:
                     break
                 parts.append(part)
+        except (TemplateLimitError, MemoryError) as error:
+            why = str(error) or "it uses too much memory"
+            raise ModelError(f"its chat template is stopped: {why}; use another file") from error
         except Exception as error:  # a template is foreign code: its failure is a failed call
             raise ModelError(
                 f"its chat template refuses the messages: {error}; check 'system' and the roles"
