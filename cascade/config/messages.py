@@ -5,15 +5,19 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from cascade.config.source import shortened
 from cascade.spec.kinds import Loc, Problem
 from cascade.spec.registry import Registry
 from cascade.spec.schema import Graph
 
+_MAX_KNOWN, _MAX_COMPARED, _MAX_WORD = 50, 500, 100
+_MAX_ERRORS = 200  # of a file that are put into words: twice what is listed
 _EXPECTED = {
     "string_type": "expected text; put it in quotes",
     "float_type": "expected a number",
@@ -31,7 +35,10 @@ _EXPECTED = {
 def suggest(value: object, known: Iterable[str]) -> str:
     """Return `known: a, b; did you mean 'a'?`, the second part only where something is close to `value`."""
     names = list(dict.fromkeys(known))
-    text = f"known: {', '.join(names) or 'none'}"
+    more = f" and {len(names) - _MAX_KNOWN} more" if len(names) > _MAX_KNOWN else ""
+    text = f"known: {', '.join(names[:_MAX_KNOWN]) or 'none'}{more}"
+    if len(names) > _MAX_COMPARED or len(str(value)) > _MAX_WORD:  # comparing takes time
+        return text
     close = difflib.get_close_matches(str(value), names, n=1)
     return f"{text}; did you mean {close[0]!r}?" if close else text
 
@@ -45,7 +52,7 @@ def quoted_names(names: Sequence[str]) -> str:
 def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[Problem]:
     """Return one problem for each place in `data` that `error` names."""
     texts_at: dict[Loc, list[str]] = {}
-    for item in error.errors(include_url=False):
+    for item in islice(error.errors(include_url=False), _MAX_ERRORS):
         loc = _place(item["loc"], data, item["type"] == "missing")
         texts = texts_at.setdefault(loc, [])
         text = _sentence(item, loc, data)
@@ -83,26 +90,26 @@ def _has(data: Any, part: str | int) -> bool:
 def _sentence(item: Any, loc: Loc, data: Mapping[str, Any]) -> str:
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
     if kind == "missing":
-        return f"missing key {loc[-1]!r}; keys here: {', '.join(_keys(loc[:-1], data))}"
+        return f"missing key {shortened(repr(loc[-1]))}; keys here: {', '.join(_keys(loc[:-1], data))}"
     if kind == "extra_forbidden":
-        return f"unknown key {loc[-1]!r}; {suggest(loc[-1], _keys(loc[:-1], data))}"
+        return f"unknown key {shortened(repr(loc[-1]))}; {suggest(loc[-1], _keys(loc[:-1], data))}"
     if kind == "union_tag_not_found":
         tags = context["discriminator"].strip("'")
         return f"missing key {tags!r}; known: {', '.join(_tags(loc, data))}"
     if kind == "union_tag_invalid":
         key = context["discriminator"].strip("'")
-        return f"unknown {key} {context['tag']!r}; {suggest(context['tag'], _tags(loc, data))}"
+        return f"unknown {key} {shortened(repr(context['tag']))}; {suggest(context['tag'], _tags(loc, data))}"
     if kind == "literal_error":
         known = [part.strip(" '") for part in context["expected"].replace(" or ", ", ").split(",")]
         return f"unknown value {_show(value)}; {suggest(value, known)}"
     if item["loc"][-1] == "[key]":
-        return f"{loc[-1]!r} is wrong: {_EXPECTED['string_pattern_mismatch']} (at most 64)"
+        return f"{shortened(repr(loc[-1]))} is wrong: {_EXPECTED['string_pattern_mismatch']} (at most 64)"
     return f"{_show(value)} is wrong: {_EXPECTED.get(kind) or item['msg'].replace('Input', 'it')}"
 
 
 def _show(value: object) -> str:
     text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shortened(text)
 
 
 def _keys(loc: Loc, data: Any) -> list[str]:

@@ -16,6 +16,9 @@ from cascade.errors import ConfigError
 from cascade.spec.kinds import Loc, Problem
 
 MAX_BYTES = 1_000_000
+MAX_PROBLEMS = 100  # that an error lists
+_MAX_NUMBER = 400  # characters of a number: the longest double in full has fewer
+_MAX_SHOWN = 60  # characters of a key or value in an error
 _CORE = "tag:yaml.org,2002:"
 _SCALARS = {"str", "int", "float", "bool", "null", "timestamp", "merge", "value"}
 
@@ -36,13 +39,21 @@ class Marks:
     def error(self, problems: Iterable[Problem]) -> ConfigError:
         """Return the error that reports all `problems`, in the order of their lines."""
         ranked = sorted(dict.fromkeys(problems), key=lambda problem: self.line(problem.loc))
-        return ConfigError(*(self.say(problem) for problem in ranked))
+        said = [self.say(problem) for problem in ranked[:MAX_PROBLEMS]]
+        if len(ranked) > MAX_PROBLEMS:
+            said.append(f"{self.file}: more problems follow; mend these first")
+        return ConfigError(*said)
 
     def say(self, problem: Problem) -> str:
         """Return `file:line: path: text`."""
-        path = ".".join(map(str, problem.loc))
+        path = ".".join(shortened(str(part)) for part in problem.loc)
         where = f"{self.file}:{self.line(problem.loc)}"
         return f"{where}: {path}: {problem.text}" if path else f"{where}: {problem.text}"
+
+
+def shortened(text: str) -> str:
+    """Return `text` for an error: the beginning alone if it is long."""
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 
 
 def read_bytes(path: Path) -> bytes:
@@ -158,7 +169,8 @@ class _Walker:
             name = key.value
             if name in mapping:
                 first = self.marks.line((*loc, name))
-                self._refuse((*loc, name), f"key {name!r} is given twice, on lines {first} and {line}")
+                shown = shortened(repr(name))
+                self._refuse((*loc, name), f"key {shown} is given twice, on lines {first} and {line}")
                 continue
             self.marks.lines[*loc, name] = line
             mapping[name] = self.value(value, (*loc, name))
@@ -167,13 +179,17 @@ class _Walker:
     def _scalar(self, node: Any, tag: str, loc: Loc) -> Any:
         if tag in ("str", "timestamp", "merge", "value"):  # a date is text here, as `no` is
             return node.value
+        if len(node.value) > _MAX_NUMBER:
+            shown, most = shortened(repr(node.value)), f"expected at most {_MAX_NUMBER}"
+            self._refuse(loc, f"{shown} is a number of {len(node.value)} characters; {most}")
+            return None
         try:
             value = self.scalars.construct_object(node)
         except (ValueError, KeyError) as error:
             self._refuse(loc, f"{node.value[:40]!r} is not a valid {tag}: {error}")
             return None
         if isinstance(value, float) and not math.isfinite(value):
-            self._refuse(loc, f"{node.value!r} is not a finite number")
+            self._refuse(loc, f"{shortened(repr(node.value))} is not a finite number")
             return None
         return value
 
