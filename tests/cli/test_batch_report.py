@@ -78,6 +78,17 @@ def test_a_dead_endpoint_is_named_with_its_address(tmp_path: Path) -> None:
     assert url.removesuffix("/v1") in body["summary"]["hints"][0]["reason"]
 
 
+def test_a_limit_that_is_too_small_is_named_once_for_all_rows(tmp_path: Path) -> None:
+    dear = scripted("yes", price={"input": 1000.0, "output": 1000.0})
+    graph = unsure(dear, tmp_path)
+    graph.write_text(graph.read_text() + "\nlimits: {cost_usd: 0.0645}\n")
+    rows = [{"text": "word " * (k + 1)} for k in range(9)]  # each with a worst case of its own
+    hints = json.loads(batch(graph, rows, "--json").stdout)["summary"]["hints"]
+    assert [(hint["rows"], hint["model"]) for hint in hints] == [(9, "stage last")]
+    assert "worst case $0.065000, $0.064500 left" in hints[0]["reason"]
+    assert "raise limits.cost_usd of the graph" in hints[0]["reason"]
+
+
 def test_answered_rows_need_no_hint(tmp_path: Path) -> None:
     body = json.loads(batch(unsure(scripted("yes"), tmp_path), [{"text": "q1"}], "--json").stdout)
     assert body["summary"]["hints"] == []
