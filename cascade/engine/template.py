@@ -18,7 +18,7 @@ from cascade.records import Message, Tool, ToolCall
 
 # Bytes that a chat template may add: in all, for each message, and for each byte of the tools' JSON, which
 # some templates indent. This bounds the price of a call before it is made.
-TEMPLATE_BYTES = 4096
+TEMPLATE_BYTES = 16384
 MESSAGE_BYTES = 256
 TOOL_FACTOR = 4
 # A mark stands for a text from outside. Its quotation mark shows how the template writes texts: as they are,

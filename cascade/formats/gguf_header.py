@@ -75,8 +75,7 @@ def check_size(path: Path, header: Header | None = None) -> None:
     needed = header.data + header.data_bytes
     if header.tensors and needed > header.size:
         raise ConfigError(
-            f"{path}: it is cut off: it has {header.size} bytes and its tensors end at {needed}; "
-            "copy or download it again"
+            f"{path}: it is cut off: it has {header.size} bytes and its tensors end at {needed}"
         )
 
 

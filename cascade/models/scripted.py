@@ -16,7 +16,7 @@ from pydantic import Field
 from cascade.errors import ConfigError, ModelError
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.prompted import attempt, label_problems, resolve_labels
-from cascade.models.prompts import last_message
+from cascade.models.prompts import call_id, last_message
 from cascade.records import Token, ToolCall
 from cascade.spec.kinds import Evidence, ModelFacts, ModelSettings, Problem
 from cascade.spec.parts import Config, Price, Probability
@@ -199,7 +199,7 @@ class Scripted:
         turn = len(prompt.messages)  # ids differ over the turns of a conversation
         return tuple(
             ToolCall(
-                id=f"call_{turn}_{prompt.sample}_{index}",
+                id=call_id(turn, prompt.sample, index),
                 name=call.name if call.name is not None else chosen,
                 arguments=call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments),
             )

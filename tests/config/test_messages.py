@@ -86,7 +86,7 @@ def problems(tmp_path: Path, old: str, new: str) -> list[str]:
         (
             "output: 2",
             "outputs: 2",
-            ":5: models.path.price.outputs: unknown key 'outputs'; known: input, output; did",
+            ":5: models.path.price.outputs: unknown key 'outputs'; known: input, output, cached; did",
         ),
         ("  nano:", "  'my nano':", ":4: models.my nano: 'my nano' is wrong: expected a name"),
         ("name: small", f"name: {'x' * 65}", ":1: name: 'xxx"),

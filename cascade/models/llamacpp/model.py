@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from cascade.formats.thinking import Split
 
 # What a chat template or an expert's contract may add to a prompt, in tokens; `engine.render` enforces it.
-PROMPT_OVERHEAD = 4096
+PROMPT_OVERHEAD = 16384
 # Calls of one file that have their prompt ready; the others wait in the queue.
 MAX_AT_WORK = 64
 TOOL_FACTOR = 4

@@ -19,6 +19,7 @@ from cascade.models.openai.logprobs import read_tokens
 from cascade.models.openai.pieces import AmbiguousError, Once
 from cascade.models.openai.usage import Usage
 from cascade.models.openai.words import error_status, error_words, words
+from cascade.models.prompts import call_id as new_call_id
 from cascade.records import Token, ToolCall
 
 # What servers call the ends that they report, in lower case: OpenAI's own three first.
@@ -303,7 +304,7 @@ class Answer:
         calls_by_id: dict[str, ToolCall] = {}
         for position, (given, name, arguments) in enumerate(sides[0] if sides else ()):
             usable = given and given not in calls_by_id
-            call_id = given if usable else f"call_{len(calls_by_id)}_{position}"
+            call_id = given if usable else new_call_id(position, name, arguments)
             calls_by_id[call_id] = ToolCall(id=call_id, name=name, arguments=arguments)
         return tuple(calls_by_id.values())
 
