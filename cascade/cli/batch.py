@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cascade.errors import RequestError
+from cascade.explain.formatting import json_text
 from cascade.files import write_whole
 from cascade.lab.tables.cells import SUFFIXES
 from cascade.lab.tables.rows import Row
@@ -37,9 +38,7 @@ class Output:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row. It survives the end of this process."""
-        # A model may answer a lone surrogate, which UTF-8 cannot encode; it becomes a JSON escape.
-        text = json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        self._file.write(text + b"\n")
+        self._file.write(json_text(row).encode() + b"\n")
         self._file.flush()
         if self._note is not None and time.monotonic() - self._synced >= SYNC_SECONDS:
             self._sync()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import date
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from cascade.cli.options import Json, TraceDb, trace_url
 from cascade.errors import RequestError
+from cascade.explain.formatting import json_text, printable
 
 app = typer.Typer(no_args_is_help=True, help="What graphs and accounts have spent on a day (UTC).")
 _SCOPE = re.compile(r"(graph|account):.+")
@@ -32,13 +32,13 @@ def show(
     finally:
         book.close()
     if json_:
-        print(json.dumps([balance._asdict() for balance in balances], ensure_ascii=False))
+        print(json_text([balance._asdict() for balance in balances]))
         return
     width = max([len(balance.scope) for balance in balances], default=5)
     print(f"{'scope':<{width}}  {'spent $':>12}  {'reserved $':>12}  {'abandoned $':>12}")
     for balance in balances:
         figures = "  ".join(f"{usd:>12.6f}" for usd in (balance.spent, balance.held, balance.abandoned))
-        print(f"{balance.scope:<{width}}  {figures}")
+        print(printable(f"{balance.scope:<{width}}  {figures}"))
 
 
 @app.command()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cascade.errors import ConfigError
+from cascade.explain.formatting import json_text, printable
 
 
 def check(
@@ -28,7 +28,7 @@ def check(
         report = _report(path)
         problems += report["problems"]
         if json_:
-            typer.echo(json.dumps(report, ensure_ascii=False))
+            typer.echo(json_text(report))
         elif report["ok"]:
             stages, models = _count(report["stages"], "stage"), _count(report["models"], "model")
             typer.echo(f"ok: {report['name']}: {stages}, {models}, {_limits(report['limits'])}")
@@ -44,14 +44,14 @@ def _list_accesses(path: Path, *, as_json: bool) -> None:
     listed = list_accesses(path)
     if as_json:
         rows = [{"part": part, **access._asdict()} for part, access in listed]
-        typer.echo(json.dumps({"file": str(path), "accesses": rows}, ensure_ascii=False))
+        typer.echo(json_text({"file": str(path), "accesses": rows}))
         return
     typer.echo(
         f"{path}: " + ("would do this:" if listed else "reads, runs and contacts nothing beyond itself")
     )
     for part, access in listed:
         note = f" ({access.note})" if access.note else ""
-        typer.echo(f"  {part}: {access.action} {access.target}{note}")
+        typer.echo(printable(f"  {part}: {access.action} {access.target}{note}"))
 
 
 def _report(path: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ import typer
 
 from cascade.cli.rows import LabelColumn, PromptColumn
 from cascade.errors import RequestError
+from cascade.explain.formatting import json_text
 from cascade.files import replace_file
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def evaluate(
     for remark in evaluation.remarks:
         print(f"warning: {remark}", file=sys.stderr)
     if json_:
-        print(json.dumps(data, ensure_ascii=False, allow_nan=False))
+        print(json_text(data, allow_nan=False))
     else:
         _print(data)
         if report is not None:

@@ -41,10 +41,12 @@ def remove(name: Annotated[str, typer.Argument(help="The account's name.")], fil
 @app.command(name="list")
 def list_(file: File) -> None:
     """List the keys, without their secrets."""
+    from cascade.explain.formatting import printable
     from cascade.serve.openai.keys import read_keys
 
     for key in read_keys(file).keys:
         graphs = "all graphs" if key.graphs is None else ", ".join(key.graphs)
         rate = "" if key.per_minute is None else f", {key.per_minute} a minute"
         money = "" if key.day_usd is None else f", ${key.day_usd:g} a day"
-        print(f"{key.name}: {graphs}{rate}{money}{', admin' if key.admin else ''}; made {key.created}")
+        made = f"{key.name}: {graphs}{rate}{money}{', admin' if key.admin else ''}; made {key.created}"
+        print(printable(made))

@@ -126,7 +126,9 @@ def _failed(message: str) -> int:
 
 def _say(message: str) -> None:
     with suppress(OSError):  # nobody reads it
-        print(message, file=sys.stderr)
+        from cascade.explain.formatting import printable  # a message names what was given
+
+        print(printable(message), file=sys.stderr)
 
 
 def _ready_streams() -> None:

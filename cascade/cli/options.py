@@ -84,9 +84,11 @@ def print_question(result: Result, trace_db: str | None) -> None:
 
 def print_json(value: object) -> None:
     """Print `value` as JSON."""
-    # Stored texts may hold anything, so escape what the terminal cannot print.
+    from cascade.explain.formatting import json_text
+
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(_finite(value), ensure_ascii=not unicode, indent=2))
+    # Stored texts may hold anything, so escape what the terminal cannot print.
+    print(json_text(_finite(value), indent=2) if unicode else json.dumps(_finite(value), indent=2))
 
 
 def _finite(value: object) -> object:

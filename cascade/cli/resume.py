@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ from cascade.cli.endings import end
 from cascade.cli.options import Json, TraceDb, print_question, print_why, trace_url
 from cascade.cli.summary import heading, line, result_row
 from cascade.errors import RequestError, UnknownRunError
+from cascade.explain.formatting import json_text
 from cascade.lab.tables.rows import Row
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def resume(
         result = cascade.resume(name, answer)
     row = Row("1", result.request.text)
     if json_:
-        print(json.dumps(result_row(row, result), ensure_ascii=False))
+        print(json_text(result_row(row, result)))
     else:
         print(heading(), line(row, result), sep="\n")
         print_question(result, trace_db)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -21,6 +20,7 @@ from cascade.cli.rows import LabelColumn, TextColumn, read_rows, warn_of_labels
 from cascade.cli.summary import heading, line, print_summary, result_row, summarise
 from cascade.cli.warming import warm
 from cascade.errors import RequestError
+from cascade.explain.formatting import json_text
 from cascade.lab.tables.rows import Row
 from cascade.records import Result, check_text
 
@@ -164,12 +164,12 @@ async def _in_order(
 
 def _report(rows: list[Row], results: list[Result], cascade: Cascade, *, single: bool, as_json: bool) -> None:
     if single and as_json:
-        print(json.dumps(result_row(rows[0], results[0]), ensure_ascii=False))
+        print(json_text(result_row(rows[0], results[0])))
     elif single:
         print(heading(), line(rows[0], results[0]), sep="\n")
     elif as_json:
         both = [result_row(row, result) for row, result in zip(rows, results, strict=True)]
         body: dict[str, Any] = {"summary": summarise(rows, results, cascade.baseline_calls), "rows": both}
-        print(json.dumps(body, ensure_ascii=False))
+        print(json_text(body))
     else:
         print_summary(summarise(rows, results, cascade.baseline_calls), cascade.trace_db)

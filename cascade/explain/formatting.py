@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 import unicodedata
@@ -11,6 +12,12 @@ from decimal import ROUND_FLOOR, Decimal
 from cascade.errors import RequestError
 
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # Unicode categories that can garble or steer a terminal
+# The same as a pattern, without what ends or indents a line; all of it is escaped in JSON.
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f"
+    "\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001-\U000e007f]"
+)
 _AGE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)([mhdw])", re.ASCII)
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}  # seconds
 _HASH = len("sha256:") + 64
@@ -99,6 +106,17 @@ def format_floor(value: float) -> str:
         if floor > 0:
             return format_number(float(floor), digits)
     return repr(value)
+
+
+def printable(text: str) -> str:
+    """Return `text` with its lines and tabs, and a dot for each character that can steer a terminal."""
+    return _STEERING.sub("·", text)
+
+
+def json_text(value: object, *, indent: int | None = None, allow_nan: bool = True) -> str:
+    """Return `value` as JSON in which what can steer a terminal, or is not Unicode, is escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=allow_nan)
+    return _STEERING.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def clean(text: str, limit: int) -> str:

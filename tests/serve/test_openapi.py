@@ -24,7 +24,8 @@ def test_no_request_makes_a_server_error(tmp_path: Path) -> None:
     graph = write(tmp_path, {"small": scripted("yes", confidence=0.99)}, [checked("only", "small")])
     database = str(tmp_path / "traces.db")
     with Cascade.load(graph, trace_db=database) as cascade, TraceStore(database, create=False) as store:
-        schema = schemathesis.openapi.from_asgi("/openapi.json", create_server({"test": cascade}, store))
+        server = create_server({"test": cascade}, store, hosts=("testserver", "localhost"))
+        schema = schemathesis.openapi.from_asgi("/openapi.json", server)
         walked = [_walk(found.ok()) for found in schema.get_all_operations()]
     assert sorted(walked) == [
         "GET /healthz", "GET /metrics", "GET /v1/models", "GET /v1/models/{name}",
