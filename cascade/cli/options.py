@@ -43,6 +43,18 @@ def new_progress(**settings: Any) -> Progress:
 
 
 @contextmanager
+def counting(title: str, total: int, done: int, *, hidden: bool) -> Iterator[Callable[[], object]]:
+    """Yield what counts one more row; a progress bar shows it unless `hidden`."""
+    if hidden:
+        yield lambda: None
+        return
+    # The bar stays below the lines on a terminal, and must not touch lines that go to a file.
+    with new_progress(redirect_stdout=sys.stdout.isatty()) as bar:
+        task = bar.add_task(title, total=total, completed=done)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a callback (rows done, rows in all) that shows a progress bar from its first call on."""
     bar = new_progress()

@@ -15,7 +15,7 @@ import typer
 
 from cascade.cli.batch import Output, open_output, restored_result
 from cascade.cli.endings import end
-from cascade.cli.options import Json, TraceDb, new_progress, print_question, print_why
+from cascade.cli.options import Json, TraceDb, counting, print_question, print_why
 from cascade.cli.rows import LabelColumn, TextColumn, read_rows, warn_of_labels
 from cascade.cli.summary import heading, line, print_summary, result_row, summarise
 from cascade.cli.warming import warm
@@ -127,16 +127,14 @@ async def _all(
         await warm(cascade)
     if not quiet:
         print(heading(labelled=labelled))
-    # The bar stays below the lines on a terminal, and must not touch lines that go to a file.
-    with new_progress(disable=hidden, redirect_stdout=sys.stdout.isatty()) as bar:
-        task = bar.add_task(cascade.name, total=len(rows), completed=len(done))
+    with counting(cascade.name, len(rows), len(done), hidden=hidden) as advance:
         async for row, result in _in_order(rows[len(done) :], answer, 4 * concurrency):
             results.append(result)
             if sink is not None:
                 sink.write(result_row(row, result))
             if not quiet:
                 print(line(row, result, labelled=labelled))
-            bar.advance(task)
+            advance()
     return results
 
 
