@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cascade.records import Call, Request, Result, Step, ToolCall
 
+_MIN_QUOTE = 12  # characters shared with a private text that make a piece of a message a quotation
 FINISH_REASONS = ("stop", "length", "tool_calls", "early_exit")
 
 
@@ -25,6 +26,9 @@ def redact(result: Result) -> Result:
     up every hash. Of an error stay its class and HTTP status, of an exception which one it was.
     """
     tools = frozenset(tool.name for tool in result.request.tools)
+    called = [result.tool_calls, *(call.tool_calls for step in result.trace for call in step.calls)]
+    written = [call.arguments for calls in called for call in calls]
+    written += [call.text for step in result.trace for call in step.calls if call.role == "answer"]
     return result.model_copy(
         update={
             "text": hashed(result.text),
@@ -32,7 +36,7 @@ def redact(result: Result) -> Result:
             "question": hashed(result.question),
             "tool_calls": _tool_calls(result.tool_calls, tools),
             "request": _request(result.request, tools),
-            "trace": tuple(_step(step, tools) for step in result.trace),
+            "trace": tuple(_step(step, [text for text in written if text], tools) for step in result.trace),
         }
     )
 
@@ -67,8 +71,11 @@ def _tool_calls(calls: Iterable[ToolCall], tools: frozenset[str]) -> tuple[ToolC
     )
 
 
-def _step(step: Step, tools: frozenset[str]) -> Step:
-    decision = step.decision.model_copy(update={"detail": _kind(step.decision.detail)})
+def _step(step: Step, written: Sequence[str], tools: frozenset[str]) -> Step:
+    detail = step.decision.detail
+    # Why an answer is invalid is in cascade's own words; other details are those of an exception.
+    said = _unquote(detail, written) if step.decision.rule == "invalid" else _kind(detail)
+    decision = step.decision.model_copy(update={"detail": said})
     calls = tuple(_call(call, tools) for call in step.calls)
     return step.model_copy(update={"decision": decision, "calls": calls})
 
@@ -133,3 +140,23 @@ def _meta(meta: dict[str, Any]) -> dict[str, Any]:
         or (key == "finish_reason" and value in FINISH_REASONS)
     }  # fmt: skip
     return {key: value if key in ours else _without_strings(value) for key, value in kept.items()}
+
+
+def _unquote(message: str | None, private: Sequence[str]) -> str | None:
+    """Cut quotations of `private` texts out of `message`, words of cascade about an answer."""
+    if not message:
+        return message
+    for text in private:
+        if len(text) < _MIN_QUOTE:
+            message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "[…]", message)
+    quoted = bytearray(len(message))
+    for start in range(len(message) - _MIN_QUOTE + 1):
+        if any(message[start : start + _MIN_QUOTE] in text for text in private):
+            quoted[start : start + _MIN_QUOTE] = b"\1" * _MIN_QUOTE
+    pieces = []
+    for index, char in enumerate(message):
+        if not quoted[index]:
+            pieces.append(char)
+        elif index == 0 or not quoted[index - 1]:
+            pieces.append("[…]")
+    return "".join(pieces)
