@@ -117,6 +117,39 @@ def make_gguf(
     return path.with_name(f"{path.stem}-00001-of-{parts:05d}.gguf") if parts else path
 
 
+def make_spm(path: Path) -> Path:
+    """Write a model with a SentencePiece vocabulary in which pieces spell the control token `</s>`."""
+    pieces = ["▁", *"abcdefghijklmnopqrstuvwxyz", *"<>/", "</", "s>", "ab", "▁ab", "▁a"]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces, "<tool>"]
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * 259 + [-float(index) for index in range(len(pieces))] + [0.0])
+    writer.add_token_types([2, 3, 3, *[6] * 256, *[1] * len(pieces), 4])
+    tiny_network(writer, len(tokens))
+    return path
+
+
+def tiny_network(writer: gguf.GGUFWriter, vocab: int) -> None:
+    """Write a network of width 8 and one layer, and close the file."""
+    writer.add_context_length(4096)
+    writer.add_embedding_length(8)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(8)
+    writer.add_head_count(1)
+    writer.add_layer_norm_rms_eps(1e-5)
+    shapes: dict[str, tuple[int, ...]] = {"token_embd": (vocab, 8), "output_norm": (8,)}
+    shapes |= {f"blk.0.{name}": (8, 8) for name in ("attn_q", "attn_k", "attn_v", "attn_output")}
+    shapes |= {f"blk.0.{name}": (8, 8) for name in ("ffn_gate", "ffn_up", "ffn_down")}
+    shapes |= {f"blk.0.{name}": (8,) for name in ("attn_norm", "ffn_norm")}
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", np.ones(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def make_adapter(
     path: Path,
     *,

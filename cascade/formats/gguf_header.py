@@ -21,6 +21,7 @@ from cascade.formats.gguf_parts import model_files
 _ARCHITECTURE = "general.architecture"
 _TOKENS = "tokenizer.ggml.tokens"
 _TYPES = "tokenizer.ggml.token_type"
+_MODEL = "tokenizer.ggml.model"
 _RANGES = {
     "block_count": (1, 512),  # LLAMA_MAX_LAYERS
     "context_length": (1, 2**31 - 1),  # else read as a negative number
@@ -34,7 +35,8 @@ _EPSILON = re.compile(r"(^|[._])(eps|epsilon)$")
 _SCALING = "rope.scaling.type"
 _SCALINGS = ("none", "linear", "yarn", "longrope")
 _SPLIT_NUMBER, _UINT16 = "split.no", 2
-_BYTE_TYPE, _BYTE = 6, re.compile("<0x[0-9A-F]{2}>")
+_BYTE_TYPE, _BYTE = 6, re.compile("<0x[0-9A-Fa-f]{2}>")
+_OWN_BYTES = ("rwkv", "plamo2")  # tokenizers that read them in another way
 
 
 def check_file(path: Path) -> None:
@@ -102,16 +104,20 @@ def _check_tokens(tokens: Any) -> None:
 
 
 def _check_bytes(values: Mapping[str, Any]) -> None:
-    """A SentencePiece vocabulary needs a token for each byte: unknown characters fall back to them."""
-    if values.get("tokenizer.ggml.model") != "llama":
-        return
-    tokens, types = values[_TOKENS], values.get(_TYPES) or ()
+    """Check the tokens of single bytes.
+
+    A SentencePiece vocabulary needs one for each byte, since unknown characters fall back to them. Where such
+    a token is written, its text is read as `<0x..>`; a WordPiece vocabulary can have none.
+    """
+    model, tokens, types = values.get(_MODEL), values[_TOKENS], values.get(_TYPES) or ()
     known = set(tokens)
-    for byte in range(256):
+    for byte in range(256 if model == "llama" else 0):
         if f"<0x{byte:02X}>" not in known and bytes([byte]).decode(errors="surrogateescape") not in known:
             raise ModelError(f"its vocabulary has no token for the byte 0x{byte:02X}; export it again")
+    if model in _OWN_BYTES:
+        return
     for token, kind in zip(tokens, types, strict=False):
-        if kind == _BYTE_TYPE and not _BYTE.fullmatch(token):
+        if kind == _BYTE_TYPE and (model == "bert" or not _BYTE.fullmatch(token)):
             raise ModelError(f"its vocabulary calls {token!r:.40} a byte; export it again")
 
 

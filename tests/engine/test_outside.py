@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-import numpy as np
 import pytest
 from decoding import with_weights
-from gguf_maker import CHATML, make_gguf
+from gguf_maker import CHATML, make_gguf, make_spm, tiny_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,25 +69,6 @@ def with_template(source: Path, path: Path, change: Callable[[list[str], list[in
     writer.add_chat_template(EVERYWHERE)
     tiny_network(writer, len(tokens))
     return path
-
-
-def tiny_network(writer: gguf.GGUFWriter, vocab: int) -> None:
-    writer.add_context_length(4096)
-    writer.add_embedding_length(8)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(8)
-    writer.add_head_count(1)
-    writer.add_layer_norm_rms_eps(1e-5)
-    shapes: dict[str, tuple[int, ...]] = {"token_embd": (vocab, 8), "output_norm": (8,)}
-    shapes |= {f"blk.0.{name}": (8, 8) for name in ("attn_q", "attn_k", "attn_v", "attn_output")}
-    shapes |= {f"blk.0.{name}": (8, 8) for name in ("ffn_gate", "ffn_up", "ffn_down")}
-    shapes |= {f"blk.0.{name}": (8,) for name in ("attn_norm", "ffn_norm")}
-    for name, shape in shapes.items():
-        writer.add_tensor(f"{name}.weight", np.ones(shape, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def special_texts(weights: Weights) -> list[str]:
@@ -242,19 +222,6 @@ def test_no_request_reaches_a_special_token_of_smollm2(
     assert check_model(with_template(source, tmp_path / "m.gguf", change), 10) >= 15
 
 
-def spm(path: Path) -> Path:
-    """Write a SentencePiece vocabulary in which pieces spell the control token `</s>`."""
-    pieces = ["▁", *"abcdefghijklmnopqrstuvwxyz", *"<>/", "</", "s>", "ab", "▁ab", "▁a"]
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces, "<tool>"]
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(tokens)
-    writer.add_token_scores([0.0] * 259 + [-float(index) for index in range(len(pieces))] + [0.0])
-    writer.add_token_types([2, 3, 3, *[6] * 256, *[1] * len(pieces), 4])
-    tiny_network(writer, len(tokens))
-    return path
-
-
 def test_pieces_that_spell_a_control_token_stay_characters_and_get_no_space(tmp_path: Path) -> None:
     def check(weights: Weights) -> None:
         def spelled(tokens: Any) -> str:
@@ -267,7 +234,7 @@ def test_pieces_that_spell_a_control_token_stay_characters_and_get_no_space(tmp_
                 weights.is_special(token) for token in tokenize_outside(weights, text, 99).tolist()
             )
 
-    with_weights(spm(tmp_path / "m.gguf"), check)
+    with_weights(make_spm(tmp_path / "m.gguf"), check)
 
 
 def test_the_prompt_of_a_file_without_a_template_keeps_the_graphs_own_tokens(tmp_path: Path) -> None:

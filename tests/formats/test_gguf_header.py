@@ -9,7 +9,7 @@ from typing import Any
 
 import gguf
 import pytest
-from gguf_maker import make_gguf
+from gguf_maker import make_gguf, tiny_network
 
 from cascade.config.references import bundled_names, bundled_path
 from cascade.errors import ModelError
@@ -102,3 +102,23 @@ def test_a_possible_number_passes(tmp_path: Path, key: str, value: Any) -> None:
 def test_every_bundled_expert_passes() -> None:
     for name in bundled_names():
         check_file(bundled_path(name))
+
+
+@pytest.mark.parametrize(
+    ("model", "token", "message"),
+    [
+        ("bert", "<0x00>", "a byte; export"),
+        ("gpt2", "x", "a byte; export"),
+        ("llama", None, "no token for"),
+    ],
+)
+def test_tokens_of_bytes_that_cannot_be_written_are_refused(
+    tmp_path: Path, model: str, token: str | None, message: str
+) -> None:
+    writer = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "llama")
+    writer.add_tokenizer_model(model)
+    writer.add_token_list(["a", "b", *([token] if token else [])])
+    writer.add_token_types([1, 1, *([6] if token else [])])
+    tiny_network(writer, 3)
+    with pytest.raises(ModelError, match=message):
+        check_file(tmp_path / "m.gguf")
