@@ -56,7 +56,8 @@ def check_file(path: Path) -> None:
         for part in others:
             _check_part(part)
     except ConfigError as error:
-        raise ModelError(f"{error}; download or export it again") from error
+        advice = "" if str(error).endswith("again") else "; download or export it again"
+        raise ModelError(f"{error}{advice}") from error
     values = header.values
     _check_tokens(values.get(_TOKENS))
     _check_bytes(values)

@@ -64,7 +64,9 @@ def test_warm_loads_and_asks_every_local_model(graph: Path) -> None:
 
 def test_warm_tells_of_a_broken_file_after_the_others(graph: Path) -> None:
     data = (graph.parent / "expert.gguf").read_bytes()
-    (graph.parent / "expert.gguf").write_bytes(data[: len(data) // 2])
+    broken = data.replace(b"blk.0.attn_q.weight", b"blk.0.attn_w.weight", 1)  # llama.cpp misses a tensor
+    assert broken != data
+    (graph.parent / "expert.gguf").write_bytes(broken)
     done = CliRunner().invoke(app, ["models", "warm", str(graph)])
     assert isinstance(done.exception, ConfigError)
     assert "model 'expert'" in str(done.exception)
