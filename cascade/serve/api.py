@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,8 +16,9 @@ from cascade.explain import explain
 from cascade.records import Record
 from cascade.serve.filters import NAMES, read_query
 from cascade.serve.inputs import MAX_ANSWER, read_body, viewer_of
+from cascade.serve.openai.checks import read_answer
+from cascade.serve.openai.reading import UnreadableError
 
-B = TypeVar("B", bound=BaseModel)
 _DEFAULT_LIMIT, _MAX_LIMIT = 50, 500  # runs in one answer
 
 router = APIRouter(prefix="/v1")
@@ -31,14 +32,6 @@ class GradeBody(BaseModel):
     correct: bool
     by: str | None = None
     note: str | None = None
-
-
-class AnswerBody(BaseModel):
-    """The body of a person's answer."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    answer: str
 
 
 @router.get("/runs", response_model=None)
@@ -82,7 +75,12 @@ def explain_run(request: Request, run: str) -> Response:
 @router.post("/runs/{run}/grade", response_model=None)
 async def grade_run(request: Request, run: str) -> Response:
     """Store a grade: `{"correct": true, "by": "…", "note": "…"}`, the last two optional."""
-    body = _read(request, GradeBody, await read_body(request), 422, '{"correct": true} or false')
+    _check_type(request)
+    try:
+        body = GradeBody.model_validate_json(await read_body(request))
+    except ValidationError as error:
+        errors = [f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in error.errors()]
+        raise HTTPException(422, f'{"; ".join(errors)}; expected {{"correct": true}} or false') from None
     store = viewer_of(request).store
     grade = await run_in_threadpool(store.grade, run, body.correct, by=body.by, note=body.note)
     return _json(_plain(grade), 201)
@@ -91,22 +89,20 @@ async def grade_run(request: Request, run: str) -> Response:
 @router.post("/runs/{run}/answer", response_model=None)
 async def answer_run(request: Request, run: str) -> Response:
     """Finish a run that waits for a person: `{"answer": "…"}`; return it in full as it ended."""
-    body = _read(request, AnswerBody, await read_body(request, MAX_ANSWER), 400, '{"answer": "…"}')
+    _check_type(request)
+    try:
+        answer = await read_answer(await read_body(request, MAX_ANSWER))
+    except UnreadableError as error:
+        raise HTTPException(400, f'{error}; expected {{"answer": "…"}}') from None
     viewer = viewer_of(request)
     kept = await run_in_threadpool(viewer.store.get, run)
-    return _json(_plain(await viewer.answers.give(kept, body.answer)))
+    return _json(_plain(await viewer.answers.give(kept, answer)))
 
 
-def _read(request: Request, model: type[B], body: bytes, code: int, expected: str) -> B:
-    """Return the body as `model`; what is none is refused with `code`."""
+def _check_type(request: Request) -> None:
     # A form on another site can post, but not with this type.
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise HTTPException(415, "the body must be JSON; set Content-Type: application/json")
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        errors = [f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in error.errors()]
-        raise HTTPException(code, f"{'; '.join(errors)}; expected {expected}") from None
 
 
 def problem(code: int, detail: str) -> Response:

@@ -70,6 +70,8 @@ def test_an_answer_finishes_the_run_once(tmp_path: Path) -> None:
         (b"[" * 100_000, 400, 'expected {"answer"'),
         (json.dumps({"answer": "x" * 1_000_001}).encode(), 400, "1000001 bytes"),
         (b" " * (5 << 20), 413, "longer"),
+        (b"{" + b",".join(b'"%d": 0' % n for n in range(300_000)) + b"}", 400, 'expected {"answer"'),
+        (b'{"answer": [' + b"[]," * 1_000_000 + b"0]}", 400, "answer: Input should be a valid string"),
     ],
 )
 def test_what_is_no_answer_is_refused_and_the_run_waits_on(
@@ -80,6 +82,7 @@ def test_what_is_no_answer_is_refused_and_the_run_waits_on(
         sent = http.post(f"/v1/runs/{run}/answer", content=body, headers={"Content-Type": "application/json"})
         assert sent.status_code == code, sent.text
         assert says in sent.json()["error"]
+        assert len(sent.text) < 1000
         assert http.post(f"/v1/runs/{run}/answer", json={"answer": "x"}).json()["text"] == "x"
 
 

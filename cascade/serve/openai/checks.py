@@ -15,17 +15,19 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 from cascade.errors import RequestError
 from cascade.requests import check_request
-from cascade.serve.openai import checker
+from cascade.serve.openai import checker, reading
 from cascade.serve.openai.errors import ApiError
 from cascade.serve.openai.reading import Api, Asked, UnreadableError, read_form
 
+T = TypeVar("T")
 WORKERS = 2
 SMALL = 16 * 1024  # bytes of a body that is read at once if it has no schema
 _PATIENCE = 60.0  # seconds that a process may take at all, on a machine that is busy with other things
@@ -45,12 +47,25 @@ async def read_body(api: Api, data: bytes) -> Asked:
             asked = read_form(api, data)
             if not asked.request.tools and asked.request.output_schema is None:
                 return asked.model_copy(update={"request": check_request(asked.request)})
-        pool = _pool(os.getpid())
-        return await asyncio.get_running_loop().run_in_executor(pool.threads, pool.read, api, data)
+        return await _in_pool(_Pool.read, api, data)
     except UnreadableError as error:
         raise ApiError(400, str(error), param=error.param, code=error.code) from None
     except RequestError as error:
         raise ApiError(400, str(error), code="invalid_request") from None
+
+
+async def read_answer(data: bytes) -> str:
+    """Return a person's answer to a waiting run.
+
+    Raises:
+        UnreadableError: the body is no answer.
+    """
+    return reading.read_answer(data) if len(data) <= SMALL else await _in_pool(_Pool.read_answer, data)
+
+
+async def _in_pool(work: Callable[..., T], *arguments: object) -> T:
+    pool = _pool(os.getpid())
+    return await asyncio.get_running_loop().run_in_executor(pool.threads, work, pool, *arguments)
 
 
 class _Pool:
@@ -63,11 +78,20 @@ class _Pool:
 
     def read(self, api: Api, data: bytes) -> Asked:
         """Have a process read a body, and check what it says once more, which is quick for what is good."""
+        asked = Asked.model_validate_json(self._ask(api.encode(), data))
+        check_request(asked.request)  # so that the checks of its schemas are remembered in this process
+        return asked
+
+    def read_answer(self, data: bytes) -> str:
+        """Have a process read a person's answer."""
+        return self._ask(checker.ANSWER, data).decode()
+
+    def _ask(self, kind: bytes, data: bytes) -> bytes:
         worker = self._worker()
         late = threading.Timer(_PATIENCE, worker.kill)
         late.start()
         try:
-            checker.write_frame(cast("BinaryIO", worker.stdin), f"{api}\n".encode() + data)
+            checker.write_frame(cast("BinaryIO", worker.stdin), kind + b"\n" + data)
             reply = checker.read_frame(cast("BinaryIO", worker.stdout))
         except OSError:
             reply = None
@@ -81,9 +105,7 @@ class _Pool:
         if reply[:1] == checker.BAD:
             message, param, code = json.loads(reply[1:])
             raise UnreadableError(message, param, code)
-        asked = Asked.model_validate_json(reply[1:])
-        check_request(asked.request)  # so that the checks of its schemas are remembered in this process
-        return asked
+        return reply[1:]
 
     def close(self) -> None:
         """End the processes, unless this is a fork's copy of another one's pool."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cascade.errors import RequestError
 from cascade.openai_fields import REFUSED
@@ -55,6 +55,28 @@ class UnreadableError(Exception):
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         self.param, self.code = param, code
         super().__init__(message)
+
+
+class PersonsAnswer(BaseModel):
+    """The body of a person's answer to a waiting run."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    answer: str
+
+
+def read_answer(data: bytes) -> str:
+    """Return what a person answers.
+
+    Raises:
+        UnreadableError: the body is no answer.
+    """
+    try:
+        return PersonsAnswer.model_validate_json(data).answer
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))[:200] or "body"
+        raise UnreadableError(f"{where}: {first['msg']}", where) from None
 
 
 def read(api: Api, data: bytes) -> Asked:
