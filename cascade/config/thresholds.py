@@ -151,7 +151,9 @@ def accept_problems(graph: Graph, facts: Facts, calibrations: dict[str, Calibrat
             yield Problem(loc, f"{text}; lower it, or nothing is ever accepted")
         elif stage.accept <= low:
             text = f"{stage.accept:g} can never fire: every confidence is at least {low:.6g}"
-            yield Problem(loc, f"{text}; raise it, or remove 'confidence' and 'accept' to accept unchecked")
+            # No threshold is above 1.
+            fix = "raise it" if low < 1.0 else "check by what can tell answers apart, such as several samples"
+            yield Problem(loc, f"{text}; {fix}, or remove 'confidence' and 'accept' to accept unchecked")
 
 
 def _lowest_score(graph: Graph, stage: Stage, facts: Facts) -> float:

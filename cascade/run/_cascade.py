@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from cascade._fork import forget_after_fork
-from cascade.errors import RequestError, TraceError
+from cascade.errors import CascadeError, RequestError, TraceError
 from cascade.extras import require
 from cascade.langchain._inputs import plain_input, plain_options
 from cascade.observers import Observer, Observers
@@ -64,6 +64,7 @@ class Cascade:
         self._baselines = Baselines(self._plan, self._store)
         self.after_fork()
         forget_after_fork(self)
+        self._closed = False
         self._observers = Observers([Telemetry(self.config), *observers])
         self._loop = BackgroundLoop()  # which synchronous callers share
 
@@ -218,6 +219,7 @@ class Cascade:
         """
         from langgraph.types import Command
 
+        self._check_open()
         state = await self._compiled.aget_state(self._thread(run)) if self._compiled.checkpointer else None
         if state is not None and state.interrupts:
             if answer is None:
@@ -266,6 +268,7 @@ class Cascade:
         return self._loop.run(self._question(run))
 
     async def _question(self, run: str) -> str | None:
+        self._check_open()
         state = await self._compiled.aget_state(self._thread(run)) if self._compiled.checkpointer else None
         return str(state.interrupts[0].value["question"]) if state is not None and state.interrupts else None
 
@@ -312,9 +315,11 @@ class Cascade:
         await asyncio.gather(*(model.aclose() for model in self._plan.models.values()))
 
     async def aclose(self) -> None:
-        """Release models and the trace store."""
-        await self.release()
-        self._stores.close()
+        """Release models and the trace store; nothing can be asked afterwards. Closing again does nothing."""
+        if not self._closed:
+            self._closed = True
+            await self.release()
+            self._stores.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -324,8 +329,9 @@ class Cascade:
         self._loop.close()
 
     def close(self) -> None:
-        """Release models, the trace store and the background thread, from synchronous code."""
-        self._loop.run(self.aclose())
+        """Release models, the trace store and the background thread, from synchronous code; see `aclose`."""
+        if not self._closed:
+            self._loop.run(self.aclose())
         self._loop.close()
 
     def __enter__(self) -> Self:
@@ -334,7 +340,15 @@ class Cascade:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def _check_open(self) -> None:
+        """Raise CascadeError once the cascade is closed."""
+        if self._closed:
+            raise CascadeError(
+                f"cascade {self.name!r} is closed; load it again, or ask it within its `with` block"
+            )
+
     def _stream(self, request: Request) -> AsyncGenerator[Event]:
+        self._check_open()
         run = Run(new_run_id(), request)
         return self._answer(run, run.state())
 

@@ -192,3 +192,14 @@ def test_a_task_is_refused_where_the_file_has_none(tmp_path: Path) -> None:
     make_gguf(tmp_path / "expert.gguf")
     with pytest.raises(ConfigError, match=r"models\.nano\.task: 'pets': 'expert\.gguf' has no tasks"):
         load_graph(path)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 8])
+def test_a_threshold_of_one_is_not_told_to_rise(tmp_path: Path, samples: int) -> None:
+    model = scripted("yes")
+    stage = {"name": "only", "ask": ["m"], "samples": samples, "confidence": {"by": "agreement"}}
+    with pytest.raises(ConfigError) as caught:
+        load_graph(write(tmp_path, {"m": model}, [stage | {"accept": 1 / samples}]))
+    assert f"{1 / samples:g} can never fire" in str(caught.value)
+    assert ("raise it" in str(caught.value)) == (samples > 1)
+    assert ("such as several samples" in str(caught.value)) == (samples == 1)
