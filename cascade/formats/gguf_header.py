@@ -159,7 +159,7 @@ def _check_experts(metadata: Mapping[str, Any], prefix: str) -> None:
 def _check_norms(metadata: Mapping[str, Any], prefix: str) -> None:
     """ggml asserts that the epsilon of a norm is not negative, which NaN fails too."""
     for key, value in metadata.items():
-        if _EPSILON.search(key) and not (isinstance(value, float) and value >= 0):
+        if _EPSILON.search(key) and isinstance(value, float) and not value >= 0:  # NaN is neither
             raise _impossible(prefix + key, value, "a number from 0 on")
 
 
