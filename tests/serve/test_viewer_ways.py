@@ -99,7 +99,7 @@ def test_a_run_that_waits_says_so_in_the_list(tmp_path: Path, store: TraceStore)
     models = {"person": {"kind": "human", "tier": "human"}}
     with Cascade.load(write(tmp_path, models, [{"name": "only", "ask": ["person"]}])) as cascade:
         assert cascade.invoke("may I?").status == "waiting"
-        assert "may I? waits for a person" in shown(store, "/")
+        assert "may I? asks a person: may I?" in shown(store, "/")
 
 
 def test_calls_of_another_graph_link_to_its_run_also_where_they_failed(
