@@ -31,7 +31,9 @@ def texts(root: Path) -> dict[str, str]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a git checkout")
-    names = [name for name in listed.stdout.split("\0") if name and not name.endswith((".gguf", ".png"))]
+    names = [
+        name for name in listed.stdout.split("\0") if name and not name.endswith((".bin", ".gguf", ".png"))
+    ]
     return {
         name: (root / name).read_text(encoding="utf-8")
         for name in names
