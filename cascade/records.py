@@ -49,7 +49,7 @@ Rule = Literal[
 ]
 
 MAX_TEXT_BYTES = 1_000_000
-UNCOUNTED = ("missing", "bounded")  # a call's `meta["usage"]` where its cost is a bound
+UNCOUNTED = ("missing", "malformed", "bounded")  # a call's `meta["usage"]` where its cost is a bound
 _BOUND = re.compile(
     r" asked once: \d+ prompt and \d+ answer tokens \(4 bytes a token\), no reasoning tokens$"
 )
