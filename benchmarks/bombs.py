@@ -88,7 +88,7 @@ def main() -> None:
     arguments.add_argument("--drawn", type=int, default=200, help="how many drawn ones")
     given = arguments.parse_args()
     sys.path.insert(0, str(ROOT / "tests"))
-    bombs, scripting, serving = map(importlib.import_module, ("bombs", "scripting", "serving"))
+    bombs, scripting, serving = map(importlib.import_module, ("costly_requests", "scripting", "serving"))
     todo = [*bombs.known_bombs(), *bombs.drawn_bombs(given.drawn)]
     stages = [{"name": "only", "ask": ["m"]}]
     with tempfile.TemporaryDirectory() as folder:

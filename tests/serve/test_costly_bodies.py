@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from bombs import CHAT, PLAIN, Bomb, drawn_bombs, known_bombs
+from costly_requests import CHAT, PLAIN, Bomb, drawn_bombs, known_bombs
 from scripting import scripted, write
 from serving import serving
 
