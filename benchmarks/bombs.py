@@ -1,7 +1,7 @@
 """How long /healthz takes while a server refuses requests that cost much to read, one and four at a time.
 
-The requests are those of tests/bombs.py: those that once stopped the server, and drawn ones of their kinds.
-They are made beforehand, and a process of its own asks for /healthz every 10 ms.
+The requests are those of tests/costly_requests.py: those that once stopped the server, and drawn ones of
+their kinds. They are made beforehand, and a process of its own asks for /healthz every 10 ms.
 """
 
 from __future__ import annotations

@@ -44,9 +44,10 @@ def _once(text: str) -> str:
     folded = unicodedata.normalize("NFKC", spread).translate(_SIGNS).casefold()
     folded = " ".join(unicodedata.normalize("NFKC", folded).split())
     words = [number for word in folded.split() if (number := _NUMBER.sub(_value, _bare(word)))]
-    while len(words) > 1 and _is_article(words[0], words[1]):
-        del words[0]
-    return " ".join(words) or folded
+    articles = 0
+    while articles + 1 < len(words) and _is_article(words[articles], words[articles + 1]):
+        articles += 1
+    return " ".join(words[articles:]) or folded
 
 
 def _is_article(word: str, following: str) -> bool:

@@ -14,6 +14,7 @@ _NOT_WORDS: Final = re.compile(r"[\W_]+")
 # Tokens that end a text without being part of it.
 _ENDINGS: Final = re.compile(r"(?:\s|<[|｜][^<>]{1,40}[|｜]>|</?s>|<(?:eos|end_of_turn)>)*\Z")
 _BYTES: Final = re.compile(r"(?:bytes:)?(?:\\x[0-9a-fA-F]{2})+")  # how OpenAI writes a part of a character
+_ENDING_LENGTH = 200  # characters of them that are looked for
 _AFTER = 3  # tokens after the answer that may be those of a stop string
 
 
@@ -37,7 +38,7 @@ def spelling(tokens: Sequence[Token], answer: str | None) -> tuple[Token, ...]:
         return within(tokens, own.spans)
     if own.text != text and _SPACE.sub("", own.text) == _SPACE.sub("", answer):
         return within(tokens, own.spans)
-    end = _ENDINGS.search(text)
+    end = _ENDINGS.search(text, max(0, len(text) - _ENDING_LENGTH))
     body = text[: end.start()] if end else text
     for ignored in (_SPACE, _NOT_WORDS):
         span = _span(body, answer, ignored)
