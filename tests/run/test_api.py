@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from scripting import checked, load, scripted, write
 
 import cascade
-from cascade import Cascade, ConfigError, Request, RequestError, Result, Step, TraceError
+from cascade import Cascade, CascadeError, ConfigError, Request, RequestError, Result, Step
 from cascade.trace import TraceStore
 
 OUTSIDE = """
@@ -70,7 +70,7 @@ def test_a_closed_cascade_keeps_no_run_and_says_so(tmp_path: Path) -> None:
     closed = load(tmp_path, {"m": scripted("yes")}, [checked("first", "m")])
     closed.close()
     closed.close()
-    with pytest.raises(TraceError, match="closed"):
+    with pytest.raises(CascadeError, match="is closed"):
         closed.invoke("hello")
     closed.close()
 

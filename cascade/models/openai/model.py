@@ -129,7 +129,7 @@ class OpenAI:
         while True:
             body = self._body(prompt, live, tried[-1])
             try:
-                answer = await self._exchange(body, end - time.monotonic(), live, shown, worst)
+                answer = await self._exchange(body, seconds, end, live, shown, worst)
             except RefusedError as refusal:
                 names_a_field = refusal.status in REFUSALS
                 changed = tried[-1].after(refusal.said, body, self._may_omit) if names_a_field else None
@@ -145,16 +145,20 @@ class OpenAI:
         self,
         body: dict[str, Any],
         seconds: float,
+        end: float,
         live: OnText | None,
         shown: Splitter,
         worst: tuple[int, int],
     ) -> Answer:
-        """Send the request and put its answer together; nothing is owed for a request that was not sent."""
-        answer, sent = Answer(), asyncio.Event()
+        """Send the request and put its answer together; nothing is owed for a request that was not sent.
+
+        `seconds` is the time that the whole call has, until `end`: earlier tries may have used some of it.
+        """
+        answer, sent, left = Answer(), asyncio.Event(), end - time.monotonic()
         try:
             async with (
-                asyncio.timeout(seconds) as clock,
-                aclosing(self._endpoint.documents(body, seconds, sent)) as documents,
+                asyncio.timeout(left) as clock,
+                aclosing(self._endpoint.documents(body, left, sent)) as documents,
             ):
                 async for document in documents:
                     new = shown.push(answer.add(document))
