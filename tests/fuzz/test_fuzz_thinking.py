@@ -23,7 +23,7 @@ MARKS = [
     "<unused95>", "<|channel>", "<channel|>", "<answer>", "</answer>", "```", "~~~json\n", "`", "{", "[",
     "<", "<|", "\n", "\n\n", " ", "word", "1,000.0", ".", "🙂", "\x00", "\ud800", "²",
 ]  # fmt: skip
-MOST = 60  # seconds that a megabyte may take: a watchdog, a hundred times what it takes
+MOST = 180  # seconds that a megabyte may take: a watchdog, tens of times what it takes alone
 
 
 def an_answer(draw: random.Random) -> list[str]:
