@@ -36,6 +36,8 @@ _SCALING = "rope.scaling.type"
 _SCALINGS = ("none", "linear", "yarn", "longrope")
 _SPLIT_NUMBER, _UINT16 = "split.no", 2
 _BYTE_TYPE, _BYTE = 6, re.compile("<0x[0-9A-Fa-f]{2}>")
+_UNKNOWN_ID = "tokenizer.ggml.unknown_token_id"
+_ESCAPED_BYTE = re.compile(r"\\x([0-9A-Fa-f]{2})")
 _OWN_BYTES = ("rwkv", "plamo2")  # tokenizers that read them in another way
 
 
@@ -61,6 +63,7 @@ def check_file(path: Path) -> None:
     values = header.values
     _check_tokens(values.get(_TOKENS))
     _check_bytes(values)
+    _check_unknown(values)
     prefix = f"{values.get(_ARCHITECTURE)}."
     own = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
     _check_numbers(own, prefix)
@@ -102,6 +105,27 @@ def _check_tokens(tokens: Any) -> None:
         raise ModelError(
             f"its vocabulary has {token!r} {times} times; the file is corrupt, download it again"
         )
+
+
+def _check_unknown(values: Mapping[str, Any]) -> None:
+    """Check an RWKV vocabulary: llama.cpp looks up the token of what is unknown unchecked."""
+    tokens, unknown = values[_TOKENS], values.get(_UNKNOWN_ID)
+    if values.get(_MODEL) != "rwkv" or (isinstance(unknown, int) and 0 <= unknown < len(tokens)):
+        return
+    missing = set(range(256)) - set(map(_rwkv_byte, tokens))
+    if missing:
+        raise ModelError(
+            f"its RWKV vocabulary has no token for the byte 0x{min(missing):02X}, and no {_UNKNOWN_ID!r}; "
+            "export it again"
+        )
+
+
+def _rwkv_byte(token: str) -> int | None:
+    """Return the byte that a token of an RWKV vocabulary is, if it is one; it is written escaped."""
+    if match := _ESCAPED_BYTE.fullmatch(token):
+        return int(match[1], 16)
+    plain = {"\\t": "\t", "\\n": "\n", "\\r": "\r", "\\\\": "\\"}.get(token, token)
+    return ord(plain) if len(plain) == 1 and ord(plain) < 128 else None
 
 
 def _check_bytes(values: Mapping[str, Any]) -> None:
