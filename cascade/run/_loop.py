@@ -83,7 +83,7 @@ class BackgroundLoop:
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         try:
             with self._lock:  # else `close` could stop the loop in between, and nobody would run it
-                if self._running is None or not self._running.is_alive():
+                if self._running is None or not self._running.is_usable():
                     self._running = _LoopThread()
                     self._running.start()
                 self._running.refuse_itself()
@@ -109,10 +109,14 @@ class _LoopThread(threading.Thread):
             except (SystemExit, KeyboardInterrupt):  # a task's: its caller has it already
                 continue
             except BaseException as error:  # noqa: BLE001  # the loop itself is broken; nobody may wait for it
+                self._closing.set()  # first: whoever is told may ask again at once, and needs a new loop
                 for future in list(self._awaited):
                     if not future.done():
                         future.set_exception(error)
                 return
+
+    def is_usable(self) -> bool:
+        return self.is_alive() and not self._closing.is_set()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
