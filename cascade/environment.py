@@ -56,11 +56,26 @@ def _memory(value: str) -> str | None:
     return None if good else "expected a number of MiB, 4096 for instance; unset it for half of the memory"
 
 
-def _key_hosts(value: str) -> str | None:
-    for pair in re.sub(r"#.*", "", value).replace(",", " ").split():
+def host_pairs(text: str) -> list[tuple[str, str]]:
+    """Return the pairs VARIABLE=HOST in `text`, between commas, white space or lines; # begins a comment.
+
+    Raises:
+        ValueError: one is no such pair; the text is what stands in its place.
+    """
+    pairs = []
+    for pair in re.sub(r"#.*", "", text).replace(",", " ").split():
         name, mark, host = pair.partition("=")
         if not (mark and name.isidentifier() and HOST.fullmatch(host)):
-            return f"{pair!r}: expected VARIABLE=HOST, separated by commas, such as MY_KEY=llm.example.com"
+            raise ValueError(pair)
+        pairs.append((name, host))
+    return pairs
+
+
+def _key_hosts(value: str) -> str | None:
+    try:
+        host_pairs(value)
+    except ValueError as error:
+        return f"{str(error)!r}: expected VARIABLE=HOST, separated by commas, such as MY_KEY=llm.example.com"
     return None
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cascade.environment import HOST, KEY_HOSTS, LOCAL_HOSTS
+from cascade.environment import KEY_HOSTS, LOCAL_HOSTS, host_pairs
 from cascade.errors import ConfigError
 from cascade.spec.kinds import Access
 
@@ -54,7 +54,10 @@ def key_problem(key_env: str, url: str, *, from_environment: bool) -> str | None
     host = host_of(url)
     if from_environment or _is_loopback(host):
         return None
-    allowed = [*KNOWN_HOSTS.get(key_env, ()), *_user_hosts(key_env)]
+    known_hosts = KNOWN_HOSTS.get(key_env, ())
+    if any(_matches(pattern, url) for pattern in known_hosts):
+        return None  # without reading the user's file: this is asked several times for each call
+    allowed = [*known_hosts, *_user_hosts(key_env)]
     if any(_matches(pattern, url) for pattern in allowed):
         return None
     known = ", ".join(allowed) or "no host"
@@ -113,9 +116,14 @@ def _user_hosts(key_env: str) -> Iterator[str]:
     """Yield the hosts that the environment and the user's file give for a variable."""
     from platformdirs import user_config_path
 
-    yield from _pairs(KEY_HOSTS, os.environ.get(KEY_HOSTS, ""), key_env)
     file = user_config_path("cascade") / "key_hosts"
-    yield from _pairs(str(file), _read(file), key_env)
+    for source, text in ((KEY_HOSTS, os.environ.get(KEY_HOSTS, "")), (str(file), _read(file))):
+        try:
+            yield from (host for name, host in host_pairs(text) if name == key_env)
+        except ValueError as error:
+            raise ConfigError(
+                f"{source}: {str(error)!r:.80} is no pair; expected VARIABLE=HOST, as in MY_KEY=*.example.com"
+            ) from None
 
 
 def _read(file: Path) -> str:
@@ -125,17 +133,6 @@ def _read(file: Path) -> str:
         return ""
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}; expected lines VARIABLE=HOST") from error
-
-
-def _pairs(source: str, text: str, key_env: str) -> Iterator[str]:
-    for pair in re.sub(r"#.*", "", text).replace(",", " ").split():
-        name, mark, host = pair.partition("=")
-        if not (mark and name.isidentifier() and HOST.fullmatch(host)):
-            raise ConfigError(
-                f"{source}: {pair!r:.80} is no pair; expected VARIABLE=HOST, as in MY_KEY=*.example.com"
-            )
-        if name == key_env:
-            yield host
 
 
 def _matches(pattern: str, url: str) -> bool:
