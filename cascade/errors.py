@@ -12,6 +12,13 @@
 Messages name the thing, its value, what was expected, and the fix.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 __all__ = [
     "CascadeError",
     "ConfigError",
@@ -96,3 +103,9 @@ class UnknownRunError(TraceError):
 
 class GradeError(TraceError):
     """There is no answer to grade, or the grade is not one that can be stored."""
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """Return where the first problem of a pydantic error is, its keys joined by dots, and what it is."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return ".".join(map(str, first["loc"])), str(first["msg"])

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from pydantic import ValidationError
 
-from cascade.errors import RequestError
+from cascade.errors import RequestError, first_problem
 from cascade.formats.plain import json_problem
 from cascade.formats.schemas import SchemaSize, schema_problem, schema_size
 from cascade.records import MAX_TEXT_BYTES, Message, Request, Tool, check_text
@@ -75,11 +75,8 @@ def build_request(
     try:
         request = Request.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        location = ".".join(map(str, first["loc"]))
-        raise RequestError(
-            f"{location}: {first['msg']}; expected what cascade.records.Request holds"
-        ) from None
+        location, message = first_problem(error)
+        raise RequestError(f"{location}: {message}; expected what cascade.records.Request holds") from None
     return check_request(request)
 
 

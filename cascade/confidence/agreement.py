@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 from cascade.confidence import validity
 from cascade.confidence.same import normalise
 from cascade.formats.markdown import unfenced
+from cascade.formats.patterns import compile_re2
 from cascade.formats.schemas import parse_json
 from cascade.spec.kinds import ConfidenceSettings, Draft, Problem
 from cascade.spec.parts import Config
@@ -110,16 +111,10 @@ def _compiled(pattern: str) -> Any:
     Raises:
         ValueError: it is none of RE2's.
     """
-    import re2  # matches in linear time, whatever the pattern
-
-    options = re2.Options()
-    options.log_errors = False
     try:
-        return re2.compile(pattern, options)
-    except re2.error as error:
-        said = error.args[0]
-        why = said.decode(errors="replace") if isinstance(said, bytes) else said
-        raise ValueError(f"{pattern!r:.60} is no pattern of RE2: {why}") from None
+        return compile_re2(pattern)
+    except ValueError as error:
+        raise ValueError(f"{pattern!r:.60} is no pattern of RE2: {error}") from None
 
 
 def _last_match(pattern: str, text: str) -> str | None:

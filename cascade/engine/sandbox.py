@@ -208,15 +208,12 @@ class _Charging(NodeTransformer):
         node.iter = _filtered(node.iter, _COUNTED)
         return node
 
-    def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802
+    def visit_Output(self, node: nodes.Output | nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         node.nodes = [_filtered(child, _WRITTEN) for child in node.nodes]
         return node
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        node.nodes = [_filtered(child, _WRITTEN) for child in node.nodes]
-        return node
+    visit_Concat = visit_Output  # noqa: N815
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)

@@ -56,28 +56,35 @@ def pattern_problem(pattern: object) -> str | None:
 @lru_cache(maxsize=256)
 def compiled(pattern: str) -> Pattern | str | None:
     """Return `pattern` compiled; None if it cannot be matched in bounded time; or why it is no pattern."""
-    import re2
-
     found: list[Any] = []
     absent: list[Any] = []
     try:
         for ahead, inner in _parts(pattern):
-            expression = re2.compile(_translated(inner), _options())
+            expression = compile_re2(_translated(inner), max_mem=MAX_MEMORY, never_capture=True)
             (absent if ahead == "!" else found).append(expression)
-    except re2.error as error:
-        said = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
+    except ValueError as error:
+        said = str(error)
         return f"it is no regular expression: {said:.100}" if said.startswith(_BROKEN) else None
     size = sum(expression.programsize for expression in [*found, *absent])
     return Pattern(tuple(found), tuple(absent), size)
 
 
-@lru_cache(maxsize=1)
-def _options() -> Any:
+def compile_re2(pattern: str, **options: object) -> Any:
+    """Return `pattern` compiled by RE2, which matches in linear time; `options` are those of `re2.Options`.
+
+    Raises:
+        ValueError: RE2 cannot take it; the text says why.
+    """
     import re2
 
-    options = re2.Options()
-    options.max_mem, options.log_errors, options.never_capture = MAX_MEMORY, False, True
-    return options
+    chosen = re2.Options()
+    for name, value in {"log_errors": False, **options}.items():
+        setattr(chosen, name, value)
+    try:
+        return re2.compile(pattern, chosen)
+    except re2.error as error:
+        said = error.args[0]
+        raise ValueError(said.decode(errors="replace") if isinstance(said, bytes) else str(error)) from None
 
 
 def _translated(pattern: str) -> str:

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from cascade.formats.patterns import Pattern, compiled
-from cascade.formats.subschemas import Parts
+from cascade.formats.subschemas import Parts, is_number
 
 MAX_STEPS = 150_000  # keywords that are evaluated, and names, values and pieces of text that they look at
 MAX_LEVELS = 150  # subschemas within each other, references followed included
@@ -154,10 +154,6 @@ def has_type(value: Any, kind: str) -> bool:
     return kind in kinds.get(type(value), ())
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _type(check: Check, wanted: Any, value: Any, schema: Any, path: Path) -> Found:
     kinds = wanted if isinstance(wanted, list) else [wanted]
     yield from _no(not any(has_type(value, kind) for kind in kinds))
@@ -173,7 +169,7 @@ def _const(check: Check, wanted: Any, value: Any, schema: Any, path: Path) -> Fo
 
 def _bound(wrong: Callable[[Any, Any], bool]) -> Keyword:
     def bound(check: Check, limit: Any, value: Any, schema: Any, path: Path) -> Found:
-        yield from _no(_number(value) and wrong(value, limit))
+        yield from _no(is_number(value) and wrong(value, limit))
 
     return bound
 
@@ -186,7 +182,7 @@ def _size(kind: type[Sized], wrong: Callable[[int, Any], bool]) -> Keyword:
 
 
 def _multiple(check: Check, unit: Any, value: Any, schema: Any, path: Path) -> Found:
-    if _number(value):  # in decimals, as they are written: 0.3 is a multiple of 0.1
+    if is_number(value):  # in decimals, as they are written: 0.3 is a multiple of 0.1
         finite = isinstance(value, int) or math.isfinite(value)  # 1e999 is JSON, and infinite
         yield from _no(not finite or (Fraction(repr(value)) / Fraction(repr(unit))).denominator != 1)
 

@@ -186,7 +186,8 @@ def _is_types(value: object) -> bool:
     return several or _is_type(value)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Return whether a JSON value is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -197,9 +198,9 @@ def _shape(holds: Callable[[Any], bool], expected: str) -> Callable[[Any], str |
 _object = _shape(lambda value: isinstance(value, dict), "an object")
 _schemas = _shape(lambda value: isinstance(value, list) and bool(value), "a list of at least one schema")
 _count = _shape(
-    lambda value: _is_number(value) and value >= 0 and value == int(value), "a whole number from 0 on"
+    lambda value: is_number(value) and value >= 0 and value == int(value), "a whole number from 0 on"
 )
-_number = _shape(_is_number, "a number")
+_number = _shape(is_number, "a number")
 _text = _shape(lambda value: isinstance(value, str), "a string")
 _names = _shape(_is_names, "a list of names")
 _SIZES = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
@@ -218,7 +219,7 @@ _SHAPES: dict[str, Callable[[Any], str | None]] = {
         lambda value: isinstance(value, list) and 0 < len(value) <= MAX_ENUM,
         f"a list of 1 to {MAX_ENUM} values",
     ),
-    "multipleOf": _shape(lambda value: _is_number(value) and value > 0, "a number above 0"),
+    "multipleOf": _shape(lambda value: is_number(value) and value > 0, "a number above 0"),
     "uniqueItems": _shape(lambda value: isinstance(value, bool), "true or false"),
     "$anchor": _shape(
         lambda value: isinstance(value, str) and _ANCHOR.fullmatch(value) is not None,

@@ -112,6 +112,15 @@ def attempt(key: str, read: Callable[[], T], problems: list[Problem]) -> T | Non
         return None
 
 
+def checked_labels(
+    read: Callable[[], tuple[str, ...] | None], given: object, problems: list[Problem]
+) -> tuple[str, ...] | None:
+    """Return the labels that `read` returns; what is wrong with them, or with `given`, goes to `problems`."""
+    labels = attempt("labels", read, problems)
+    problems += label_problems(labels, given)
+    return labels
+
+
 def label_problems(labels: tuple[str, ...] | None, given: object) -> Iterator[Problem]:
     """Yield what is wrong with a set of labels, and with the list that it was given as."""
     if labels is None:

@@ -14,7 +14,7 @@ from cascade.config.references import existing_file, file_sha256
 from cascade.errors import ConfigError, ModelError
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.function import Caller, find_source, function_sha256, load_function, parse_reference
-from cascade.models.prompted import attempt, label_problems, resolve_labels
+from cascade.models.prompted import attempt, checked_labels, resolve_labels
 from cascade.spec.kinds import Access, Evidence, ModelFacts, ModelSettings, Problem, settings_sha256
 from cascade.spec.parts import Price
 
@@ -51,8 +51,7 @@ class PythonSettings(ModelSettings):
     def inspect(self, base: Path) -> tuple[ModelFacts, list[Problem]]:
         """Check the labels, and that the function and the files exist; nothing is imported."""
         problems: list[Problem] = []
-        labels = attempt("labels", lambda: resolve_labels(self.labels), problems)
-        problems += label_problems(labels, self.labels)
+        labels = checked_labels(lambda: resolve_labels(self.labels), self.labels, problems)
         attempt("call", lambda: find_source(parse_reference(self.call), base), problems)
         for file in self.files:
             attempt("files", lambda file=file: existing_file(file, base, "file"), problems)  # type: ignore[misc]

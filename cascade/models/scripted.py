@@ -15,7 +15,7 @@ from pydantic import Field
 
 from cascade.errors import ConfigError, ModelError
 from cascade.models.base import OnText, Prompt, Reply
-from cascade.models.prompted import attempt, label_problems, resolve_labels
+from cascade.models.prompted import checked_labels, resolve_labels
 from cascade.models.prompts import call_id, last_message
 from cascade.records import Token, ToolCall
 from cascade.spec.kinds import Evidence, ModelFacts, ModelSettings, Problem
@@ -76,8 +76,7 @@ class ScriptedSettings(ModelSettings):
     def inspect(self, base: Path) -> tuple[ModelFacts, list[Problem]]:
         """Check the labels."""
         problems: list[Problem] = []
-        labels = attempt("labels", lambda: resolve_labels(self.labels), problems)
-        problems += label_problems(labels, self.labels)
+        labels = checked_labels(lambda: resolve_labels(self.labels), self.labels, problems)
         return ModelFacts(labels, unknown=bool(problems)), problems
 
     def build(self, name: str, base: Path, facts: ModelFacts) -> Scripted:

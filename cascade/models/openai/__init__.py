@@ -13,7 +13,7 @@ from pydantic import Field
 from cascade.models.openai.fields import Optional
 from cascade.models.openai.hosts import local_problem
 from cascade.models.openai.prices import lookup
-from cascade.models.prompted import Prompted, attempt, label_problems
+from cascade.models.prompted import Prompted, checked_labels
 from cascade.spec.kinds import Access, Evidence, ModelFacts, Problem, settings_sha256
 from cascade.spec.parts import BreakerConfig, Deployment, Price
 
@@ -56,8 +56,7 @@ class OpenAISettings(Prompted):
     def inspect(self, base: Path) -> tuple[ModelFacts, list[Problem]]:
         """Check the labels, the prompt and the URL; nothing is asked."""
         problems: list[Problem] = []
-        labels = attempt("labels", partial(self.resolve_labels, base), problems)
-        problems += label_problems(labels, self.labels)
+        labels = checked_labels(partial(self.resolve_labels, base), self.labels, problems)
         problems += self.check_prompt(ModelFacts(labels, unknown=bool(problems) and labels is None))
         if self.url is not None and not re.match(r"https?://[^/\s]+", self.url):
             problems.append(Problem(("url",), f"{self.url!r} is not a URL; expected http://… or https://…"))

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from cascade.errors import first_problem
 from cascade.formats.spelling import spelling
 from cascade.models.openai.calls import Calls, Piece
 from cascade.models.openai.logprobs import read_tokens
@@ -195,10 +196,9 @@ class Answer:
         try:
             chunk = _Completion.model_validate(document)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            key = ".".join(map(str, first["loc"])) or "body"
+            key, message = first_problem(error)
             raise UnusableError(
-                f"sent no chat completion ({key}: {first['msg']})", "invalid_answer"
+                f"sent no chat completion ({key or 'body'}: {message})", "invalid_answer"
             ) from None
         self._last = document
         self.model = chunk.model or self.model

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cascade.errors import RequestError
+from cascade.errors import RequestError, first_problem
 from cascade.openai_fields import REFUSED
 from cascade.records import Message, Record, Request, Speaker, Tool, ToolCall
 from cascade.requests import check_request
@@ -74,9 +74,9 @@ def read_answer(data: bytes) -> str:
     try:
         return PersonsAnswer.model_validate_json(data).answer
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))[:200] or "body"
-        raise UnreadableError(f"{where}: {first['msg']}", where) from None
+        where, message = first_problem(error)
+        where = where[:200] or "body"
+        raise UnreadableError(f"{where}: {message}", where) from None
 
 
 def read(api: Api, data: bytes) -> Asked:
