@@ -22,6 +22,7 @@ from cascade.spec.kinds import ModelFacts, ModelSettings, settings_sha256
 EXPERTS = Path(__file__).resolve().parents[1] / "experts"
 HASH_CACHE_BYTES = 64 << 20  # hashes of larger files are kept: reading gigabytes takes seconds
 _HUB = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>[\w./ -]+\.gguf)")
+_LABEL_FILE = re.compile(r"([^#\n]+\.gguf)#[^\n]*")
 _SCHEME = re.compile(r"[A-Za-z]{2,}:")
 
 
@@ -182,18 +183,30 @@ def _tasks(path: Path, _changed: int) -> dict[str, tuple[str, ...]]:
     return {name: tuple(task["labels"]) for name, task in read_tasks(path).items()}
 
 
-def bundled_labels(reference: str) -> tuple[str, ...]:
-    """Return the labels that `bundled:NAME#TASK` names.
+def label_file(reference: str) -> str | None:
+    """Return the file beside the graph that `FILE.gguf#TASK` names; None if `reference` is no such thing."""
+    match = _LABEL_FILE.fullmatch(reference)
+    return None if match is None or reference.startswith("bundled:") else match[1]
+
+
+def referred_labels(reference: str, base: Path) -> tuple[str, ...]:
+    """Return the labels that `bundled:NAME#TASK` or `FILE.gguf#TASK` names.
 
     Raises:
         ConfigError: it is malformed, or the expert or its task is unknown.
     """
-    name, mark, task = reference.removeprefix("bundled:").partition("#")
-    if not reference.startswith("bundled:") or not mark:
-        raise ConfigError(f"{reference!r} names no label set; give a list, or bundled:NAME#TASK")
-    tasks = gguf_tasks(bundled_path(name))
+    name, mark, task = reference.partition("#")
+    file = label_file(reference)
+    if not mark or (file is None and not reference.startswith("bundled:")):
+        text = f"{reference!r} names no label set; give a list, bundled:NAME#TASK, or FILE.gguf#TASK"
+        raise ConfigError(text)
+    if file is not None:
+        tasks, what = gguf_tasks(existing_file(file, base, "GGUF file")), repr(file)
+    else:
+        name = name.removeprefix("bundled:")
+        tasks, what = gguf_tasks(bundled_path(name)), f"bundled expert {name!r}"
     if task not in tasks:
-        raise ConfigError(f"unknown task {task!r} of bundled expert {name!r}; {suggest(task, tasks)}")
+        raise ConfigError(f"unknown task {task!r} of {what}; {suggest(task, tasks)}")
     return tasks[task]
 
 

@@ -10,9 +10,9 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field
 
-from cascade.config.references import bundled_labels
+from cascade.config.references import label_file, referred_labels
 from cascade.errors import ConfigError
-from cascade.spec.kinds import ModelFacts, ModelSettings, Problem
+from cascade.spec.kinds import Access, ModelFacts, ModelSettings, Problem
 
 T = TypeVar("T")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -26,7 +26,8 @@ class Prompted(ModelSettings):
     system: str | None = None
     """System message, for models with a chat template."""
     labels: list[str] | str | None = None
-    """The closed set of answers, as a list; `bundled:NAME#TASK`, alone or in it, means a task's labels."""
+    """The closed set of answers, as a list; `bundled:NAME#TASK` or `FILE.gguf#TASK`, alone or in it, means
+    the labels of an expert's task."""
     max_tokens: int = Field(512, ge=1)
     """Maximum number of tokens in one answer; limits price this worst case."""
     temperature: float = Field(0.0, ge=0.0, le=2.0)
@@ -42,7 +43,7 @@ class Prompted(ModelSettings):
         """Return the labels.
 
         Raises:
-            ConfigError: they are of an unknown bundled expert or task.
+            ConfigError: they are of an unknown expert or task.
         """
         return ModelFacts(self.resolve_labels(base))
 
@@ -50,9 +51,13 @@ class Prompted(ModelSettings):
         """Return the closed set of answers, or None if the model answers freely.
 
         Raises:
-            ConfigError: the labels are of an unknown bundled expert or task.
+            ConfigError: the labels are of an unknown expert or task.
         """
-        return resolve_labels(self.labels)
+        return resolve_labels(self.labels, base)
+
+    def accesses(self) -> Iterator[Access]:
+        """The files whose labels are taken."""
+        yield from label_accesses(self.labels)
 
     def answer_tokens(self, facts: ModelFacts) -> int:
         """Return `max_tokens`."""
@@ -89,18 +94,29 @@ class Prompted(ModelSettings):
             yield Problem(("prompt",), "'{labels}' is used, but the model has no 'labels'")
 
 
-def resolve_labels(given: Sequence[str] | str | None) -> tuple[str, ...] | None:
-    """Return the labels that `given` is: a list, a bundled task's, or such tasks within a list.
+def resolve_labels(given: Sequence[str] | str | None, base: Path) -> tuple[str, ...] | None:
+    """Return the labels that `given` is: a list, those of an expert's task, or such tasks within a list.
 
     Raises:
-        ConfigError: they are of an unknown bundled expert or task.
+        ConfigError: they are of an unknown expert or task.
     """
     if given is None:
         return None
     if isinstance(given, str):
-        return bundled_labels(given)
-    groups = (bundled_labels(item) if item.startswith("bundled:") else (item,) for item in given)
+        return referred_labels(given, base)
+    groups = (referred_labels(item, base) if _is_reference(item) else (item,) for item in given)
     return tuple(dict.fromkeys(label for group in groups for label in group))
+
+
+def label_accesses(given: Sequence[str] | str | None) -> Iterator[Access]:
+    """Yield the files beside the graph whose labels `given` refers to."""
+    for item in [given] if isinstance(given, str) else given or ():
+        if (file := label_file(item)) is not None:
+            yield Access("reads file", file)
+
+
+def _is_reference(item: str) -> bool:
+    return item.startswith("bundled:") or label_file(item) is not None
 
 
 def attempt(key: str, read: Callable[[], T], problems: list[Problem]) -> T | None:

@@ -14,7 +14,7 @@ from cascade.config.references import existing_file, file_sha256
 from cascade.errors import ConfigError, ModelError
 from cascade.models.base import OnText, Prompt, Reply
 from cascade.models.function import Caller, find_source, function_sha256, load_function, parse_reference
-from cascade.models.prompted import attempt, checked_labels, resolve_labels
+from cascade.models.prompted import attempt, checked_labels, label_accesses, resolve_labels
 from cascade.spec.kinds import Access, Evidence, ModelFacts, ModelSettings, Problem, settings_sha256
 from cascade.spec.parts import Price
 
@@ -32,7 +32,8 @@ class PythonSettings(ModelSettings):
     """`package.module:function`, or `file.py:function` for a file beside the graph; may be a coroutine
     function, or an object with `predict_proba` and `classes_`."""
     labels: list[str] | str | None = None
-    """The closed set of answers, as a list; `bundled:NAME#TASK`, alone or in it, means a task's labels."""
+    """The closed set of answers, as a list; `bundled:NAME#TASK` or `FILE.gguf#TASK`, alone or in it, means
+    the labels of an expert's task."""
     files: list[str] = Field(default_factory=list)
     """Files beside the graph that decide its answers: a calibration is stale when one of them changes."""
     price_per_call: float = Field(0.0, ge=0.0)
@@ -44,14 +45,14 @@ class PythonSettings(ModelSettings):
         """Return the labels.
 
         Raises:
-            ConfigError: they are of an unknown bundled expert or task.
+            ConfigError: they are of an unknown expert or task.
         """
-        return ModelFacts(resolve_labels(self.labels))
+        return ModelFacts(resolve_labels(self.labels, base))
 
     def inspect(self, base: Path) -> tuple[ModelFacts, list[Problem]]:
         """Check the labels, and that the function and the files exist; nothing is imported."""
         problems: list[Problem] = []
-        labels = checked_labels(lambda: resolve_labels(self.labels), self.labels, problems)
+        labels = checked_labels(lambda: resolve_labels(self.labels, base), self.labels, problems)
         attempt("call", lambda: find_source(parse_reference(self.call), base), problems)
         for file in self.files:
             attempt("files", lambda file=file: existing_file(file, base, "file"), problems)  # type: ignore[misc]
@@ -61,6 +62,7 @@ class PythonSettings(ModelSettings):
         """The module runs when the graph is loaded, and the function with each request."""
         yield Access("runs code", self.call)
         yield from (Access("reads file", file) for file in self.files)
+        yield from label_accesses(self.labels)
 
     def fingerprint(self, base: Path, facts: ModelFacts) -> str:
         """Hash the function's source, `files` and the labels."""

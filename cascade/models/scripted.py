@@ -7,6 +7,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,10 +16,10 @@ from pydantic import Field
 
 from cascade.errors import ConfigError, ModelError
 from cascade.models.base import OnText, Prompt, Reply
-from cascade.models.prompted import checked_labels, resolve_labels
+from cascade.models.prompted import checked_labels, label_accesses, resolve_labels
 from cascade.models.prompts import call_id, last_message
 from cascade.records import Token, ToolCall
-from cascade.spec.kinds import Evidence, ModelFacts, ModelSettings, Problem
+from cascade.spec.kinds import Access, Evidence, ModelFacts, ModelSettings, Problem
 from cascade.spec.parts import Config, Price, Probability
 
 
@@ -69,15 +70,19 @@ class ScriptedSettings(ModelSettings):
         """Return the labels.
 
         Raises:
-            ConfigError: one is of an unknown bundled expert or task.
+            ConfigError: one is of an unknown expert or task.
         """
-        return ModelFacts(resolve_labels(self.labels))
+        return ModelFacts(resolve_labels(self.labels, base))
 
     def inspect(self, base: Path) -> tuple[ModelFacts, list[Problem]]:
         """Check the labels."""
         problems: list[Problem] = []
-        labels = checked_labels(lambda: resolve_labels(self.labels), self.labels, problems)
+        labels = checked_labels(lambda: resolve_labels(self.labels, base), self.labels, problems)
         return ModelFacts(labels, unknown=bool(problems)), problems
+
+    def accesses(self) -> Iterator[Access]:
+        """The files whose labels are taken."""
+        yield from label_accesses(self.labels)
 
     def build(self, name: str, base: Path, facts: ModelFacts) -> Scripted:
         """Return the model.

@@ -27,7 +27,7 @@ from cascade.config.references import (
 )
 from cascade.errors import ConfigError
 from cascade.models.llamacpp import LlamaCppSettings
-from cascade.spec.kinds import ModelSettings
+from cascade.spec.kinds import Access, ModelSettings
 from cascade.spec.registry import MODELS
 
 MODEL = TypeAdapter(Annotated[ModelSettings, MODELS])
@@ -217,6 +217,15 @@ def test_labels_come_from_a_list_a_bundled_task_or_the_file_itself(base: Path) -
     assert model(kind="scripted", labels=["a", "b"]).resolve(base).labels == ("a", "b")
 
 
+def test_labels_may_be_those_of_a_file_beside_the_graph(base: Path) -> None:
+    reference = "expert.gguf#pets"
+    openai = model(kind="openai", model="m", labels=reference)
+    assert openai.resolve(base).labels == tuple(TASKS["pets"])
+    assert model(kind="python", call="a:b", labels=reference).resolve(base).labels == tuple(TASKS["pets"])
+    assert expert(labels=[reference, "none"]).resolve(base).labels == (*TASKS["pets"], "none")
+    assert Access("reads file", "expert.gguf") in list(openai.accesses())
+
+
 def test_the_task_may_be_left_out_where_the_file_has_only_one(tmp_path: Path) -> None:
     make_gguf(tmp_path / "expert.gguf", tasks={"pets": ["cat", "dog"]})
     assert expert().resolve(tmp_path).labels == ("cat", "dog")
@@ -229,7 +238,10 @@ def test_the_task_may_be_left_out_where_the_file_has_only_one(tmp_path: Path) ->
     [
         ({}, "'expert.gguf' has several tasks; give 'task', one of: pets, sides"),
         ({"task": "pet"}, "unknown task 'pet' of 'expert.gguf'; known: pets, sides; did you mean 'pets'?"),
-        ({"labels": "bundled:tiny"}, "names no label set; give a list, or bundled:NAME#TASK"),
+        ({"labels": "bundled:tiny"}, "no label set; give a list, bundled:NAME#TASK, or FILE.gguf#TASK"),
+        ({"labels": "expert.gguf#pet"}, "unknown task 'pet' of 'expert.gguf'; known: pets, sides"),
+        ({"labels": ["none.gguf#pets"]}, "GGUF file 'none.gguf' does not exist; files there: expert.gguf"),
+        ({"labels": "expert.gguf"}, "no label set; give a list, bundled:NAME#TASK, or FILE.gguf#TASK"),
         ({"labels": "bundled:tiny#clinc"}, "unknown task 'clinc' of bundled expert 'tiny'; known: "),
         ({"labels": ["bundled:none#a"]}, "unknown bundled expert 'none'"),
     ],

@@ -100,6 +100,7 @@ class LlamaCppSettings(Prompted):
                 yield Access("reads file", file)
         if self.prefix_dir is not None:
             yield Access("writes folder", self.prefix_dir, "text of prompts, evaluated")
+        yield from super().accesses()
 
     def resolve_labels(self, base: Path) -> tuple[str, ...] | None:
         """Return the labels that are given, those of the examples, or those of the file's task.

@@ -77,6 +77,7 @@ class OpenAISettings(Prompted):
         yield from endpoint_accesses(self.url, self.url_env, self.key_env)
         for other in self.deployments:
             yield from endpoint_accesses(other.url, other.url_env, other.key_env)
+        yield from super().accesses()
 
     def fingerprint(self, base: Path, facts: ModelFacts) -> str:
         """Hash the model's name, the prompt, the labels, and what is set of sampling."""
