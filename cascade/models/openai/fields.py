@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple
 
 from cascade.models.openai.words import words
 
 Optional = Literal["seed", "temperature", "stream_options", "top_logprobs"]
 """Fields that may be left out by `omit`."""
-OPTIONAL: Final[frozenset[str]] = frozenset(get_args(Optional))
 # Left out without being told to: no answer depends on them, and a default temperature is nobody's wish.
 LEARNED: Final = frozenset({"seed", "stream_options"})
 REFUSALS: Final = (400, 422)  # statuses with which servers refuse a field
