@@ -1,0 +1,133 @@
+"""Which rows train and which are held out for the promise.
+
+A third of the rows is put aside first. A quick classifier that has seen only the others says how many of them
+the promise needs; the rest goes back to training, so no more is held out than the promise needs. If even the
+third would not do, none is held out: every row trains, and the promise is refused. What was put aside has
+decided nothing by then, so a bound on it stays exact.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascade.lab.learning.certify import Graded, foreseen_coverage
+from cascade.policy.artifact import Goal
+
+Indices = NDArray[np.intp]
+ASIDE = 1 / 3  # of the rows at most may be held out
+_ENOUGH = 0.9  # of the coverage that all rows put aside would give is worth no more rows
+_STEPS = 12  # sizes that are tried
+_MIN_PILOT = 30  # rows for the pilot to say anything
+_FOLDS = 5
+_PENALTY = 1.0  # of the pilot's ridge regression on unit vectors
+_PILOT_ROWS = 20_000  # more tell no more
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of the rows that train and of those that are held out, and why as many as that."""
+
+    train: Indices
+    held_out: Indices
+    reason: str
+
+
+def put_aside(labels: Sequence[str], groups: Indices, seed: int) -> tuple[Indices, Indices]:
+    """Return (kept, aside): whole groups, a third of each label's rows, in an order that the seed draws.
+
+    A label keeps at least half of its rows. Rounding is random, so that no label is favoured.
+    """
+    random = np.random.default_rng(seed)
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups.tolist()):
+        members[group].append(index)
+    wanted = {
+        label: min(int(ASIDE * count + random.random()), count // 2)
+        for label, count in sorted(Counter(labels).items())
+    }
+    order = [list(members.values())[each] for each in random.permutation(len(members))]
+    aside: list[int] = []
+    for group_rows in order:
+        counts = Counter(labels[index] for index in group_rows)
+        if all(2 * wanted[label] >= count for label, count in counts.items()):
+            aside += group_rows
+            for label, count in counts.items():
+                wanted[label] -= count
+    kept = np.setdiff1d(np.arange(len(labels)), aside)
+    return kept.astype(np.intp), np.array(aside, dtype=np.intp)
+
+
+def split_rows(
+    vectors: NDArray[np.float32], labels: Sequence[str], groups: Indices, goal: Goal, seed: int
+) -> Split:
+    """Return which rows train and which are held out for `goal`.
+
+    Args:
+        vectors: unit vectors of the texts, shape (rows, dimensions).
+        labels: each row's label.
+        groups: a number for each row's group, which stays on one side.
+        goal: of kind max_risk.
+        seed: seed of the split.
+    """
+    kept, aside = put_aside(labels, groups, seed)
+    everything = np.arange(len(labels), dtype=np.intp)
+    nothing = np.zeros(0, dtype=np.intp)
+    if len(kept) < _MIN_PILOT or not len(aside):
+        return Split(everything, nothing, "there are too few rows to spare any")
+    first = _first_of_each_group(aside, groups)
+    sample = kept[:: max(1, len(kept) // _PILOT_ROWS)]
+    pilot = pilot_scores(vectors[sample], [labels[index] for index in sample], groups[sample], seed)
+    most = foreseen_coverage(pilot, len(first), goal)
+    if not most:
+        reason = f"a third of the rows ({len(first)}) would not support the promise, so all of them train"
+        return Split(everything, nothing, reason)
+    sizes = np.unique(np.geomspace(1, len(first), _STEPS).round().astype(int)).tolist()
+    size = next(each for each in sizes if foreseen_coverage(pilot, each, goal) >= _ENOUGH * most)
+    chosen = set(groups[first[:size]].tolist())
+    held = np.array([index for index in aside if groups[index] in chosen], dtype=np.intp)
+    train = np.setdiff1d(everything, held).astype(np.intp)
+    reason = f"the promise needs about {size} rows, judging by a quick classifier on the others"
+    return Split(train, np.sort(held), reason)
+
+
+def counted(held_out: Indices, groups: Indices) -> Indices:
+    """Return the first row of each group: near-duplicates are not independent, so each family counts once."""
+    return _first_of_each_group(held_out, groups)
+
+
+def _first_of_each_group(rows: Indices, groups: Indices) -> Indices:
+    seen: dict[int, int] = {}
+    for index in rows.tolist():
+        seen.setdefault(int(groups[index]), index)
+    return np.array(list(seen.values()), dtype=np.intp)
+
+
+def pilot_scores(vectors: NDArray[np.float32], labels: Sequence[str], groups: Indices, seed: int) -> Graded:
+    """Return cross-fitted margins of a ridge regression on the vectors, which takes a moment.
+
+    They only have to order the rows as the expert's confidence will, roughly.
+    """
+    names, target = np.unique(np.asarray(labels, dtype=object).astype(str), return_inverse=True)
+    distinct = np.unique(groups)
+    fold_of = dict(
+        zip(distinct.tolist(), np.random.default_rng(seed).permutation(len(distinct)) % _FOLDS, strict=True)
+    )
+    fold = np.array([fold_of[group] for group in groups.tolist()])
+    wanted = np.eye(len(names), dtype=np.float32)[target]
+    margin, correct = np.zeros(len(labels)), np.zeros(len(labels), dtype=bool)
+    for part in range(_FOLDS):
+        inside, outside = fold != part, fold == part
+        centre = vectors[inside].mean(axis=0)
+        known = vectors[inside] - centre
+        gram = known.T @ known + _PENALTY * np.eye(vectors.shape[1], dtype=np.float32)
+        weights = np.linalg.solve(gram, known.T @ (wanted[inside] - wanted[inside].mean(axis=0)))
+        scores = (vectors[outside] - centre) @ weights + wanted[inside].mean(axis=0)
+        top = np.sort(scores, axis=1)[:, -2:]
+        margin[outside] = top[:, 1] - top[:, 0]
+        correct[outside] = scores.argmax(axis=1) == target[outside]
+    return Graded(margin, correct)
