@@ -1,8 +1,8 @@
 """The threshold of a learned expert: certified on rows that fitted nothing, or chosen and called uncertified.
 
-The promise is that of `cascade tune --max-risk`, for a chain of the expert and one unchecked model. Thresholds
-are ordered from safe to bold on cross-fitted scores, and tested in that order on the held-out rows with the
-exact bound of Clopper and Pearson (1934) until the first fails (Maurer, Hothorn and Lehmacher 1995).
+The promise is that of `cascade tune --max-risk`, for a chain of the expert and one unchecked model.
+Thresholds are ordered from safe to bold on cross-fitted scores, and tested in that order on the held-out rows
+with the exact bound of Clopper and Pearson (1934) until the first fails (Maurer, Hothorn and Lehmacher 1995).
 """
 
 from __future__ import annotations

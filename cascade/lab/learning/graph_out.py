@@ -81,8 +81,8 @@ def promise_lines(settings: LearnSettings, verdict: Verdict) -> list[str]:
         risk = f"at most {100 * settings.max_risk:g} % of what the expert answers is wrong"
         return [
             f"Certified: {probability}, {risk}.",
-            f"Of {made.rows} rows that it had not seen it answered {made.accepted}, {made.errors} of them wrong "
-            f"(bound {100 * made.bound:.2f} %).",
+            f"It answered {made.accepted} of {made.rows} rows that it had not seen, {made.errors} of them "
+            f"wrong: at most {100 * made.bound:.2f} %.",
             "It holds for texts like these rows.",
         ]
     lines = ["Not certified: the threshold keeps the risk on the rows that trained, and promises nothing."]

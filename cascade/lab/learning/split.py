@@ -46,18 +46,18 @@ def put_aside(labels: Sequence[str], groups: Indices, seed: int) -> tuple[Indice
     members: dict[int, list[int]] = defaultdict(list)
     for index, group in enumerate(groups.tolist()):
         members[group].append(index)
-    wanted = {
-        label: min(int(ASIDE * count + random.random()), count // 2)
-        for label, count in sorted(Counter(labels).items())
-    }
+    totals = sorted(Counter(labels).items())
+    wanted = {label: int(ASIDE * count + random.random()) for label, count in totals}
+    spare = {label: count // 2 for label, count in totals}
     order = [list(members.values())[each] for each in random.permutation(len(members))]
     aside: list[int] = []
     for group_rows in order:
         counts = Counter(labels[index] for index in group_rows)
-        if all(2 * wanted[label] >= count for label, count in counts.items()):
+        if all(2 * wanted[label] >= count <= spare[label] for label, count in counts.items()):
             aside += group_rows
             for label, count in counts.items():
                 wanted[label] -= count
+                spare[label] -= count
     kept = np.setdiff1d(np.arange(len(labels)), aside)
     return kept.astype(np.intp), np.array(aside, dtype=np.intp)
 

@@ -63,10 +63,11 @@ class Store:
     def load(self, name: str, *key: object) -> tuple[Arrays, Any] | None:
         """Return arrays and facts that `save` kept under this name and key; None if there are none."""
         try:
-            with np.load(self._path(name, key), allow_pickle=False) as file:
+            data = io.BytesIO(self._path(name, key).read_bytes())
+            with np.load(data, allow_pickle=False) as file:
                 arrays = {each: file[each] for each in file.files}
             return arrays, json.loads(bytes(arrays.pop(_FACTS)))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None
 
     def save(self, name: str, *key: object, arrays: Mapping[str, NDArray[Any]], facts: object = None) -> None:
