@@ -56,7 +56,8 @@ def test_without_resume_the_leavings_are_dropped_and_said(tmp_path: Path) -> Non
 def test_a_second_call_for_the_same_expert_is_refused(tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom cascade.lab.learning.store import Store\n"
-        "Store(Path(sys.argv[1]), resume=False, note=print)\nprint('locked', flush=True)\ntime.sleep(60)\n"
+        "store = Store(Path(sys.argv[1]), resume=False, note=print)\n"
+        "print('locked', flush=True)\ntime.sleep(60)\n"
     )
     out = tmp_path / "a.gguf"
     other = subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True)
