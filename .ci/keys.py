@@ -81,7 +81,9 @@ def _bounded(value: dict[str, Any]) -> str:
         return f"{word} {low:g} … {high:g}"
     if low is not None:
         return f"{word} ≥ {low:g}"
-    return f"{word} > {value['exclusiveMinimum']:g}" if "exclusiveMinimum" in value else word
+    if "exclusiveMinimum" not in value:
+        return word
+    return f"{word} > {value['exclusiveMinimum']:g}" + (f" … {high:g}" if high is not None else "")
 
 
 if __name__ == "__main__":

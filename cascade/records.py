@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from cascade.errors import CascadeError, RequestError
 
 Action = Literal["accept", "escalate", "abstain", "route"]
-Role = Literal["answer", "gate"]
+Role = Literal["answer", "gate", "shadow"]
 Speaker = Literal["system", "user", "assistant", "tool"]
 Status = Literal["accepted", "best_effort", "abstained", "waiting", "cancelled"]
 Rule = Literal[
@@ -127,6 +127,7 @@ class Token(Record):
 class Call(Record):
     """One call of one model, failed ones too: `error` is set and `text` is empty then.
 
+    `role` says what it was for: to answer, for the stage's gate, or as a shadow that is never used.
     `labels` holds the most probable labels with their probabilities where the model scored a closed set.
     `started` is in seconds after the beginning of the run. `meta` holds what the model reports, and of a
     request for JSON or tool calls either `invalid`, why this answer is none, or `fields` with the
@@ -306,6 +307,21 @@ class RaisedThreshold(Record):
     rows_needed: int | None = None
 
 
+class Trial(Record):
+    """A model that this request was drawn for: as a `shadow` beside the stage's own, or as its `canary`.
+
+    `share` is the share of requests that are drawn. `refused` is the rule by which it was left out, and
+    `detail` the words of it; both are None if it was asked.
+    """
+
+    kind: Literal["trial"] = "trial"
+    part: Literal["shadow", "canary"]
+    model: str
+    share: float
+    refused: Rule | None = None
+    detail: str | None = None
+
+
 Fact = Annotated[
     LimitShortfall
     | BudgetShortfall
@@ -315,7 +331,8 @@ Fact = Annotated[
     | PolicyBasis
     | PolicySkip
     | MissingSignals
-    | RaisedThreshold,
+    | RaisedThreshold
+    | Trial,
     Field(discriminator="kind"),
 ]
 

@@ -22,6 +22,9 @@ def calibrate(
     data: Annotated[str, typer.Option(help="Labelled rows: .jsonl, .csv, … with text, label; - is stdin.")],
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    model: Annotated[
+        str | None, typer.Option(help="Ask this model in place of the stage's own, such as its canary.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="File to write; default: the stage's own 'calibration'.")
     ] = None,
@@ -34,8 +37,8 @@ def calibrate(
 
     with progress_bar(stage) as on_progress:
         fitted = lab.calibrate(
-            graph, stage, data, text=text_column, label=label_column, out=out, method=method, seed=seed,
-            concurrency=concurrency, on_progress=on_progress,
+            graph, stage, data, text=text_column, label=label_column, model=model, out=out, method=method,
+            seed=seed, concurrency=concurrency, on_progress=on_progress,
             on_note=lambda note: print(note, file=sys.stderr),
         )  # fmt: skip
     _print(fitted)

@@ -33,7 +33,11 @@ async def warm(cascade: Cascade) -> None:
     from cascade.models.base import deployments
 
     graph, base = cascade.config, cascade.loaded.base
-    names = (name for stage in graph.stages for name in (*stage.gate_models, *stage.ask))
+    names = (
+        name
+        for stage in graph.stages
+        for name in (*stage.gate_models, *stage.ask, *stage.tried_models.values())
+    )
     for name in dict.fromkeys(names):
         if graph.models[name].file_is_here(base):
             for model in deployments(cascade.models[name]):

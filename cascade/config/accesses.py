@@ -60,6 +60,8 @@ def _accesses(graph: Graph) -> Iterator[tuple[str, Access]]:
         for part in (stage.confidence, stage.gate):
             if part is not None:
                 yield from ((f"stages.{stage.name}", access) for access in part.accesses())
+        if stage.canary is not None and stage.canary.calibration is not None:
+            yield f"stages.{stage.name}", Access("reads file", stage.canary.calibration)
     if graph.policy is not None:
         yield "policy", Access("reads file", graph.policy)
     if graph.trace.langsmith:

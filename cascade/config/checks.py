@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cascade.config import policies, thresholds
+from cascade.config import policies, thresholds, trials
 from cascade.config.messages import suggest
 from cascade.policy.artifact import Policy
 from cascade.policy.calibrate import Calibration
@@ -47,7 +47,7 @@ def check_graph(graph: Graph, base: Path, *, calibrated: bool = True, tuned: boo
     problems = [*_names(graph), *_references(graph), *_shapes(graph, decided)]
     sound = not problems
     if sound:
-        problems = [*_flow(graph), *_haste(graph)]
+        problems = [*_flow(graph), *_haste(graph), *trials.trial_problems(graph)]
     problems += unread
     facts, wrong = _inspect(graph, base)
     problems += wrong
@@ -110,6 +110,8 @@ def _model_references(graph: Graph) -> Iterator[tuple[Loc, str]]:
             yield ("stages", index, "ask", position), name
         for key, name in stage.gate.models.items() if stage.gate is not None else ():
             yield ("stages", index, "gate", key), name
+        for part, name in stage.tried_models.items():
+            yield ("stages", index, part, "model"), name
     if graph.baseline is not None:
         yield ("baseline",), graph.baseline
 
@@ -143,6 +145,9 @@ def _branching(stage: Stage) -> Iterator[Problem]:
         "on_truncated",
         "early_exit",
         "hedge",
+        "shadow",
+        "canary",
+        "on_alarm",
     ):
         if key in stage.model_fields_set:
             yield Problem((key,), f"{key!r} cannot stand beside a gate's 'to': a branching stage asks nobody")

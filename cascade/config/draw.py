@@ -60,6 +60,8 @@ def _box(graph: Graph, stage: Stage) -> Box:
         lines.append(f"gate: {gate.summary}, asks the best {gate.top}")
     if stage.samples > 1:
         lines.append(f"{stage.samples} samples each")
+    shares = {"shadow": stage.shadow, "canary": stage.canary}
+    lines += [f"{part}: {each.model}, {each.share:.3g} of requests" for part, each in shares.items() if each]
     if check is not None:
         lines.append(f"checked by {check.summary}" + (", calibrated" if check.calibration else ""))
     accepts = "unchecked" if stage.accept is None else f"≥ {stage.accept:g}"

@@ -133,6 +133,11 @@ def _stage(stage: Stage, policy: Policy) -> Iterator[Problem]:
         yield Problem(("accept",), "the policy decides what this stage accepts; remove 'accept'")
     if stage.gate is not None:
         yield Problem(("gate",), "the policy decides about this stage; remove its gate")
+    if stage.canary is not None:
+        text = (
+            f"the policy decides about this stage and does not know model {stage.canary.model!r}; remove it"
+        )
+        yield Problem(("canary", "model"), f"{text}, or try the model as a shadow")
     if stage.audit_rate and isinstance(here.accept, str):
         text = f"the policy accepts {here.accept} at this stage, so there is nothing to audit; remove it"
         yield Problem(("audit_rate",), text)

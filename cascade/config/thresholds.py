@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from cascade.config.messages import quoted_names
 from cascade.config.references import existing_file, fingerprint
 from cascade.errors import ConfigError
 from cascade.policy.calibrate import Calibration, read_calibration
+from cascade.policy.trials import calibration_of, with_canary
 from cascade.spec.kinds import Loc, ModelFacts, Problem
 from cascade.spec.schema import Graph, Stage
 
@@ -70,6 +72,8 @@ def confidence_problems(graph: Graph, facts: Facts, base: Path) -> Iterator[Prob
     for index, stage in enumerate(graph.stages):
         here: Loc = ("stages", index)
         models = [(name, graph.models[name]) for name in stage.ask if name in graph.models]
+        if stage.canary is not None and (canary := graph.models.get(stage.canary.model)) is not None:
+            models.append((stage.canary.model, canary))
         people = [name for name, model in models if model.is_person]
         if people and (len(stage.ask) > 1 or stage.samples > 1):
             text = f"model {people[0]!r} is a person: ask them alone, with one sample"
@@ -94,19 +98,40 @@ def read_calibrations(graph: Graph, facts: Facts, base: Path) -> tuple[dict[str,
     """Return the calibration of each stage that has one, and what is wrong with them."""
     calibrations: dict[str, Calibration] = {}
     problems = []
-    for index, stage in enumerate(graph.stages):
-        if stage.confidence is None or stage.confidence.calibration is None:
-            continue
+    for place in _calibrated(graph):
         try:
-            path = existing_file(stage.confidence.calibration, base, "calibration file")
-            calibrations[stage.name] = calibration = read_calibration(path)
-            reason = _mismatch(graph, stage, calibration, facts, base)
+            path = existing_file(place.file, base, "calibration file")
+            calibrations[place.key] = calibration = read_calibration(path)
+            reason = _mismatch(graph, place.stage, calibration, facts, base)
         except ConfigError as error:
             reason = str(error)
         if reason:
-            text = f"{reason}; fit it: cascade calibrate GRAPH {stage.name} --data ROWS"
-            problems.append(Problem(("stages", index, "confidence", "calibration"), text))
+            text = f"{reason}; fit it: cascade calibrate GRAPH {place.stage.name} --data ROWS{place.options}"
+            problems.append(Problem(place.loc, text))
     return calibrations, problems
+
+
+class _Place(NamedTuple):
+    """A stage as its own model or its canary answers it, with the calibration file that the graph names."""
+
+    loc: Loc
+    key: str
+    stage: Stage
+    file: str
+    options: str = ""
+
+
+def _calibrated(graph: Graph) -> Iterator[_Place]:
+    for index, stage in enumerate(graph.stages):
+        check, canary = stage.confidence, stage.canary
+        if check is None:
+            continue
+        if check.calibration is not None:
+            yield _Place(("stages", index, "confidence", "calibration"), stage.name, stage, check.calibration)
+        if canary is not None and canary.calibration is not None:
+            loc, options = ("stages", index, "canary", "calibration"), f" --model {canary.model}"
+            key = f"{stage.name}/{canary.model}"
+            yield _Place(loc, key, with_canary(stage), canary.calibration, options)
 
 
 def _mismatch(graph: Graph, stage: Stage, calibration: Calibration, facts: Facts, base: Path) -> str | None:
@@ -134,14 +159,18 @@ def _mismatch(graph: Graph, stage: Stage, calibration: Calibration, facts: Facts
 
 def accept_problems(graph: Graph, facts: Facts, calibrations: dict[str, Calibration]) -> Iterator[Problem]:
     """Yield the thresholds that accept nothing, or everything."""
+    ways: list[tuple[Loc, Stage]] = []
     for index, stage in enumerate(graph.stages):
+        ways.append((("stages", index, "accept"), stage))
+        if stage.canary is not None and stage.canary.accept is not None:
+            ways.append((("stages", index, "canary", "accept"), with_canary(stage)))
+    for loc, stage in ways:
         check = stage.confidence
         if check is None or stage.accept is None:
             continue
-        calibration = calibrations.get(stage.name)
+        calibration = calibration_of(stage, calibrations)
         if check.calibration is not None and calibration is None:
             continue  # its file is already a problem
-        loc: Loc = ("stages", index, "accept")
         if calibration is not None:
             low, high = calibration.lowest, calibration.highest
         else:

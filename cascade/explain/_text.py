@@ -42,6 +42,7 @@ from cascade.records import (
     RaisedThreshold,
     RemoteModels,
     Rule,
+    Trial,
     UnavailableModel,
 )
 
@@ -171,6 +172,7 @@ def step_sentences(step: StepExplanation) -> list[str]:
     """Return what was asked and measured at a step, and why it ended as it did, a sentence or two each."""
     lines = [*_evidence(step), _REASONS[step.rule](step)]
     lines += [f"The threshold was {describe_fact(fact)}." for fact in step.facts if _raised(fact)]
+    lines += [_trial_sentence(fact) for fact in step.facts if isinstance(fact, Trial)]
     return [*map(one_line, lines), *([_MARGINAL] if step.marginal else [])]
 
 
@@ -193,6 +195,7 @@ def _evidence(step: StepExplanation) -> Iterator[str]:
 def _call(call: CallSummary, *, sampled: bool) -> str:
     who = f"{call.tier} ({call.model}{f', sample {call.sample + 1}' if sampled else ''})"
     who = f"The gate's model, {who}," if call.role == "gate" else who
+    who = f"The shadow, {who}," if call.role == "shadow" else who
     took = f"{format_duration(call.seconds)}{'' if call.local else ', remote'}"
     if call.error is not None:
         return f"{who} failed after {took}: {clean(call.error, 300).rstrip('.')}."
@@ -234,22 +237,30 @@ def describe_fact(fact: Fact) -> str:
                 f"worst case ${fact.worst_case_usd:.6f}, ${fact.left_usd:.6f} left of "
                 f"${fact.allowed_usd:.6f} for {fact.scope} on {fact.day} (${fact.reserved_usd:.6f} reserved)"
             )
+        case RemoteModels() | UnavailableModel() | GateCandidate() | MissingSignals():
+            return _named(fact)
+        case PolicyBasis():
+            return _basis(fact)
+        case PolicySkip():
+            return _policy_skip_fact(fact)
+        case RaisedThreshold():
+            return _raised_threshold(fact)
+        case Trial():
+            return _trial(fact)
+        case _:
+            assert_never(fact)
+
+
+def _named(fact: RemoteModels | UnavailableModel | GateCandidate | MissingSignals) -> str:
+    match fact:
         case RemoteModels():
             return f"{', '.join(fact.models)} would leave this machine"
         case UnavailableModel():
             return fact.reason
         case GateCandidate():
             return f"best candidate {fact.name!r} has {fact.score:.3f}"
-        case PolicyBasis():
-            return _basis(fact)
-        case PolicySkip():
-            return _policy_skip_fact(fact)
         case MissingSignals():
             return f"not measured: {', '.join(fact.signals) or 'a text'}"
-        case RaisedThreshold():
-            return _raised_threshold(fact)
-        case _:
-            assert_never(fact)
 
 
 def _limit(fact: LimitShortfall) -> str:
@@ -291,15 +302,39 @@ def _raised_threshold(fact: RaisedThreshold) -> str:
     )
 
 
+def _trial(fact: Trial) -> str:
+    drawn = f"{fact.part} {fact.model} (share {fact.share:g})"
+    if fact.refused is None:
+        return f"{drawn} asked"
+    return f"{drawn} left out by rule {fact.refused}" + (f": {fact.detail}" if fact.detail else "")
+
+
+def _trial_sentence(fact: Trial) -> str:
+    if fact.refused is not None:
+        return f"Drawn for the {_trial(fact)}."
+    if fact.part == "canary":
+        return (
+            f"The run was drawn for the canary: {fact.model} answers {fact.share:.3g} of the requests here."
+        )
+    return (
+        f"The shadow, {fact.model}, is asked beside {fact.share:.3g} of the requests; its answer is not used."
+    )
+
+
 def _raised(fact: Fact) -> bool:
     return isinstance(fact, RaisedThreshold)
 
 
 def _known(step: StepExplanation) -> str:
     """What is known beside the comparison, as the end of a sentence."""
-    facts = tuple(fact for fact in step.facts if not _raised(fact))
-    text = describe(step.model_copy(update={"facts": facts})) or "no detail was recorded"
+    text = describe(_without_notes(step)) or "no detail was recorded"
     return clean(text, 300).rstrip(".") + "."
+
+
+def _without_notes(step: StepExplanation) -> StepExplanation:
+    """Return `step` without the facts that have a sentence of their own."""
+    facts = tuple(fact for fact in step.facts if not isinstance(fact, RaisedThreshold | Trial))
+    return step.model_copy(update={"facts": facts})
 
 
 def _compared(step: StepExplanation) -> tuple[str, str] | None:
@@ -329,7 +364,7 @@ def _below(step: StepExplanation) -> str:
 
 
 def _no_estimate(step: StepExplanation) -> str:
-    reason = describe(step)
+    reason = describe(_without_notes(step))
     if reason is not None:
         return f"There is an answer, but judging it failed: {clean(reason, 300)}."
     needs = _NEEDS.get(step.unmeasured or "", "its signals")
@@ -350,7 +385,7 @@ def _invalid(step: StepExplanation) -> str:
 
 
 def _truncated(step: StepExplanation) -> str:
-    known = describe(step)
+    known = describe(_without_notes(step))
     return "Its answer was cut off, so it was not judged while a later stage is left" + (
         f": {_known(step)}" if known else "."
     )
@@ -384,7 +419,9 @@ def _gate_unsure(step: StepExplanation) -> str:
 
 
 def _gate_failed(step: StepExplanation) -> str:
-    return "The gate could not score its branches" + (f": {_known(step)}" if describe(step) else ".")
+    return "The gate could not score its branches" + (
+        f": {_known(step)}" if describe(_without_notes(step)) else "."
+    )
 
 
 def _policy_accept(step: StepExplanation) -> str:

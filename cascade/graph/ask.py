@@ -72,7 +72,7 @@ async def ask(
     if request.local_only and not model.local:
         raise PrivacyError(f"model {model.name!r} is not local and the request is local-only; not called")
     timeout = model.timeout if seconds is None else min(model.timeout, seconds)
-    prompt = Prompt(request if role == "answer" else request.text, sample, timeout, stop_early)
+    prompt = Prompt(request.text if role == "gate" else request, sample, timeout, stop_early)
     model_call = _ModelCall(model, prompt, guard)
     start = time.perf_counter()
     ended: BaseException | None = None
@@ -88,7 +88,7 @@ async def ask(
         record(Attempt(call, usable, isinstance(outcome, ModelError) and not model_call.healthy(outcome)))
     if ended is not None:
         raise ended
-    if usable is not None and role == "answer":
+    if usable is not None and role != "gate":
         call = outcomes.judged(call, usable, request)
     return call, usable
 

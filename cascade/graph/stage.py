@@ -10,6 +10,7 @@ from typing import NamedTuple
 from langgraph.errors import GraphBubbleUp
 
 from cascade.graph.plan import Plan
+from cascade.graph.shadow import Shadow
 from cascade.graph.stage_run import StageRun
 from cascade.models.base import OnText
 from cascade.policy.budget import Spend, spent
@@ -33,6 +34,8 @@ class RunContext(NamedTuple):
             while they are at work.
         request: what is asked, checked already; without it each stage reads and checks the graph's state.
         steps: the steps so far, to which each stage adds its own; without it each stage reads the state's.
+        shadows: receives the shadows that are still at work when their stage has decided; who gives it waits
+            for them, and notes them in the steps. Without it each stage waits for its own shadow.
     """
 
     run: str | None = None
@@ -42,6 +45,7 @@ class RunContext(NamedTuple):
     cancelled_steps: list[Step] | None = None
     request: Request | None = None
     steps: list[Step] | None = None
+    shadows: list[Shadow] | None = None
 
 
 NO_CONTEXT = RunContext()
@@ -61,10 +65,12 @@ async def run_stage(
     """
     stage_run = _stage_run(plan, stage, request, trace, context)
     try:
-        return stage_run.step(await stage_run.decide(context.on_text))
+        step = stage_run.step(await stage_run.decide(context.on_text))
+        return await _left_behind(step, stage_run.shadow, context)
     except GraphBubbleUp:  # the run waits for a person
         raise
     except BaseException:
+        await _end_shadow(stage_run.shadow)
         if context.cancelled_steps is not None:
             context.cancelled_steps.append(stage_run.step(stopped("cancelled", None)))
         raise
@@ -89,11 +95,15 @@ async def run_stages(
             if two.admission().refusal is None:
                 context.entered(after)
                 stage_runs[asyncio.create_task(two.decide(None))] = two
-        return await _race(stage_runs)
+        steps = await _race(stage_runs)
+        shadows = {stage_run.stage.name: stage_run.shadow for stage_run in stage_runs.values()}
+        return [await _left_behind(step, shadows[step.stage], context) for step in steps]
     except GraphBubbleUp:
         raise
     except BaseException:
         await _stop(stage_runs, None)
+        for stage_run in stage_runs.values():
+            await _end_shadow(stage_run.shadow)
         if context.cancelled_steps is not None:
             context.cancelled_steps.extend(
                 stage_run.step(stopped("cancelled", None)) for stage_run in stage_runs.values()
@@ -130,6 +140,24 @@ async def _won(
     return [stage_runs[other].step(decision), best.step(winner.result())]
 
 
+async def _left_behind(step: Step, shadow: Shadow | None, context: RunContext) -> Step:
+    """Leave a shadow that is still at work to the run, or wait for it where nobody else does."""
+    if shadow is None or shadow.ended:
+        return step
+    if context.shadows is not None:
+        context.shadows.append(shadow)
+        return step
+    await shadow.wait()
+    return shadow.noted(step)
+
+
+async def _end_shadow(shadow: Shadow | None) -> None:
+    """Cancel a shadow whose stage was broken off, and wait until its call is recorded."""
+    if shadow is not None:
+        shadow.cancel()
+        await shadow.wait()
+
+
 async def _stop(stage_runs: dict[asyncio.Task[Decision], StageRun], why: str | None) -> None:
     """Cancel what is still at work, and wait until its calls are recorded."""
     for task in stage_runs:
@@ -146,7 +174,7 @@ def _stage_run(
     beside: StageRun | None = None,
 ) -> StageRun:
     """Return the run of `stage`; what a stage run `beside` it may still cost is priced as used."""
-    now, used, limit = time.perf_counter(), spent(trace), plan.graph.limits.seconds
+    now, used, limit = time.perf_counter(), _spent(trace, context), plan.graph.limits.seconds
     deadline = None if limit is None else now + limit - used.seconds
     began = now - used.seconds if context.began is None else context.began
     if beside is None:
@@ -157,3 +185,11 @@ def _stage_run(
     stage_run = StageRun(plan, stage, request, both, beside.deadline, context.run, began, trace)
     beside.budget.beside = stage_run.budget
     return stage_run
+
+
+def _spent(trace: Sequence[Step], context: RunContext) -> Spend:
+    """Return what a run has used, and what the shadows that are still at work may cost."""
+    used = spent(trace)
+    for shadow in context.shadows or ():
+        used = Spend(used.cost_usd + shadow.spend.cost_usd, used.seconds, used.calls + shadow.spend.calls)
+    return used

@@ -17,6 +17,7 @@ from cascade.errors import PrivacyError
 from cascade.formats.plain import valid_unicode
 from cascade.graph.ask import Attempt, ask, worst_cost
 from cascade.graph.plan import Plan
+from cascade.graph.shadow import Shadow
 from cascade.graph.stage_budget import StageBudget
 from cascade.models.base import Model, OnText, Reply, StopEarly, deployments
 from cascade.policy.admission import Admission, admission
@@ -25,7 +26,8 @@ from cascade.policy.calibrate import Calibration
 from cascade.policy.decide import move_on, no_answer, over_budget, route
 from cascade.policy.decider import MeasuredDrafts
 from cascade.policy.early_exit import EarlyExit
-from cascade.records import Call, Decision, Estimate, Request, Step
+from cascade.policy.trials import calibration_of, draw_canary, draw_shadow, noted
+from cascade.records import Call, Decision, Estimate, Request, Step, Trial
 from cascade.spec.kinds import GateSettings, Measured
 from cascade.spec.schema import Stage
 
@@ -36,7 +38,8 @@ _CLOSED = "model {!r} answers with its labels only; the request asks for JSON or
 class StageRun:
     """A stage at work on one request; `calls[i]` and `replies[i]` belong together.
 
-    A call is appended as soon as it has ended, whether it was answered, failed or was cancelled.
+    A call is appended as soon as it has ended, whether it was answered, failed or was cancelled. `stage` is
+    the stage as this run asks it: `canary` says so where the canary answers in place of its own model.
     """
 
     plan: Plan
@@ -53,9 +56,14 @@ class StageRun:
     scores: dict[str, float] | None = None
     measured: Measured | Exception = field(default_factory=list)
     estimate: Estimate | None = None
+    canary: Trial | None = None
+    shadow: Shadow | None = None
 
     def __post_init__(self) -> None:
         self.budget = StageBudget(self.plan.graph, self.request, self.used, self.plan.book, self.run)
+        self.stage, self.canary = draw_canary(
+            self.plan.graph, self.stage, self.request, self.used, self.run, self._availability
+        )
 
     async def decide(self, on_text: OnText | None) -> Decision:
         """Admit, gate, ask, measure, decide."""
@@ -69,21 +77,44 @@ class StageRun:
             shortfall = await self.budget.reserve(worst)
             if shortfall is not None:
                 return over_budget(self.plan.graph, self.stage, shortfall)
+            self._start_shadow()
             return await self._work(usable, on_text)
+        except BaseException:
+            if self.shadow is not None:
+                self.shadow.cancel()
+            raise
         finally:
             self.budget.settle(self.calls)
 
     def admission(self) -> Admission:
         """Return which models the stage can ask now, what it may spend, and whether it may start."""
-        models = _LiveAvailability(self.plan, self.stage, self.request)
+        models = self._availability(self.stage)
         return admission(self.plan.graph, self.stage, self.request, self.used, models)
+
+    def _availability(self, stage: Stage) -> _LiveAvailability:
+        return _LiveAvailability(self.plan, stage, self.request)
+
+    def _start_shadow(self) -> None:
+        """Ask the stage's shadow beside it, if this run is drawn and the limits hold both."""
+        drawn = draw_shadow(
+            self.plan.graph, self.stage, self.request, self.used, self.run, self._availability
+        )
+        if drawn is None:
+            return
+        trial, admitted = drawn
+        self.shadow = Shadow(self.plan, self.stage, self.request, trial, admitted.worst, self.run, self.began)
+        if trial.refused is None:
+            self.shadow.start(self._seconds_left())
 
     def step(self, decision: Decision) -> Step:
         """Return the stage's step of the trace, as far as it has come."""
         raised = self.plan.tightened.get(self.stage.name)
-        if raised is not None and decision.threshold is not None:
+        written = self.plan.graph.stage(self.stage.name).accept  # a canary may have a threshold of its own
+        if raised is not None and decision.threshold is not None and self.stage.accept == written:
             decision = decision.model_copy(update={"facts": (*decision.facts, raised)})
-        return Step(
+        if self.calls:
+            decision = noted(decision, [self.canary])
+        step = Step(
             stage=self.stage.name,
             decision=decision,
             gate=self.scores,
@@ -92,6 +123,7 @@ class StageRun:
             started=self.start - self.began,
             seconds=time.perf_counter() - self.start,
         )
+        return step if self.shadow is None else self.shadow.noted(step)
 
     async def _work(self, usable: list[str], on_text: OnText | None) -> Decision:
         if self.stage.gate is not None:
@@ -227,7 +259,7 @@ class StageRun:
         signal = None if check is None else check.early_exit_signal
         if signal is None or accept is None:
             return None
-        calibration = self.plan.calibrations.get(self.stage.name)
+        calibration = calibration_of(self.stage, self.plan.calibrations)
         return EarlyExit(signal=signal, accept=accept, calibration=calibration, max_tokens=max_tokens)
 
     def _record(self, attempts: Sequence[Attempt]) -> None:
@@ -271,7 +303,7 @@ class _LiveEvidence:
 
     @property
     def _calibration(self) -> Calibration | None:
-        return self._of.plan.calibrations.get(self._of.stage.name)
+        return calibration_of(self._of.stage, self._of.plan.calibrations)
 
     def estimate(self) -> Estimate | None:
         """Return the draft that the stage's check chooses and its confidence; None if that is not known."""

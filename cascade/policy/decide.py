@@ -123,12 +123,12 @@ def route(graph: Graph, stage: Stage, scores: Mapping[str, float] | None) -> Dec
 
 def audited(stage: Stage, run: str | None) -> bool:
     """Return whether a confident answer of `stage` is passed on for an audit in `run`; without one never."""
-    return run is not None and _lot(run, stage) < stage.audit_rate
+    return run is not None and lot(run, stage.name) < stage.audit_rate
 
 
-def _lot(run: str, stage: Stage) -> float:
+def lot(run: str, name: str) -> float:
     """Return a number in [0, 1) that is random over runs and always the same for one, so that runs replay."""
-    drawn = hashlib.sha256(f"{run}/{stage.name}".encode()).digest()
+    drawn = hashlib.sha256(f"{run}/{name}".encode()).digest()
     return int.from_bytes(drawn[:6]) / 2**48
 
 

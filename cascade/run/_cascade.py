@@ -367,6 +367,8 @@ class Cascade:
             cancelled_steps=run.cancelled_steps,
             request=run.request,
             steps=run.trace,
+            # A run that waits for a person goes on from LangGraph's state, which must hold its shadows.
+            shadows=None if self._compiled.checkpointer else run.shadows,
         )
         # LangGraph saves a run that may wait where it stops, not at each step.
         durability: Durability | None = "exit" if self._compiled.checkpointer else None
@@ -380,10 +382,15 @@ class Cascade:
             async with aclosing(self._events(run, stream)) as events:
                 async for event in events:
                     yield event
+            if run.shadows:
+                await run.end_shadows()
             result = run.finish(self._plan, self.version, self._baselines)
             await await_uncancelled(asyncio.create_task(self._end(result, run.waiting)))
         except (Exception, asyncio.CancelledError, GeneratorExit):
             if result is None:
+                if run.shadows:
+                    with suppress(asyncio.CancelledError):  # raised again below
+                        await await_uncancelled(asyncio.create_task(run.end_shadows(cancel=True)))
                 with suppress(TraceError):  # the caller is no longer listening, or gets the error
                     result = run.finish(self._plan, self.version, self._baselines, cancelled=True)
                     await await_uncancelled(asyncio.create_task(self._end(result)))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from cascade.errors import ModelError
 from cascade.models import build_model
 from cascade.models.base import Model, OnText, Prompt, Reply, cost
-from cascade.policy.budget import worst_case
 from cascade.policy.result import finish_reason
+from cascade.policy.trials import worst_of
 from cascade.records import Request, Result
 from cascade.spec.kinds import ModelSettings
 from cascade.spec.parts import Price
@@ -74,7 +74,9 @@ class GraphModel:
             return cost(models[name].price, *models[name].worst_case(prompt))
 
         graph = self._inner.config
-        max_usd = sum(worst_case(stage, stage.ask, price).cost_usd for stage in graph.stages)
+        request = prompt.request
+        max_usd = sum(worst_of(graph, stage, request, price).cost_usd for stage in graph.stages)
+        max_usd += sum(price(stage.shadow.model) for stage in graph.stages if stage.shadow is not None)
         if graph.limits.cost_usd is not None:
             max_usd = min(max_usd, graph.limits.cost_usd)
         return _units(max_usd)

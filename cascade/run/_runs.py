@@ -19,6 +19,7 @@ from cascade.run._loop import await_uncancelled
 
 if TYPE_CHECKING:
     from cascade.graph.compile import State
+    from cascade.graph.shadow import Shadow
     from cascade.graph.stage import Plan
     from cascade.trace import TraceStore
 
@@ -39,6 +40,7 @@ class Run:
     )
     stopped: bool = False  # between two stages, to continue in another process
     cancelled_steps: list[Step] = field(default_factory=list)  # stages that were interrupted
+    shadows: list[Shadow] = field(default_factory=list)  # those at work when their stage had decided
     began: float = field(default_factory=time.perf_counter)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -66,6 +68,17 @@ class Run:
         """Return the run as a graph's state."""
         trace = [step.model_dump(mode="json") for step in self.trace]
         return {"request": self.request.model_dump(mode="json"), "trace": trace}
+
+    async def end_shadows(self, *, cancel: bool = False) -> None:
+        """Wait for the shadows that are still at work, or cancel them, and note them in their steps."""
+        for shadow in self.shadows:
+            if cancel:
+                shadow.cancel()
+        for shadow in self.shadows:
+            await shadow.wait()
+            self.trace[:] = [
+                shadow.noted(step) if step.stage == shadow.stage else step for step in self.trace
+            ]
 
     def finish(self, plan: Plan, version: str, baselines: Baselines, *, cancelled: bool = False) -> Result:
         """Return the result of the steps so far; `version` is that of the graph of `plan`."""

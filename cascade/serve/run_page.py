@@ -152,7 +152,9 @@ def _confidence(step: Step, loaded: LoadedGraph | None) -> Markup | None:
     threshold = step.decision.threshold
     if estimate.by == "policy":  # its threshold is one of its score, and its calibration its own
         return charts.gauge(min(1.0, max(0.0, estimate.score)), threshold, "Score")
-    curve = loaded.calibrations.get(step.stage) if loaded else None
+    model = step.calls[estimate.chosen].model if estimate.chosen < len(step.calls) else ""
+    known = {} if loaded is None else loaded.calibrations
+    curve = known.get(f"{step.stage}/{model}", known.get(step.stage))
     if curve is None or not estimate.calibrated:
         return charts.gauge(estimate.confidence, threshold)
     return charts.calibration(curve, estimate.score, estimate.confidence, threshold)
@@ -195,7 +197,7 @@ def starts_known(result: Result) -> bool:
 
 
 def _span(start: float, call: Call, total: float) -> Markup:
-    style = "failed" if call.error is not None else "gate" if call.role == "gate" else "done"
+    style = "failed" if call.error is not None else "done" if call.role == "answer" else "gate"
     return charts.span(min(start, 1.0), min(call.seconds / total, 1.0 - min(start, 1.0)), style)
 
 

@@ -54,6 +54,30 @@ class Deployment(Config):
     """The model's name there; default: the model's own."""
 
 
+class Shadow(Config):
+    """A second model asked beside the stage's own. Its answer goes into the trace and nowhere else."""
+
+    model: Name
+    """The model; the stage must not ask it already."""
+    share: float = Field(gt=0.0, le=1.0)
+    """Share of the stage's requests; those drawn for an audit come first."""
+    seconds: float | None = Field(None, gt=0.0)
+    """Maximum time of its call; default: the model's own timeout. A run ends when its shadows have."""
+
+
+class Canary(Config):
+    """A model that answers a share of the stage's requests in place of the stage's own."""
+
+    model: Name
+    """The model; the stage must not ask it already."""
+    share: float = Field(gt=0.0, le=1.0)
+    """Share of the stage's requests."""
+    calibration: str | None = None
+    """Its own calibration file; required where the stage has one, which belongs to the stage's model."""
+    accept: Probability | None = None
+    """Its own threshold; default: the stage's."""
+
+
 class Limits(Config):
     """Hard limits of one run; a stage whose worst case exceeds what is left is not started."""
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from cascade.spec.kinds import ConfidenceSettings, GateSettings, ModelSettings
-from cascade.spec.parts import Config, DayBudgets, Limits, Name, Probability, Trace
+from cascade.spec.parts import Canary, Config, DayBudgets, Limits, Name, Probability, Shadow, Trace
 from cascade.spec.registry import CONFIDENCES, GATES, MODELS
 
 # Built on first use: only then are the kinds loaded that packages register.
@@ -44,6 +44,12 @@ class Stage(Config):
     """What a check does with an answer cut at `max_tokens` while a later stage is left (rule truncated)."""
     hedge: float | None = Field(None, gt=0.0)
     """Seconds after which the next stage starts while this one still works; both are paid for."""
+    shadow: Shadow | None = None
+    """A second model asked beside, for `cascade promote` to compare; its answer is never used."""
+    canary: Canary | None = None
+    """A model that answers a share of the requests in place of the one in `ask`."""
+    on_alarm: Literal["report", "rollback"] = "report"
+    """What `cascade monitor` does on an alarm after a promotion: rollback undoes the promotion."""
     escalate: str | None = None
     """Stage to continue with when the answer is not good enough, or `end`; default: the next in the list."""
 
@@ -51,6 +57,16 @@ class Stage(Config):
     def gate_models(self) -> list[str]:
         """The models that the stage's gate asks before it scores."""
         return [] if self.gate is None else list(self.gate.models.values())
+
+    @property
+    def tried_models(self) -> dict[Literal["shadow", "canary"], str]:
+        """The models that are tried beside, or in place of, those in `ask`, by the key that names them."""
+        tried: dict[Literal["shadow", "canary"], str] = {}
+        if self.shadow is not None:
+            tried["shadow"] = self.shadow.model
+        if self.canary is not None:
+            tried["canary"] = self.canary.model
+        return tried
 
 
 class Graph(Config):

@@ -28,7 +28,7 @@ def redact(result: Result) -> Result:
     tools = frozenset(tool.name for tool in result.request.tools)
     called = [result.tool_calls, *(call.tool_calls for step in result.trace for call in step.calls)]
     written = [call.arguments for calls in called for call in calls]
-    written += [call.text for step in result.trace for call in step.calls if call.role == "answer"]
+    written += [call.text for step in result.trace for call in step.calls if call.role != "gate"]
     return result.model_copy(
         update={
             "text": hashed(result.text),

@@ -37,8 +37,8 @@ def problems(tmp_path: Path, old: str, new: str) -> list[str]:
             "accept: 0.5",
             "acept: 0.5",
             ":7: stages.0.acept: unknown key 'acept'; known: name, ask, gate, samples, "
-            "confidence, accept, audit_rate, on_drift, early_exit, on_truncated, hedge, "
-            "escalate; did you mean 'accept'?",
+            "confidence, accept, audit_rate, on_drift, early_exit, on_truncated, hedge, shadow, canary, "
+            "on_alarm, escalate; did you mean 'accept'?",
         ),
         ("name: small", "nam: small", ":1: name: missing key 'name'; keys here: name, description, limits"),
         ("{calls: 4}", "{calls: 4.5}", ":2: limits.calls: 4.5 is wrong: expected a whole number"),

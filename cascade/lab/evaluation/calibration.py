@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cascade.config.load import LoadedGraph, load_graph
+from cascade.config.messages import suggest
 from cascade.errors import ConfigError, RequestError
 from cascade.explain import describe
 from cascade.extras import require
@@ -22,6 +23,7 @@ from cascade.lab.tables.collect import OnNote, OnProgress, open_models, run_to_e
 from cascade.lab.tables.labels import check_labels, is_right, label_set
 from cascade.lab.tables.rows import LabelledRow, labelled_rows, rows_name
 from cascade.policy.calibrate import Calibration, Method, cross_fit, fit, thin, write_calibration
+from cascade.policy.trials import with_canary
 from cascade.records import Request
 from cascade.spec.kinds import ConfidenceSettings
 from cascade.spec.parts import Limits
@@ -80,6 +82,7 @@ def calibrate(
     *,
     text: str | None = None,
     label: str | None = None,
+    model: str | None = None,
     out: str | Path | None = None,
     method: Method = "isotonic",
     seed: int = 0,
@@ -95,7 +98,8 @@ def calibrate(
         data: a file with `text` and `label` (.jsonl, .csv, .tsv or .parquet), or the rows themselves.
         text: the column of the requests, if it is not `text`.
         label: the column of the right answers, if it is not `label`.
-        out: the file to write; default: the `calibration` that the stage names.
+        model: ask this model of the graph in place of the stage's own: its canary, or what is to be promoted.
+        out: the file to write; default: the `calibration` that the stage, or its canary, names.
         method: how to fit the map.
         seed: seed of the cross-fitting folds.
         concurrency: how many rows are in flight at once.
@@ -109,15 +113,15 @@ def calibrate(
     """
     require("scipy", "cascade calibrate", "tune")  # now, and not after all rows have been asked and paid for
     loaded = load_graph(graph, calibrated=False, tightened=False)
-    chosen, check = _checked_stage(loaded, stage)
+    chosen, check = _checked_stage(loaded, stage, model)
     target = _target(loaded, check, out)
     rows = [(row.text, row.label) for row in labelled_rows(data, text, label)]
     remark = check_labels([label for _, label in rows], label_set(loaded, chosen.ask), rows_name(data))
     if remark and on_note is not None:
         on_note(f"note: {remark}")
     graded = run_to_end(_ask_stage(loaded, chosen, rows, concurrency, on_progress))
-    model = loaded.fingerprint(chosen.ask[0])
-    fitted = fit_calibration(graded, Source(check, rows_sha256(rows), model), method=method, seed=seed)
+    source = Source(check, rows_sha256(rows), loaded.fingerprint(chosen.ask[0]))
+    fitted = fit_calibration(graded, source, method=method, seed=seed)
     write_calibration(fitted, target)
     held_out = cross_fit(method, graded.scores, graded.correct, seed=seed)
     change = brier_change(held_out, graded.scores, graded.correct, seed=seed)
@@ -133,12 +137,16 @@ def _remarks(stage: Stage, graded: Graded, change: Figure, seed: int) -> Iterato
         yield f"{stage.ask[0]} {same}"
 
 
-def _checked_stage(loaded: LoadedGraph, name: str) -> tuple[Stage, ConfidenceSettings]:
-    """Return the stage called `name` and its confidence, if it can be calibrated."""
+def _checked_stage(loaded: LoadedGraph, name: str, model: str | None) -> tuple[Stage, ConfidenceSettings]:
+    """Return the stage called `name`, asking `model` if one is given, and its confidence, if it can be
+    calibrated.
+    """
     names = [stage.name for stage in loaded.graph.stages]
     if name not in names:
         raise ConfigError(f"{loaded.path}: unknown stage {name!r}; known: {', '.join(names)}")
     stage = loaded.graph.stage(name)
+    if model is not None:
+        stage = _asking(loaded, stage, model)
     if stage.confidence is None:
         raise ConfigError(
             f"{loaded.path}: stage {name!r} has no 'confidence', so there is nothing to calibrate"
@@ -149,6 +157,18 @@ def _checked_stage(loaded: LoadedGraph, name: str) -> tuple[Stage, ConfidenceSet
     if loaded.graph.models[stage.ask[0]].is_person:
         raise ConfigError(f"{loaded.path}: stage {name!r} asks a person, whose answers have no score")
     return stage, stage.confidence
+
+
+def _asking(loaded: LoadedGraph, stage: Stage, model: str) -> Stage:
+    """Return `stage` with `model` in place of its own."""
+    if model not in loaded.graph.models:
+        raise ConfigError(f"{loaded.path}: unknown model {model!r}; {suggest(model, loaded.graph.models)}")
+    if stage.canary is not None and stage.canary.model == model:
+        return with_canary(stage)
+    check = stage.confidence
+    if check is not None and stage.ask != [model]:  # the file that it names belongs to the other model
+        check = check.model_copy(update={"calibration": None})
+    return stage.model_copy(update={"ask": [model], "confidence": check})
 
 
 def _target(loaded: LoadedGraph, check: ConfidenceSettings, out: str | Path | None) -> Path:

@@ -10,6 +10,7 @@ from cascade.config.load import LoadedGraph
 from cascade.explain.formatting import parse_since
 from cascade.lab.monitoring.tightening import Audited
 from cascade.policy.decide import audited
+from cascade.policy.trials import by_canary
 from cascade.records import Result, Step
 from cascade.spec.schema import Stage
 
@@ -56,9 +57,9 @@ class WatchedStage:
         return check.by, check.signal_name
 
     def add(self, result: Result, step: Step) -> None:
-        """Count one step of this stage."""
+        """Count one step of this stage; what its canary answered says nothing about its own model."""
         by, signal = self.signal
-        if not any(call.role == "answer" for call in step.calls):
+        if by_canary(step) or not any(call.role == "answer" for call in step.calls):
             return
         estimate = step.estimate
         known = {} if estimate is None else {**estimate.signals, "score": estimate.score}

@@ -23,8 +23,9 @@ from cascade.policy.calibrate import Calibration
 from cascade.policy.decide import route
 from cascade.policy.decider import Decider, MeasuredDrafts
 from cascade.policy.result import summarize
+from cascade.policy.trials import calibration_of, draw_canary, draw_shadow, noted
 from cascade.policy.tuned import decider_of
-from cascade.records import Decision, Estimate, Request, Result, Step, UnavailableModel
+from cascade.records import Call, Decision, Estimate, Request, Result, Step, Trial, UnavailableModel
 from cascade.spec.schema import Graph, Stage
 
 Price = Callable[[str, Request], float | None]
@@ -92,8 +93,10 @@ def incompatibility(result: Result, graph: Graph) -> str | None:
         stage = stages.get(step.stage)
         if stage is None:
             return f"stage {step.stage!r} is not in this graph"
+        canary = [] if stage.canary is None else [stage.canary.model]
         for call in step.calls:
-            if call.model not in (stage.gate_models if call.role == "gate" else stage.ask):
+            known = stage.gate_models if call.role == "gate" else [*stage.ask, *canary]
+            if call.role != "shadow" and call.model not in known:
                 return f"stage {step.stage!r} asked model {call.model!r}, which it does not in this graph"
         drafts = [call for call in step.calls if call.role == "answer"]
         if len(drafts) != stage.samples * len({call.model for call in drafts}):
@@ -112,7 +115,7 @@ def replay(result: Result, settings: ReplaySettings) -> ReplayResult:
     steps: list[Step] = []
     name: str | None = settings.graph.stages[0].name
     while name is not None:
-        step = recorded.decide(settings.graph.stage(name), recorded.steps.get(name), steps)
+        step = recorded.decide(name, steps)
         if step is None:
             return _bounded(recorded, name, tuple(steps))
         if step.decision.action == "accept":
@@ -135,19 +138,39 @@ class _Recorded:
         """Stage → recorded step."""
         return {step.stage: step for step in self.result.trace}
 
-    def decide(self, stage: Stage, old: Step | None, steps: Sequence[Step]) -> Step | None:
-        """Decide `stage` anew from its recorded step `old`; None if that takes a call that was never made."""
-        graph, used = self.settings.graph, spent(steps)
+    def drawn(self, name: str, used: Spend) -> tuple[Stage, Trial | None]:
+        """Return the stage called `name` as this run asks it, by its canary or not."""
+        stage, request = self.settings.graph.stage(name), self.result.request
+        return draw_canary(self.settings.graph, stage, request, used, self.result.run, self._availability)
+
+    def decide(self, name: str, steps: Sequence[Step]) -> Step | None:
+        """Decide a stage anew from its recorded step; None if that takes a call that was never made."""
+        used, old = spent(steps), self.steps.get(name)
+        stage, canary = self.drawn(name, used)
         decision = self.not_asked(stage, used)
         if decision is not None:
             return Step(stage=stage.name, decision=decision)
+        answers = None if old is None else _without_shadows(old)
+        step = self._decide(stage, answers, steps)
+        if step is None or old is None or step.decision.rule == "hedged":
+            return None if step is None else old
+        calls, shadow = self._shadow(stage, used, old)
+        trials = [_as_then(canary, old) if step.calls else None, shadow]
+        decision = noted(step.decision, trials)
+        return step.model_copy(update={"decision": decision, "calls": (*step.calls, *calls)})
+
+    def _decide(self, stage: Stage, old: Step | None, steps: Sequence[Step]) -> Step | None:
+        """Decide a stage that may start from what its models answered then."""
+        used = spent(steps)
         if old is None or old.decision.rule in SKIPPED or not self._same_time(old, used):
             return None
         if old.decision.rule == "hedged":
             return old if self._still_beaten(old, steps) else None
         drafts = {call.model for call in old.calls if call.role == "answer"}
+        if not drafts <= set(stage.ask):  # by another canary, or without one
+            return None
         if stage.gate is not None:
-            routed = route(graph, stage, old.gate)
+            routed = route(self.settings.graph, stage, old.gate)
             if routed is not None:
                 gates = tuple(call for call in old.calls if call.role == "gate")
                 return old.model_copy(update={"decision": routed, "calls": gates, "estimate": None})
@@ -162,8 +185,26 @@ class _Recorded:
         skipped = settings.decider.skip(stage, request.text)
         if skipped is not None:
             return skipped
-        models = _RecordedAvailability(settings, request, stage, self.steps.get(stage.name))
-        return admission(settings.graph, stage, request, used, models).refusal
+        return admission(settings.graph, stage, request, used, self._availability(stage)).refusal
+
+    def _availability(self, stage: Stage) -> _RecordedAvailability:
+        return _RecordedAvailability(self.settings, self.result.request, stage, self.steps.get(stage.name))
+
+    def _shadow(self, stage: Stage, used: Spend, old: Step) -> tuple[list[Call], Trial | None]:
+        """Return the recorded calls of the stage's shadow, where it would still be asked, and its note.
+
+        A shadow that was never asked stays unasked: no decision depends on it.
+        """
+        drawn = draw_shadow(
+            self.settings.graph, stage, self.result.request, used, self.result.run, self._availability
+        )
+        if drawn is None:
+            return [], None
+        calls = [call for call in old.calls if call.role == "shadow" and call.model == drawn[0].model]
+        trial = _as_then(drawn[0], old)
+        if trial is None or trial.refused is not None:
+            return [], trial
+        return (calls, trial) if calls else ([], None)
 
     def _judge(self, stage: Stage, old: Step, steps: Sequence[Step]) -> Step | None:
         """Decide what follows from the recorded drafts; None if what is compared now was not measured."""
@@ -180,14 +221,14 @@ class _Recorded:
         """Return whether the answer for which `old` was stopped (a hedge) would still be accepted."""
         for winner in self.result.trace:
             if _lost_to(old, winner):
-                again = self.decide(self.settings.graph.stage(winner.stage), winner, [*steps, old])
+                again = self.decide(winner.stage, [*steps, old])
                 return again is not None and again.decision.action == "accept"
         return False
 
     def _same_time(self, old: Step, used: Spend) -> bool:
         """Return whether the calls of `old` would have ended as they did, with the time that is left now."""
         trace, limits = self.result.trace, self.settings.graph.limits
-        before = spent(trace[: trace.index(old)]).seconds
+        before = spent(trace[: [step.stage for step in trace].index(old.stage)]).seconds
         left_then = math.inf if self.settings.seconds is None else self.settings.seconds - before
         left_now = math.inf if limits.seconds is None else limits.seconds - used.seconds
         if left_now < left_then:
@@ -205,9 +246,12 @@ class _RecordedAvailability:
         self._left_out: set[str] = set()
         if old is None:
             return
+        for fact in old.decision.facts:
+            if isinstance(fact, Trial) and fact.refused in ("unavailable", "breaker_open"):
+                self._reasons[fact.model] = fact.detail or "it could not be called"
         if old.decision.rule == "unavailable":
             facts = [fact for fact in old.decision.facts if isinstance(fact, UnavailableModel)]
-            self._reasons = {fact.model: fact.reason for fact in facts}
+            self._reasons |= {fact.model: fact.reason for fact in facts}
             self._reasons = self._reasons or dict.fromkeys(stage.ask, "it could not be called")
         asked = set(old.gate or {call.model for call in old.calls if call.role == "answer"})
         if asked.intersection(stage.ask):
@@ -243,7 +287,7 @@ class _RecordedEvidence:
 
     @property
     def _calibration(self) -> Calibration | None:
-        return self._settings.calibrations.get(self._stage.name)
+        return calibration_of(self._stage, self._settings.calibrations)
 
     def estimate(self) -> Estimate | None:
         """Return the recorded estimate by the stage's signal and calibration of today.
@@ -308,6 +352,27 @@ class _RecordedEvidence:
             raise _NotRecordedError
 
 
+def _as_then(trial: Trial | None, old: Step) -> Trial | None:
+    """Return `trial`, or why its model was left out then where only that time could tell."""
+    for fact in old.decision.facts:
+        if (
+            isinstance(fact, Trial)
+            and trial is not None
+            and (fact.part, fact.model) == (trial.part, trial.model)
+            and fact.refused in ("unavailable", "breaker_open", "over_budget")
+        ):
+            return fact
+    return trial
+
+
+def _without_shadows(step: Step) -> Step:
+    """Return `step` without what only its shadow left: it decided nothing."""
+    facts = tuple(fact for fact in step.decision.facts if not isinstance(fact, Trial))
+    calls = tuple(call for call in step.calls if call.role != "shadow")
+    decision = step.decision.model_copy(update={"facts": facts})
+    return step.model_copy(update={"calls": calls, "decision": decision})
+
+
 def _lost_to(step: Step, winner: Step) -> bool:
     """Return whether `step` was stopped because of the answer of `winner`, a hedge."""
     return step.decision.rule == "hedged" and step.decision.to == winner.stage
@@ -350,7 +415,7 @@ class _Reach:
         """Note every end of a run that is at stage `name`; return the most that it can still cost."""
         if name is not None and name not in self.costs:
             graph = self.recorded.settings.graph
-            stage = graph.stage(name)
+            stage, _ = self.recorded.drawn(name, self.used)
             if self.recorded.not_asked(stage, self.used):
                 self.costs[name] = self.max_cost(graph.next_stage(name))
             else:
