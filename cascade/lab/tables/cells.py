@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +30,8 @@ MAX_PROBLEMS = 100  # of one file in a message; the rest are counted
 SUFFIXES = (".jsonl", ".csv", ".parquet", ".tsv")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _LINE_END = re.compile(r"\r\n|\n|\r")
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
+_SAID = re.compile(r"sep=([^\r\n])[\r\n]")
 _BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -97,11 +98,11 @@ def parse_table(name: str, data: bytes, constant: Callable[[str], object] = floa
     """
     suffix = Path(name).suffix.lower()
     if suffix == ".parquet":
-        return _parquet(name, data)
+        return parquet_table(name, data)
     text = decode_text(name, data)
     if suffix in SEPARATORS:
-        return _csv(text, SEPARATORS[suffix])
-    return Table(None, _jsonl(text, constant))
+        return csv_table(text, SEPARATORS[suffix])
+    return jsonl_table(text, constant)
 
 
 def decode_text(name: str, data: bytes) -> str:
@@ -110,18 +111,30 @@ def decode_text(name: str, data: bytes) -> str:
     Raises:
         RequestError: the bytes are not text in one of these.
     """
-    for beginning, what in _NO_TEXT:
-        if data.startswith(beginning):
-            raise RequestError(f"{name}:1: not a text file but {what}")
+    check_is_text(name, data)
     encoding = next((encoding for mark, encoding in _BOMS if data.startswith(mark)), "utf-8")
     if encoding == "utf-8" and b"\0" in data[:2]:
         raise RequestError(f"{name}:1: UTF-16 without a byte-order mark; save the file as UTF-8")
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        line = len(_LINE_END.findall(data[: error.start].decode(encoding, "ignore"))) + 1
+        before = error.object[: error.start].decode(
+            encoding, "ignore"
+        )  # `start` does not count a mark of UTF-8
+        line = len(_LINE_END.findall(before)) + 1
         kind = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
         raise RequestError(f"{name}:{line}: not valid {kind}; save the file as UTF-8") from None
+
+
+def check_is_text(name: str, data: bytes) -> None:
+    """Refuse what begins as an archive, a spreadsheet or something compressed does.
+
+    Raises:
+        RequestError: it does.
+    """
+    for beginning, what in _NO_TEXT:
+        if data.startswith(beginning):
+            raise RequestError(f"{name}:1: not a text file but {what}")
 
 
 def refuse(problems: Sequence[str]) -> None:
@@ -156,14 +169,19 @@ def header_problem(names: Sequence[str]) -> str | None:
     return None
 
 
+def jsonl_table(text: str, constant: Callable[[str], object] = float) -> Table:
+    """Return the rows of JSONL; `constant` is as in `parse_table`."""
+    return Table(None, _jsonl(text, constant))
+
+
 def _jsonl(text: str, constant: Callable[[str], object]) -> Iterator[tuple[int, Cells]]:
-    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=constant)
+    decoder = json.JSONDecoder(object_pairs_hook=unique_keys, parse_constant=constant)
     wanted = f"expected one object a line{_not_jsonl(text.lstrip())}"
-    for line, content in enumerate(_LINE_END.split(text), start=1):
+    for line, content in enumerate(_lines(text), start=1):
         if not content.strip():
             continue
         try:
-            row = decoder.decode(content)
+            row = decoder.decode(content.rstrip("\r\n"))
         except json.JSONDecodeError as error:
             yield line, RequestError(f"not JSON ({error.msg}, column {error.colno}); {wanted}")
             if wanted != "expected one object a line":  # the whole file is of another kind
@@ -186,7 +204,17 @@ def _not_jsonl(text: str) -> str:
     return "" if first.startswith("{") else "; a file of CSV needs a name that ends in .csv or .tsv"
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines of a text, each with its end, without a copy of the whole."""
+    return (line.group() for line in _LINE.finditer(text))
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON from its pairs.
+
+    Raises:
+        ValueError: a key stands twice in it.
+    """
     row = dict(pairs)
     if len(row) < len(pairs):
         names = [name for name, _ in pairs]
@@ -195,13 +223,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _csv(text: str, separator: str) -> Table:
+def csv_table(text: str, separator: str) -> Table:
+    """Return the rows of CSV with cells between `separator`, or what its first line says (`sep=;`)."""
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # the process's limit: never lower it
-    first, *rest = _LINE_END.split(text, maxsplit=1)
-    skipped = 0
-    if first.startswith("sep=") and len(first) == len("sep=") + 1 and rest:
-        separator, text, skipped = first[-1], rest[0], 1
-    lines = _csv_lines(text, separator, skipped)
+    lines = csv_lines(text, separator)
     for line, header in lines:
         if isinstance(header, RequestError):
             return Table([], iter([(line, header)]))
@@ -220,10 +245,20 @@ def _unnamed(header: Sequence[str]) -> str | None:
     return None if blank is None else f"column {blank} has no name; give it one, or remove it"
 
 
-def _csv_lines(text: str, separator: str, skipped: int) -> Iterator[tuple[int, list[str] | RequestError]]:
+def said_separator(text: str) -> str | None:
+    """Return what the first line of CSV says that separates its cells (`sep=;`); None if it does not."""
+    said = _SAID.match(text)
+    return said.group(1) if said else None
+
+
+def csv_lines(text: str, separator: str) -> Iterator[tuple[int, list[str] | RequestError]]:
     """Yield the cells of each row with the number of its first line; an error is the last one."""
+    lines, skipped = _lines(text), 0
+    if said := said_separator(text):
+        separator, skipped = said, 1
+        next(lines)
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        reader = csv.reader(lines, delimiter=separator, strict=True)
     except (TypeError, ValueError):
         yield 1, RequestError(f"sep={separator!r} cannot separate cells; use sep=;")
         return
@@ -265,7 +300,12 @@ def _is_blank(cells: Sequence[str], columns: int) -> bool:
     return not any(cells)
 
 
-def _parquet(name: str, data: bytes) -> Table:
+def parquet_table(name: str, data: bytes) -> Table:
+    """Return the rows of a Parquet file.
+
+    Raises:
+        RequestError: pyarrow is not installed, it is no such file, or two columns have one name.
+    """
     arrow, parquet = load_pyarrow(name)
     try:
         table = parquet.read_table(arrow.BufferReader(data))
