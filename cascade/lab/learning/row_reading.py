@@ -26,11 +26,15 @@ class Place(NamedTuple):
         line: its first line in the file; of Parquet and of a list in JSON its number, from 1.
         slice: its value in the slice column.
         group: its value in the group column.
+        source: who made its label, if several sources did.
+        time: when it came, UTC in ISO 8601, if rows are split by time.
     """
 
     line: int
     slice: str | None = None
     group: str | None = None
+    source: str | None = None
+    time: str | None = None
 
 
 class RowOptions(NamedTuple):
@@ -68,6 +72,7 @@ class ReadRows:
         sha256: of the file, in hexadecimal.
         form: format, separator and encoding in words.
         remarks: what was guessed.
+        unit: what a row's id names: a line, or a run.
     """
 
     columns: Columns
@@ -78,6 +83,7 @@ class ReadRows:
     sha256: str = ""
     form: str = ""
     remarks: tuple[str, ...] = ()
+    unit: str = "line"
 
 
 def read_labelled(path: str | Path, text: str | None, label: str | None, told: RowOptions) -> ReadRows:

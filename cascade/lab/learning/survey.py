@@ -26,10 +26,10 @@ _LARGE_GROUP = 0.1  # of the rows: so large a family of near-duplicates is worth
 
 
 class Contradiction(NamedTuple):
-    """One text that has several labels, and the lines of each."""
+    """One text that has several labels, and the ids of each one's rows: their lines, or their runs."""
 
     text: str
-    labels: dict[str, list[int]]
+    labels: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Survey:
         languages: a guess at the texts' languages.
         remarks: warnings, for people.
         form: format, separator and encoding in words.
+        unit: what a row's id names: a line, or a run.
     """
 
     name: str
@@ -76,6 +77,18 @@ class Survey:
     languages: Languages
     remarks: list[str] = field(default_factory=list)
     form: str = ""
+    unit: str = "line"
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """Rows a source of labels, most first; empty where all labels are the file's."""
+        return dict(Counter(place.source for place in self.places if place.source).most_common())
+
+    @property
+    def times(self) -> list[str] | None:
+        """When each row came, for a split by time; None where that is not known of all."""
+        times = [place.time for place in self.places if place.time is not None]
+        return times if len(times) == len(self.rows) else None
 
     def lines(self) -> list[str]:
         """Return what was found, in lines for a terminal; texts of the file are shortened."""
@@ -131,7 +144,7 @@ def survey_rows(name: str, read: ReadRows, options: RowOptions | None = None) ->
         counts=dict(counts.most_common()),
         duplicates=len(forms) - len(set(forms)),
         near_duplicates=len(set(forms)) - len(set(groups)),
-        contradictions=_contradictions(forms, rows, places),
+        contradictions=_contradictions(forms, rows),
         empty=read.empty,
         unlabelled=read.unlabelled,
         dropped=dropped,
@@ -139,6 +152,7 @@ def survey_rows(name: str, read: ReadRows, options: RowOptions | None = None) ->
         languages=languages,
         remarks=[*read.remarks, *_warnings(counts, rows, groups, languages)],
         form=read.form,
+        unit=read.unit,
     )
 
 
@@ -162,14 +176,12 @@ def _kept(read: ReadRows, told: RowOptions) -> tuple[list[LabelledRow], list[Pla
     return [rows[index] for index in kept], [read.places[index] for index in kept], dropped
 
 
-def _contradictions(
-    forms: Sequence[str], rows: Sequence[LabelledRow], places: Sequence[Place]
-) -> list[Contradiction]:
+def _contradictions(forms: Sequence[str], rows: Sequence[LabelledRow]) -> list[Contradiction]:
     first: dict[str, LabelledRow] = {}
-    labels: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for form, row, place in zip(forms, rows, places, strict=True):
+    labels: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for form, row in zip(forms, rows, strict=True):
         first.setdefault(form, row)
-        labels[form][row.label].append(place.line)
+        labels[form][row.label].append(row.id)
     return [Contradiction(first[form].text, dict(own)) for form, own in labels.items() if len(own) > 1]
 
 
@@ -212,16 +224,16 @@ def _lines(found: Survey) -> Iterator[str]:
     if any(left_out):
         yield f"left out: {', '.join(part for part in left_out if part)}"
     for text, labels in found.contradictions[:_SHOWN]:
-        said = "; ".join(f"{_short(label)} in line {_numbers(lines)}" for label, lines in labels.items())
+        said = "; ".join(f"{_short(label)} in {found.unit} {_listed(ids)}" for label, ids in labels.items())
         yield f"contradiction: {_short(text)}: {said}"
     if len(found.contradictions) > _SHOWN:
         yield f"… and {len(found.contradictions) - _SHOWN:,} more contradictions"
     yield from (f"note: {remark}" for remark in found.remarks)
 
 
-def _numbers(lines: Sequence[int]) -> str:
-    more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-    return ", ".join(map(str, lines[:_SHOWN])) + more
+def _listed(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+    return ", ".join(ids[:_SHOWN]) + more
 
 
 def _short(text: str) -> str:

@@ -95,21 +95,31 @@ def read_grades(path: str | Path) -> list[Grade]:
 
 
 def stored_grades(store: TraceStore, graph: str | None) -> list[Grade]:
-    """Return the newest grade of every graded run of `graph` (a name, or `name@digest`), or of all graphs.
+    """Return `newest_grades`.
 
     Raises:
         RequestError: there is none.
         TraceError: the store cannot be read.
     """
-    grades = []
+    grades = newest_grades(store, graph)
+    if not grades:
+        raise RequestError(f"no graded run in {store.location}; see 'cascade grade', or give --grades FILE")
+    return grades
+
+
+def newest_grades(store: TraceStore, graph: str | None) -> list[Grade]:
+    """Return the newest grade of every graded run of `graph` (a name, or `name@digest`), or of all graphs.
+
+    Raises:
+        TraceError: the store cannot be read.
+    """
+    grades: list[Grade] = []
     filters = (RunFilter(graph=graph, grade="right"), 1.0), (RunFilter(graph=graph, grade="wrong"), 0.0)
     for where, quality in filters:
         page = store.search(where, limit=_PAGE_SIZE)
         while page:
             grades += [Grade(summary.run, None, quality) for summary in page]
             page = store.search(where, limit=_PAGE_SIZE, before=page[-1].run)
-    if not grades:
-        raise RequestError(f"no graded run in {store.location}; see 'cascade grade', or give --grades FILE")
     return grades
 
 
@@ -126,7 +136,7 @@ def graded_row(result: Result, grades: Sequence[Grade]) -> dict[str, Any]:
     own = {grade.model: grade.quality for grade in grades}
     if None in own and _answer(result) is None:
         raise RequestError(f"run {result.run!r} has no answer and no draft, so there is nothing to grade")
-    drafts = _drafts(result.trace)
+    drafts = model_drafts(result.trace)
     if unknown := sorted(name for name in own if name is not None and name not in drafts):
         known = ", ".join(drafts) or "none"
         raise RequestError(f"run {result.run!r} has no answer of model {unknown[0]!r}; known: {known}")
@@ -140,7 +150,7 @@ def graded_row(result: Result, grades: Sequence[Grade]) -> dict[str, Any]:
     return row if _HASH.fullmatch(result.request.text) else row | {"prompt": result.request.text}
 
 
-class _ModelDraft(NamedTuple):
+class ModelDraft(NamedTuple):
     """A model's last answer in a run, its step, and the cost and time of all the model's calls."""
 
     call: Call
@@ -149,16 +159,16 @@ class _ModelDraft(NamedTuple):
     seconds: float
 
 
-def _drafts(trace: Iterable[Step]) -> dict[str, _ModelDraft]:
+def model_drafts(trace: Iterable[Step]) -> dict[str, ModelDraft]:
     """Return each model's last answer."""
-    drafts: dict[str, _ModelDraft] = {}
+    drafts: dict[str, ModelDraft] = {}
     for step in trace:
         for name in dict.fromkeys(call.model for call in step.calls if call.role == "answer"):
             calls = [call for call in step.calls if call.role == "answer" and call.model == name]
             before = drafts.get(name)
             if all(call.error is not None or call.invalid is not None for call in calls):
                 continue
-            drafts[name] = _ModelDraft(
+            drafts[name] = ModelDraft(
                 draft_of(step, name),
                 step,
                 sum(call.cost_usd for call in calls) + (before.cost_usd if before else 0.0),
@@ -180,7 +190,7 @@ def _inferred(call: Call, result: Result, answer_quality: float | None) -> float
     return 0.0 if answer_quality == 1.0 and call.labels is not None else None
 
 
-def _entry(draft: _ModelDraft, quality: float) -> dict[str, Any]:
+def _entry(draft: ModelDraft, quality: float) -> dict[str, Any]:
     call, measurement = draft.call, recorded(draft.step, draft.call)
     graded: dict[str, Any] = {"correct": int(quality)} if quality in (0.0, 1.0) else {"quality": quality}
     entry = graded | {"cost_usd": round(draft.cost_usd, 12), "seconds": round(draft.seconds, 6)}

@@ -52,7 +52,7 @@ def test_it_counts_what_is_there(tmp_path: Path) -> None:
     assert found.counts == {"billing": 10, "card": 8}
     assert (found.duplicates, found.empty, found.unlabelled) == (2, 1, ["no label here"])
     assert found.longest == 50_000
-    assert [(each.labels) for each in found.contradictions] == [{"billing": [3], "card": [18]}]
+    assert [(each.labels) for each in found.contradictions] == [{"billing": ["3"], "card": ["18"]}]
     assert found.groups[0] == found.groups[15]
     assert found.groups[1] == found.groups[16]
     lines = "\n".join(found.lines())
