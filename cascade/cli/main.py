@@ -25,6 +25,7 @@ from cascade.cli import (
     models,
     monitor,
     outcomes,
+    promote,
     replay,
     resume,
     run,
@@ -55,6 +56,8 @@ app.command(name="outcomes")(outcomes.outcomes)
 app.command(name="evaluate")(evaluate.evaluate)
 app.command(name="replay")(replay.replay)
 app.command(name="monitor")(monitor.monitor)
+app.command(name="promote")(promote.promote)
+app.command(name="rollback")(promote.rollback)
 app.command(name="grade")(grade.grade)
 app.command(name="tune")(tune.tune)
 app.command(name="ui")(ui.ui)

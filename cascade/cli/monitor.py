@@ -14,6 +14,7 @@ from cascade.explain import describe_fact
 
 if TYPE_CHECKING:
     from cascade.lab import MonitorReport, StageReport
+    from cascade.lab.monitoring.alarms import PromotionWatch
 
 DRIFTED = 3  # exit status; 1 is an error, 2 a wrong option
 
@@ -40,7 +41,10 @@ def monitor(
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     trace_db: TraceDb = None,
 ) -> None:
-    """Compare the stored runs of GRAPH with each stage's calibration data. Exit status 3 if one drifted."""
+    """Compare the stored runs of GRAPH with each stage's calibration data, and watch a promoted model.
+
+    Exit status 3 if a stage drifted, or an alarm was raised against a promoted model.
+    """
     from cascade import lab
 
     if forget:
@@ -58,7 +62,7 @@ def monitor(
         print(json.dumps(report.model_dump(mode="json")))
     else:
         _print(report, url)
-    if report.drifted:
+    if report.alarmed:
         raise typer.Exit(DRIFTED)
 
 
@@ -67,6 +71,8 @@ def _print(report: MonitorReport, url: str) -> None:
     from rich.table import Table
 
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    for remark in _of_promotion(report.promotion):
+        console.print(remark)
     if not report.stages:
         console.print("no stage of this graph checks confidence, so there is nothing to compare")
         return
@@ -82,6 +88,18 @@ def _print(report: MonitorReport, url: str) -> None:
     for stage in report.stages:
         for remark in _remarks(stage):
             console.print(f"{stage.stage}: {remark}")
+
+
+def _of_promotion(watch: PromotionWatch | None) -> Iterable[str]:
+    if watch is None:
+        return
+    yield f"{watch.stage}: {watch.new} was promoted in place of {watch.old} at {watch.at}"
+    for alarm in watch.alarms:
+        yield f"{watch.stage}: alarm ({alarm.kind}, e-value {alarm.e_value:.3g}): {alarm.said}"
+    if watch.undone:
+        yield f"{watch.stage}: rolled back: the file asks {watch.old} again; restart what serves it"
+    if watch.refused is not None:
+        yield f"{watch.stage}: not rolled back: {watch.refused}"
 
 
 def _share(value: float | None) -> str:

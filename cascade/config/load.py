@@ -73,6 +73,7 @@ class LoadedGraph:
 def load_graph(
     path: str | Path,
     *,
+    data: bytes | None = None,
     calibrated: bool = True,
     tuned: bool = True,
     tightened: bool = True,
@@ -82,6 +83,7 @@ def load_graph(
 
     Args:
         path: the YAML file.
+        data: check this text in place of the file's, as if it stood there.
         calibrated: read the stages' calibrations; False for the command that writes them.
         tuned: read the graph's policy; False for the commands that it is made with.
         tightened: raise thresholds as `cascade monitor` found after drift; False for what judges the graph as
@@ -95,7 +97,7 @@ def load_graph(
     if not within:
         check_environment()
     path = Path(path)
-    data = read_bytes(path)
+    data = read_bytes(path) if data is None else data
     values, marks = parse(data, str(path))
     try:
         graph = Graph.model_validate(values, strict=True)

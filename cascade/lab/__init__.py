@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cascade.lab.evaluation.evaluation import Evaluation, evaluate
     from cascade.lab.evaluation.report import report_page
     from cascade.lab.monitoring.monitor import MonitorReport, StageReport, monitor
+    from cascade.lab.monitoring.promotion import Promoted, PromotionTest, promote, rollback
     from cascade.lab.monitoring.tightening import reset_thresholds
     from cascade.lab.replays.stored import ReplayReport, replay
     from cascade.lab.tables.collect import collect_outcomes
@@ -35,6 +36,8 @@ __all__ = [
     "MonitorReport",
     "Outcomes",
     "Policy",
+    "Promoted",
+    "PromotionTest",
     "Refusal",
     "ReplayReport",
     "StageReport",
@@ -43,10 +46,12 @@ __all__ = [
     "evaluate",
     "monitor",
     "outcomes_from_traces",
+    "promote",
     "read_outcomes",
     "replay",
     "report_page",
     "reset_thresholds",
+    "rollback",
     "tune",
     "write_outcomes",
 ]
@@ -59,6 +64,7 @@ if not TYPE_CHECKING:  # a type checker reads the imports above instead
             "cascade.lab.evaluation.evaluation": "Evaluation evaluate",
             "cascade.lab.evaluation.report": "report_page",
             "cascade.lab.monitoring.monitor": "MonitorReport StageReport monitor",
+            "cascade.lab.monitoring.promotion": "Promoted PromotionTest promote rollback",
             "cascade.lab.monitoring.tightening": "reset_thresholds",
             "cascade.lab.replays.stored": "ReplayReport replay",
             "cascade.lab.tables.collect": "collect_outcomes",

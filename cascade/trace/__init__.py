@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cascade.trace._budgets import BudgetBalance, BudgetBook, Reservation
     from cascade.trace._filters import RunFilter
     from cascade.trace._grades import Grade
-    from cascade.trace._history import history, max_call_costs
+    from cascade.trace._history import history, max_call_costs, newest_grades
     from cascade.trace._ledger import Head, read_key
     from cascade.trace._overview import OVERVIEW_WINDOW, Figures, Opinion, Overview
     from cascade.trace._prune import FileSize, Pruned, prune, vacuum
@@ -47,6 +47,7 @@ __all__ = [
     "history",
     "import_runs",
     "max_call_costs",
+    "newest_grades",
     "prune",
     "read_head",
     "read_key",
@@ -63,7 +64,7 @@ if not TYPE_CHECKING:  # a type checker reads the imports above instead
             "._budgets": "BudgetBalance BudgetBook Reservation",
             "._filters": "RunFilter",
             "._grades": "Grade",
-            "._history": "history max_call_costs",
+            "._history": "history max_call_costs newest_grades",
             "._ledger": "Head read_key",
             "._overview": "Figures OVERVIEW_WINDOW Opinion Overview",
             "._prune": "FileSize Pruned prune vacuum",

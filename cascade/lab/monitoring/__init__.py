@@ -1,1 +1,1 @@
-"""Drift of live confidence, and what to do about it."""
+"""Drift of live confidence, and what to do about it; promoting a proved model, and rolling it back."""

@@ -1,4 +1,4 @@
-"""Comparing stored runs with each stage's calibration data, and tightening stages that drifted."""
+"""Comparing stored runs with each stage's calibration data, and what follows from drift and other alarms."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from cascade.config.load import LoadedGraph, load_graph
 from cascade.errors import ConfigError, RequestError
 from cascade.explain.formatting import parse_since
 from cascade.files import replace_file
+from cascade.lab.monitoring.alarms import PromotionWatch, watch_promotion
 from cascade.lab.monitoring.collect import WatchedStage, collect
 from cascade.lab.monitoring.drift import Drift, Reference, References, Verdict, drift, read_references
 from cascade.lab.monitoring.tightening import Audited, tighten
 from cascade.policy.calibrate import thin
 from cascade.policy.tighten import Tightened
 from cascade.records import Record
-from cascade.trace import RunFilter, default_url, history
+from cascade.trace import RunFilter, default_url, history, newest_grades
 
 
 class Audits(Record):
@@ -70,11 +71,17 @@ class MonitorReport(Record):
     graph: str
     delta: float
     stages: tuple[StageReport, ...]
+    promotion: PromotionWatch | None = None
 
     @property
     def drifted(self) -> bool:
         """Whether any stage drifted."""
         return any(report.verdict == "drifted" for report in self.stages)
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether any stage drifted, or an alarm was raised against a promoted model."""
+        return self.drifted or (self.promotion is not None and bool(self.promotion.alarms))
 
 
 def monitor(
@@ -89,7 +96,8 @@ def monitor(
     """Compare the stored runs of a graph with each stage's calibration data, or with earlier runs.
 
     A stage that drifted and has `on_drift: tighten` gets a threshold that its audits support. It is kept in
-    the graph's drift file until `reset_thresholds` removes it.
+    the graph's drift file until `reset_thresholds` removes it. An alarm against a promoted model undoes the
+    promotion if the stage has `on_alarm: rollback`; nothing is tightened then.
 
     Args:
         graph: the graph file.
@@ -109,14 +117,18 @@ def monitor(
     given = read_references(reference) if reference else None
     version = f"{loaded.graph.name}@{loaded.digest}"
     where = RunFilter(graph=version, since=parse_since(since))
-    runs = history(default_url() if trace_db is None else trace_db, where)
-    stages = collect(loaded, runs, given=given, dated=since is None)
+    url = default_url() if trace_db is None else trace_db
+    stages = collect(loaded, history(url, where), given=given, dated=since is None)
     reports = [_report(loaded, watched, given, delta) for watched in stages]
-    tightened = tighten(loaded, _to_tighten(stages, reports))
+    drifted = {report.stage: report.e_value or 1.0 for report in reports if report.verdict == "drifted"}
+    runs, grades = history(url, where), newest_grades(url, where)
+    promotion = watch_promotion(loaded, runs, grades, drifted=drifted, delta=delta)
+    undone = promotion is not None and promotion.undone
+    tightened = {} if undone else tighten(loaded, _to_tighten(stages, reports))
     reports = [report.model_copy(update={"tightened": tightened.get(report.stage)}) for report in reports]
     if write_reference:
         _write_reference(Path(write_reference), version, stages)
-    return MonitorReport(graph=version, delta=delta, stages=tuple(reports))
+    return MonitorReport(graph=version, delta=delta, stages=tuple(reports), promotion=promotion)
 
 
 def _to_tighten(

@@ -60,7 +60,7 @@ def tighten(
     return {name: state[name] for name in drifted}
 
 
-def _promised(loaded: LoadedGraph, stage: Stage) -> tuple[float, float, float]:
+def promised(loaded: LoadedGraph, stage: Stage) -> tuple[float, float, float]:
     """Return the stage's own threshold, the error that it promises among the accepted, and delta.
 
     A policy promises what its certificate says. A confidence of at least `accept` promises an error of at
@@ -80,7 +80,7 @@ def _promised(loaded: LoadedGraph, stage: Stage) -> tuple[float, float, float]:
 def _raised(
     loaded: LoadedGraph, stage: Stage, alarm: str, audits: Sequence[Audited], old: Tightened | None
 ) -> Tightened:
-    was, alpha, delta = _promised(loaded, stage)
+    was, alpha, delta = promised(loaded, stage)
     look = 1 if old is None or old.alarm != alarm else old.looks + 1
     values, wrong = [audit.value for audit in audits], [audit.wrong for audit in audits]
     threshold = supported(values, wrong, min_accept=was, alpha=alpha, delta=share_of(delta, look))
