@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from common import Figures, Stopwatch, guarded, parser, print_json, progress, rate, shown, table, thin
 from experts import Answer, ask_all
+from published import Row, load
 
 from cascade.lab.tables.recorded import load_table
-from cascade.lab.training.datasets import Row, load
 from cascade.lab.tuning.design import chain_data, choose
 from cascade.lab.tuning.ensemble import ensemble_of
 from cascade.lab.tuning.promise import certify

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engine_sections.load import Watch
+from published import default_dir
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from cascade.errors import CascadeError
-from cascade.lab.training.datasets import default_dir
 from cascade.policy.intervals import Interval, wilson
 
 T = TypeVar("T")

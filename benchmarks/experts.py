@@ -19,12 +19,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from common import GRAPHS, Figures, guarded, parser, print_json, progress, rate, shown, table, thin
+from published import OOS, Row, Split, load
 
 from cascade.config.references import bundled_names, bundled_path, fingerprint
 from cascade.errors import ModelError
 from cascade.formats.gguf import read_tasks
 from cascade.lab.evaluation.metrics import auroc, bootstrap, brier, coverage_at_risk, ece
-from cascade.lab.training.datasets import OOS, Row, Split, load
 from cascade.models import build_model
 from cascade.models.base import Prompt
 from cascade.models.llamacpp import LlamaCppSettings

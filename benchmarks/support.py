@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 from common import GRAPHS, Figures, guarded, parser, print_json, progress, rate, shown, table, thin
+from published import DESK, OOS, TASKS, load
 
 from cascade import Cascade, Result
 from cascade.config.load import LoadedGraph, load_graph
-from cascade.lab.training.datasets import DESK, OOS, TASKS, load
 from cascade.policy.savings import PricedRun, savings
 from cascade.spec.parts import Limits
 from cascade.spec.schema import Graph, Stage

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 from common import GRAPHS, Figures, guarded, parser, print_json, rate, shown, table
+from published import OOS, Row, load
 
 from cascade.config.load import LoadedGraph, load_graph
 from cascade.graph.stage import Plan, run_stage
-from cascade.lab.training.datasets import OOS, Row, load
 from cascade.models import build_model
 from cascade.records import Request
 from cascade.spec.parts import Limits

@@ -19,7 +19,7 @@ ROOMS = [
     "files", "requests", "policy",
     "explain", "observers", "langchain", "config", "trace", "engine", "models", "gates", "confidence",
     "graph", "run", "lab.tables", "lab.tuning", "lab.replays", "lab.monitoring", "lab.evaluation",
-    "lab.learning", "lab.training", "serve", "cli",
+    "lab.learning", "serve", "cli",
 ]  # fmt: skip
 
 

@@ -202,7 +202,7 @@ def _read(reader: _Reader, wanted: Collection[str]) -> dict[str, Any]:
 
 
 def read_tasks(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the tasks (name → contract) of a GGUF file written by `cascade.lab.training`; else empty.
+    """Return the tasks (name → contract) of a GGUF file of size tiny; else empty.
 
     Raises:
         ConfigError: the file is broken, or its tasks are not what `docs/experts.md` says.

@@ -97,7 +97,7 @@ def splice(first: str, second: str, rng: random.Random) -> str:
 
 
 def telling_words(rows: Iterable[tuple[str, str]], share: float = 0.2) -> set[str]:
-    """Return the words of (text, label) rows that tell the label: more than `share` of their uses have one."""
+    """Return the words of (text, label) rows that tell it: more than `share` of their uses have one."""
     uses: dict[str, Counter[str]] = defaultdict(Counter)
     for text, label in rows:
         for word in set(text.lower().split()):

@@ -1,7 +1,7 @@
 """An encoder's GGUF file as PyTorch weights, and fine-tuned weights as a GGUF file.
 
-A file of llama.cpp's architecture `bert` is all that fine-tuning starts from: its weights, its vocabulary and its
-tokenizer, which is llama.cpp's own, so that training and run time cut a text into the same tokens.
+A file of llama.cpp's architecture `bert` is all that fine-tuning starts from: its weights, its vocabulary and
+llama.cpp's own tokenizer, so that training and run time cut a text into the same tokens.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from cascade.engine.weights import MAX_BYTES_PER_TOKEN
 from cascade.errors import ConfigError
 from cascade.files import replace_file
 from cascade.lab.learning.bert import Bert, BertShape
+
+if TYPE_CHECKING:
+    from cascade.engine.weights import Weights
 
 ARCHITECTURE = "bert"
 
@@ -38,14 +42,18 @@ class EncoderFile:
 
     def tokenize(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         """Return each text's token ids with the special ones, `limit` at most, cut as at run time."""
-        from llama_cpp import Llama
+        from cascade.engine.weights import Weights
 
-        vocabulary = Llama(str(self.path), vocab_only=True, verbose=False)
+        weights = Weights(self.path)
         try:
-            whole = [vocabulary.tokenize(text.strip().encode(), add_bos=True) for text in texts]
+            return [self._cut(weights, text.strip(), limit) for text in texts]
         finally:
-            vocabulary.close()
-        return [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in whole]
+            weights.close()
+
+    def _cut(self, weights: Weights, text: str, limit: int) -> list[int]:
+        text = text[: limit * MAX_BYTES_PER_TOKEN]
+        ids: list[int] = weights.tokenize(text, limit * 4, begin=True).tolist()
+        return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
 
 
 def read_encoder(path: Path) -> EncoderFile:
@@ -63,8 +71,8 @@ def read_encoder(path: Path) -> EncoderFile:
     found = _value(reader, "general.architecture")
     if found != ARCHITECTURE:
         raise ConfigError(
-            f"{path}: its architecture is {found!r}; only {ARCHITECTURE!r} can be fine-tuned, as all-MiniLM-L6-v2 "
-            "is; take bundled:encoder, or size head, which works with any encoder"
+            f"{path}: architecture is {found!r}; only {ARCHITECTURE!r} can be fine-tuned; "
+            "take bundled:encoder, or size head, which works with any encoder"
         )
     encoder = Bert(_shape(reader))
     weights = {tensor.name: torch.from_numpy(_dequantized(tensor)) for tensor in reader.tensors}

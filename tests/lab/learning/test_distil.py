@@ -67,9 +67,7 @@ def test_the_same_seed_gives_the_same_student() -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_a_run_that_died_goes_on_to_the_same_student(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_died_goes_on_to_the_same_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class DiedError(Exception):
         pass
 

@@ -16,8 +16,8 @@ from cascade.lab.learning.finetune import (  # noqa: E402
     OUTLIER,
     Classifier,
     Examples,
-    Finetuning,
     FinetuneSettings,
+    Finetuning,
     embed,
 )
 

@@ -1,25 +1,32 @@
-"""Measure the GGUF files through llama.cpp, and write a JSON card for each and one page for people."""
+"""The cards of the bundled experts: each file measured through llama.cpp, as JSON and as one page for people.
+
+python benchmarks/cards.py --data DIR [--experts DIR]
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import guarded, parser
+from probe import Probe
+from published import LICENCES, OOS, Row, load
 
+from cascade.config.references import bundled_path
 from cascade.errors import ConfigError
+from cascade.formats.gguf import read_metadata
 from cascade.lab.evaluation.metrics import auroc, coverage_at_risk, ece
-from cascade.lab.training import steps
-from cascade.lab.training.datasets import LICENCES, OOS, Row
-from cascade.lab.training.probe import Probe
-from cascade.lab.training.recipes import ASSISTANTS, RECIPES, Recipe
-from cascade.lab.training.steps import Workspace
-from cascade.lab.training.targets import softmax
+from cascade.lab.learning.transfer import softmax
 from cascade.policy.intervals import wilson
+
+TIERS = {"tiny": "haiku", "hunter": "haiku", "small": "sonnet"}
+PAIRS = {"clinc150": ("tiny", "small"), "banking77": ("tiny", "small"), "tram": ("hunter", "small")}
 
 RISK = 0.01  # share of wrong answers among the accepted that a tier may have
 MAX_OUTSIDE = 0.02  # share of out-of-scope rows that a tier may accept; two tiers stay under 5 %
@@ -82,17 +89,17 @@ def figures(answers: Answers) -> dict[str, Any]:
     return result
 
 
-def measure(path: Path, workspace: Workspace) -> tuple[dict[str, Any], dict[str, tuple[Answers, Answers]]]:
+def measure(path: Path, data: Path) -> tuple[dict[str, Any], dict[str, tuple[Answers, Answers]]]:
     """Return one file's figures on test and val, and the answers behind them."""
     probe = Probe(path)
     measured: dict[str, Any] = {}
     answers_of: dict[str, tuple[Answers, Answers]] = {}
     for task, contract in probe.tasks.items():
-        split = workspace.split(task)
+        split = load(task, data)
         answers_of[task] = answers(probe, task, split.val), answers(probe, task, split.test)
         val, test = (figures(part) for part in answers_of[task])
         measured[task] = {"labels": len(contract["labels"]), "data": _licence(task), "test": test, "val": val}
-        workspace.log.say(f"{path.stem} {task} test accuracy {test['accuracy']:.4f}")
+        print(f"{path.stem} {task} test accuracy {test['accuracy']:.4f}", file=sys.stderr)
     probe.close()
     return measured, answers_of
 
@@ -134,36 +141,21 @@ def _licence(task: str) -> str:
     return "; ".join(LICENCES.values()) if task == "desk" else LICENCES[task]
 
 
-def agreement(
-    workspace: Workspace, name: str, answers_of: dict[str, tuple[Answers, Answers]]
-) -> float | None:
-    """Return the share of test rows that PyTorch and the file answer alike; None without the checkpoint."""
-    from cascade.lab.training import train
-
-    if not workspace.file(f"{name}.pt").exists():
-        return None
-    student, vocabulary = steps.finished(workspace, name)
-    same: list[bool] = []
-    for task, (_, test) in answers_of.items():
-        out = train.probabilities(student, vocabulary, task, [row.text for row in workspace.split(task).test])
-        same += list(np.array(vocabulary.tasks[task])[out.argmax(1)] == test.predicted)
-    return float(np.mean(same))
-
-
-def card(path: Path, recipe: Recipe, measured: dict[str, Any], same: float | None) -> dict[str, Any]:
+def card(path: Path, measured: dict[str, Any]) -> dict[str, Any]:
     """Return one expert's card."""
     data = path.read_bytes()
+    sizes = read_metadata(path, ("llama.block_count", "llama.embedding_length"))
+    layers, width = sizes["llama.block_count"], sizes["llama.embedding_length"]
     return {
-        "name": recipe.name,
-        "tier": recipe.tier,
+        "name": path.stem,
+        "tier": TIERS[path.stem],
         "file": path.name,
         "sha256": hashlib.sha256(data).hexdigest(),
         "bytes": len(data),
         "parameters": _parameters(path),
-        "weights": recipe.kind,
-        "architecture": f"llama, {recipe.layers} layers of {recipe.width}, attention both ways",
+        "weights": "Q8_0",
+        "architecture": f"llama, {layers} layers of {width}, attention both ways",
         "provenance": PROVENANCE,
-        "torch_agreement": same,
         "tasks": measured,
     }
 
@@ -174,43 +166,26 @@ def _parameters(path: Path) -> int:
     return int(sum(tensor.n_elements for tensor in gguf.GGUFReader(str(path)).tensors))
 
 
-def write_all(workspace: Workspace, out: Path) -> None:
-    """Write a card for the GGUF file of every recipe in `out`, the pair's figures, and the page.
+def write_all(data: Path, out: Path) -> None:
+    """Write a card for each expert in `out`, the pairs' figures, and the page.
 
     Raises:
         ConfigError: a file is missing; the page needs all of them.
     """
-    paths = {name: out / f"{name}.gguf" for name in RECIPES}
+    paths = {name: out / f"{name}.gguf" for name in TIERS}
     if missing := [path.name for path in paths.values() if not path.is_file()]:
-        text = f"{out} has no {', '.join(missing)}; the page needs all experts"
-        raise ConfigError(
-            f"{text}; make them with: python -m cascade.lab.training export NAME, or give --out"
-        )
+        raise ConfigError(f"{out} has no {', '.join(missing)}; the page needs all experts; give --experts")
     cards, answers_of = [], {}
-    for name, recipe in RECIPES.items():
-        measured, answers_of[name] = measure(paths[name], workspace)
-        new_card = card(paths[name], recipe, measured, agreement(workspace, name, answers_of[name]))
-        cards.append(_rounded(with_agreement(new_card, out / f"{name}.json")))
+    for name, path in paths.items():
+        measured, answers_of[name] = measure(path, data)
+        cards.append(_rounded(card(path, measured)))
         _dump(cards[-1], out / f"{name}.json")
-    pairs = {
-        task: cascade_on_test(answers_of["tiny"][task], answers_of["small"][task]) for task in ASSISTANTS
-    }
-    pairs["tram"] = cascade_on_test(answers_of["hunter"]["tram"], answers_of["small"]["tram"])
-    pairs = _rounded(pairs)
+    pairs = _rounded({
+        task: cascade_on_test(answers_of[first][task], answers_of[second][task])
+        for task, (first, second) in PAIRS.items()
+    })  # fmt: skip
     _dump(pairs, out / "pairs.json")
     (out / "README.md").write_text(page(cards, pairs), encoding="utf-8")
-
-
-def with_agreement(new_card: dict[str, Any], before: Path) -> dict[str, Any]:
-    """Return a card with PyTorch's agreement from the earlier card, if that is of the same file.
-
-    Agreement can be measured only with the checkpoint.
-    """
-    if new_card["torch_agreement"] is not None or not before.is_file():
-        return new_card
-    earlier = json.loads(before.read_text(encoding="utf-8"))
-    same = earlier["torch_agreement"] if earlier["sha256"] == new_card["sha256"] else None
-    return new_card | {"torch_agreement": same}
 
 
 def _dump(value: Any, path: Path) -> None:
@@ -230,8 +205,8 @@ def page(cards: Sequence[dict[str, Any]], pairs: dict[str, dict[str, Any]]) -> s
     lines = [
         "# The bundled experts",
         "",
-        "Generated by `python -m cascade.lab.training card`. Every figure is on the test split, through",
-        "llama.cpp; the confidence is the label's probability. How they were made: `docs/experts.md`.",
+        "Generated by `python benchmarks/cards.py`. Every figure is on the test split, through llama.cpp;",
+        "the confidence is the label's probability. How they were made: `docs/experts.md`.",
         "",
         "| expert | tier | size | parameters | sha256 |",
         "|---|---|---|---|---|",
@@ -270,3 +245,15 @@ def _pair_line(task: str, part: dict[str, Any]) -> str:
         f"- {task}: {part['answered']:.1%} of rows answered at {part['accuracy_answered']:.2%} "
         f"({part['first_share']:.1%} by the first tier){outside}"
     )
+
+
+def main() -> None:
+    """Measure and write."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--experts", type=Path, default=bundled_path("tiny").parent, help="their folder")
+    args = arguments.parse_args()
+    write_all(args.data, args.experts)
+
+
+if __name__ == "__main__":
+    guarded(main)

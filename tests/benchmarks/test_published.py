@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+from published import DESK, OOS, ROWS, TASKS, load
+
 from cascade.errors import RequestError
-from cascade.lab.training.datasets import DESK, OOS, ROWS, TASKS, load
+
+SCRIPT = str(Path(__file__).resolve().parents[2] / "benchmarks" / "published.py")
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -82,7 +87,7 @@ def test_an_unknown_set_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_prints_rows_for_calibrate(data: Path) -> None:
     """One object a line, ids unique, to standard output only."""
-    command = [sys.executable, "-m", "cascade.lab.training.datasets", "tram", "val", "--data", str(data)]
+    command = [sys.executable, SCRIPT, "tram", "val", "--data", str(data)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == ROWS["tram"][1]
@@ -92,7 +97,7 @@ def test_the_command_prints_rows_for_calibrate(data: Path) -> None:
 
 def test_the_command_reports_missing_data_without_a_traceback(tmp_path: Path) -> None:
     """Exit status 1 and one line on standard error."""
-    command = [sys.executable, "-m", "cascade.lab.training.datasets", "tram", "val", "--data", str(tmp_path)]
+    command = [sys.executable, SCRIPT, "tram", "val", "--data", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")

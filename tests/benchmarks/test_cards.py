@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import cards
+from cards import Answers, cascade_on_test, threshold
+from published import OOS
+
 import cascade
+from cascade.errors import ConfigError
 from cascade.formats.gguf import read_tasks
-from cascade.lab.training import card
-from cascade.lab.training.card import Answers, cascade_on_test, threshold
-from cascade.lab.training.datasets import OOS
-from cascade.lab.training.recipes import RECIPES
 
 EXPERTS = Path(cascade.__file__).parent / "experts"
 CARDS = [path for path in sorted(EXPERTS.glob("*.json")) if path.stem != "pairs"]
@@ -39,9 +43,9 @@ def test_every_shipped_file_has_a_card() -> None:
 
 
 def test_page_is_generated_from_the_cards() -> None:
-    cards = {path.stem: json.loads(path.read_text()) for path in CARDS}
+    found = {path.stem: json.loads(path.read_text()) for path in CARDS}
     pairs = json.loads((EXPERTS / "pairs.json").read_text())
-    assert card.page([cards[name] for name in RECIPES], pairs) == (EXPERTS / "README.md").read_text(
+    assert cards.page([found[name] for name in cards.TIERS], pairs) == (EXPERTS / "README.md").read_text(
         encoding="utf-8"
     )
 
@@ -53,7 +57,7 @@ def answers(truth: list[str], message: list[str], trust: list[float]) -> Answers
 
 
 def test_figures_leave_out_of_scope_rows_apart() -> None:
-    shown: dict[str, Any] = card.figures(answers(["a", "b", OOS], ["a", "a", OOS], [0.9, 0.6, 0.8]))
+    shown: dict[str, Any] = cards.figures(answers(["a", "b", OOS], ["a", "a", OOS], [0.9, 0.6, 0.8]))
     assert shown["rows"] == 2
     assert shown["accuracy"] == 0.5
     assert shown["oos_rows"] == 1
@@ -78,14 +82,7 @@ def test_second_tier_answers_what_the_first_leaves() -> None:
     assert shown["oos_accepted"] == 0.0
 
 
-@pytest.mark.parametrize(
-    ("measured", "sha256", "expected"), [(None, "a", 0.9993), (None, "b", None), (0.5, "a", 0.5)]
-)
-def test_without_a_checkpoint_the_agreement_of_the_same_file_stays(
-    tmp_path: Path, measured: float | None, sha256: str, expected: float | None
-) -> None:
-    before = tmp_path / "tiny.json"
-    before.write_text(json.dumps({"sha256": "a", "torch_agreement": 0.9993}), encoding="utf-8")
-    made = {"sha256": sha256, "torch_agreement": measured}
-    assert card.with_agreement(made, before)["torch_agreement"] == expected
-    assert card.with_agreement(made, tmp_path / "none.json") == made
+def test_cards_need_every_file_and_say_which_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "hunter.gguf").touch()
+    with pytest.raises(ConfigError, match=r"has no tiny\.gguf, small\.gguf; the page needs all experts"):
+        cards.write_all(tmp_path, tmp_path)

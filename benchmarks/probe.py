@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cascade.lab.training.export import read_tasks
+from cascade.formats.gguf import read_tasks
 
 
 class Probe:

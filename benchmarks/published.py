@@ -1,4 +1,4 @@
-"""The labelled data sets that experts are trained, calibrated and measured on, and how each is split.
+"""The published data sets that the bundled experts are made from and measured on, and how each is split.
 
     clinc150   its own train, val and test, each followed by its out-of-scope rows with label `oos`
     banking77  its own test (6 of its texts repeat a training text except for white space); val is cut from
@@ -6,7 +6,7 @@
     tram       test and val are whole documents, by the hash of the title, without texts seen in training
     desk       all rows of the three, labelled with the assistant that should get them
 
-No row is ever stored in this repository. `python -m cascade.lab.training.datasets TASK SPLIT --data DIR`
+No row is ever stored in this repository. `python benchmarks/published.py TASK SPLIT --data DIR`
 prints rows as JSONL, for `cascade calibrate` and `cascade run`.
 """
 
@@ -160,7 +160,7 @@ _READERS: dict[str, Callable[[Path], Split]] = {"clinc150": _clinc, "banking77":
 
 def main() -> int:
     """Print the rows of one split as JSONL: `{"id", "text", "label"}`."""
-    parser = argparse.ArgumentParser(prog="python -m cascade.lab.training.datasets", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python benchmarks/published.py", description=main.__doc__)
     parser.add_argument("task", choices=[*TASKS, "desk"])
     parser.add_argument("split", choices=["train", "val", "test"])
     parser.add_argument("--data", type=Path, default=default_dir(), help="folder of the data sets")

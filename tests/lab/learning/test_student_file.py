@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra train")
 pytest.importorskip("tokenizers", reason="needs the extra train")
 
-from cascade.lab.training import export, vocab  # noqa: E402
-from cascade.lab.training.model import Shape, Student  # noqa: E402
-from cascade.lab.training.probe import Probe  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
+
+from probe import Probe  # noqa: E402
+
+from cascade.formats.gguf import read_tasks  # noqa: E402
+from cascade.lab.learning import student_file, vocab  # noqa: E402
+from cascade.lab.learning.student import Shape, Student  # noqa: E402
 
 TASKS = {"colour": ["red", "green", "blue"], "size": ["big", "small"]}
 WORDS = dict.fromkeys(
@@ -69,9 +75,15 @@ def whole_row(student: Student, ids: list[int]) -> Any:
         return student.logits(student(torch.tensor([ids])), torch.arange(student.shape.vocab))[0].numpy()
 
 
-def written(vocabulary: vocab.Vocabulary, student: Student, path: Path, kind: str = "F32") -> Path:
-    tasks = export.prompts(vocabulary, dict.fromkeys(TASKS, 400), student.shape.causal)
-    export.write(student, vocabulary, tasks, path, kind)
+def written(
+    vocabulary: vocab.Vocabulary,
+    student: Student,
+    path: Path,
+    kind: str = "F32",
+    tasks: Iterable[str] = TASKS,
+) -> Path:
+    contract = student_file.prompts(vocabulary, dict.fromkeys(tasks, 400), student.shape.causal)
+    student_file.write(student, vocabulary, contract, path, kind)
     return path
 
 
@@ -104,7 +116,7 @@ def test_text_never_makes_a_label_token(vocabulary: vocab.Vocabulary, tmp_path: 
 
 def test_contract(vocabulary: vocab.Vocabulary, tmp_path: Path) -> None:
     """The metadata says all that an engine needs."""
-    tasks = export.read_tasks(written(vocabulary, student_of(vocabulary, False), tmp_path / "tiny.gguf"))
+    tasks = read_tasks(written(vocabulary, student_of(vocabulary, False), tmp_path / "tiny.gguf"))
     assert list(tasks) == ["colour", "size"]
     assert tasks["size"]["labels"] == ["big", "small"]
     assert tasks["size"]["suffix"] == [vocabulary.ask]
@@ -129,18 +141,24 @@ def test_small_files_agree(vocabulary: vocab.Vocabulary, tmp_path: Path, kind: s
     probe.close()
 
 
-def test_bad_label_is_refused() -> None:
-    with pytest.raises(ValueError, match="cannot become tokens"):
-        export.checked(["fine", "<bad>"])
+def test_any_text_can_be_a_label(tmp_path: Path) -> None:
+    """Labels never are token texts, so none is a piece of text or needs an escape."""
+    names = ["<ask>", "a b", "é:>", "the"]
+    made = vocab.learn(WORDS, 320, {"odd task": names})
+    tasks = read_tasks(written(made, student_of(made, False), tmp_path / "odd.gguf", tasks=["odd task"]))
+    assert tasks["odd task"]["labels"] == names
+    probe = Probe(tmp_path / "odd.gguf")
+    assert probe.prompt("odd task", " ".join(names)) == made.encode([" ".join(names)], 400)[0]
+    probe.close()
 
 
-def test_file_without_contract_is_refused(tmp_path: Path) -> None:
-    gguf = pytest.importorskip("gguf")
-    writer = gguf.GGUFWriter(str(tmp_path / "plain.gguf"), "llama")
-    writer.add_name("plain")
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    with pytest.raises(ValueError, match=r"cascade\.tasks"):
-        export.read_tasks(tmp_path / "plain.gguf")
+def test_the_same_student_gives_the_same_bytes_and_a_failed_write_leaves_the_old_file(
+    vocabulary: vocab.Vocabulary, tmp_path: Path
+) -> None:
+    student, path = student_of(vocabulary, False), tmp_path / "tiny.gguf"
+    first = written(vocabulary, student, path).read_bytes()
+    assert written(vocabulary, student, path).read_bytes() == first
+    with pytest.raises(KeyError):
+        written(vocabulary, student, path, "Q1_9")
+    assert path.read_bytes() == first
+    assert [each.name for each in tmp_path.iterdir()] == ["tiny.gguf"]
