@@ -185,7 +185,8 @@ def write_all(data: Path, out: Path) -> None:
         for task, (first, second) in PAIRS.items()
     })  # fmt: skip
     _dump(pairs, out / "pairs.json")
-    (out / "README.md").write_text(page(cards, pairs), encoding="utf-8")
+    encoder = json.loads((out / "encoder.json").read_text(encoding="utf-8"))
+    (out / "README.md").write_text(page(cards, pairs, encoder), encoding="utf-8")
 
 
 def _dump(value: Any, path: Path) -> None:
@@ -200,7 +201,7 @@ def _rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def page(cards: Sequence[dict[str, Any]], pairs: dict[str, dict[str, Any]]) -> str:
+def page(cards: Sequence[dict[str, Any]], pairs: dict[str, dict[str, Any]], encoder: dict[str, Any]) -> str:
     """Return the page for people, made from the cards only."""
     lines = [
         "# The bundled experts",
@@ -225,7 +226,24 @@ def page(cards: Sequence[dict[str, Any]], pairs: dict[str, dict[str, Any]]) -> s
     lines += [_pair_line(task, part) for task, part in pairs.items()]
     lines += ["", PROVENANCE, "", "Data:", ""]
     lines += [f"- {task}: {licence}" for task, licence in LICENCES.items()]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_encoder_lines(encoder)]) + "\n"
+
+
+def _encoder_lines(card: dict[str, Any]) -> list[str]:
+    size, count = f"{card['bytes'] / 1e6:.1f} MB", f"{card['parameters'] / 1e6:.1f} M"
+    check = card["check"]
+    return [
+        "",
+        "## The encoder",
+        "",
+        "| file | size | parameters | weights | sha256 |",
+        "|---|---|---|---|---|",
+        f"| {card['name']} | {size} | {count} | {card['weights']} | `{card['sha256'][:16]}…` |",
+        "",
+        f"{card['provenance']} Cosine with the original's vectors of {check['texts']} sentences "
+        f"(`benchmarks/encoder.py`): at least {check['least_cosine']:.4f}, "
+        f"{check['mean_cosine']:.4f} in the mean.",
+    ]
 
 
 def _line(name: str, task: str, part: dict[str, Any]) -> str:
