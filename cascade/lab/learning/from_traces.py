@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -22,22 +22,23 @@ from cascade.lab.learning.columns import Columns
 from cascade.lab.learning.label_checks import label_problem
 from cascade.lab.learning.near_duplicates import normal_form
 from cascade.lab.learning.row_reading import Place, ReadRows
+from cascade.lab.learning.sources import (
+    AGREEMENT,
+    GRADE,
+    PERSON,
+    TEACHER,
+    TRUSTED,
+    WORDS,
+    teacher_share,
+    teaching,
+)
 from cascade.lab.tables.graded import model_drafts, newest_grades
 from cascade.lab.tables.labels import asked_models, label_set
 from cascade.lab.tables.rows import LabelledRow
-from cascade.policy.bounds import risk_upper
 from cascade.records import Result
 from cascade.trace import RunFilter, TraceStore, default_url, history
 
-PERSON, GRADE, TEACHER, AGREEMENT = "person", "grade", "teacher", "agreement"
-TRUSTED = (PERSON, GRADE)
 ASKED = "person"  # the model of the graph that asks a person
-_WORDS = {
-    PERSON: "answered by a person",
-    GRADE: "graded right",
-    TEACHER: "answered by the top tier",
-    AGREEMENT: "on which tiers agree",
-}
 
 
 class _Truth(NamedTuple):
@@ -208,34 +209,13 @@ def _as_rows(gathering: _Gathering, where: str) -> ReadRows:
 
 
 def _remarks(rows: ReadRows, gathering: _Gathering) -> Iterator[str]:
-    counts = Counter(place.source for place in rows.places)
-    parts = [f"{counts[source]:,} {_WORDS[source]}" for source in _WORDS if counts[source]]
+    counts = Counter(place.source or "" for place in rows.places)
+    parts = [f"{counts[source]:,} {WORDS[source]}" for source in WORDS if counts[source]]
     yield f"labels: {', '.join(parts)}"
     if gathering.left_out:
         yield _left_out(gathering.left_out).removeprefix("; ")
-    if taught := counts[TEACHER] + counts[AGREEMENT]:
-        yield teaching(taught, len(rows.rows), gathering.teacher)
-
-
-def teaching(taught: int, rows: int, graded: Iterable[bool] = ()) -> str:
-    """Return how much of the labels models made, and how good the teacher was where a grade tells.
-
-    Args:
-        taught: rows whose label a model made.
-        rows: all rows.
-        graded: whether the teacher was right, a value for each graded run.
-    """
-    text = (
-        f"models made {taught / rows:.0%} of the labels: on these a student never beats its teacher, "
-        "and what is measured there is agreement with it"
-    )
-    right = list(graded)
-    if not right:
-        return f"{text}; no grade tells how good the teacher is"
-    low = 1 - risk_upper(len(right) - sum(right), len(right), 0.025)
-    high = risk_upper(sum(right), len(right), 0.025)
-    share = f"in {sum(right)} of {len(right)} graded runs ({low:.0%} to {high:.0%})"
-    return f"{text}; the teacher was right {share}"
+    if share := teacher_share(counts, len(rows.rows)):
+        yield teaching(share, gathering.teacher)
 
 
 def _left_out(reasons: Counter[str]) -> str:

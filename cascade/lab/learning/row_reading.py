@@ -28,6 +28,7 @@ class Place(NamedTuple):
         group: its value in the group column.
         source: who made its label, if several sources did.
         time: when it came, UTC in ISO 8601, if rows are split by time.
+        chosen: whether it was picked for a person to label, so that it stands for no others.
     """
 
     line: int
@@ -35,6 +36,7 @@ class Place(NamedTuple):
     group: str | None = None
     source: str | None = None
     time: str | None = None
+    chosen: bool = False
 
 
 class RowOptions(NamedTuple):
@@ -159,7 +161,7 @@ def _read_row(read: ReadRows, line: int, cells: Any, told: RowOptions) -> None:
     if (problem := label_problem(label, columns.label)) is not None:
         raise RequestError(problem)
     read.rows.append(LabelledRow(str(line), text, str(label)))
-    read.places.append(Place(line, *(_cell(cells, column) for column in (told.slice, told.group))))
+    read.places.append(Place(line, _cell(cells, told.slice), _cell(cells, told.group)))
 
 
 def _cell(cells: Mapping[str, Any], column: str | None) -> str | None:
