@@ -15,8 +15,8 @@ PACKAGE = Path(cascade.__file__).parent
 
 # The rooms from the ground up: each file imports only from its own room or those before it.
 ROOMS = [
-    "_lazy", "_fork", "errors", "extras", "environment", "openai_fields", "svg", "records", "spec", "formats",
-    "files", "requests", "policy",
+    "_lazy", "_fork", "errors", "extras", "environment", "openai_fields", "svg", "records", "spec", "files",
+    "formats", "requests", "policy",
     "explain", "observers", "langchain", "config", "trace", "engine", "models", "gates", "confidence",
     "graph", "run", "lab.tables", "lab.tuning", "lab.replays", "lab.monitoring", "lab.evaluation",
     "lab.learning", "serve", "cli",

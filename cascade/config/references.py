@@ -15,7 +15,7 @@ from typing import NamedTuple
 from cascade.config.messages import suggest
 from cascade.errors import ConfigError, ModelError
 from cascade.files import replace_file
-from cascade.formats.gguf import read_tasks
+from cascade.formats.expert_file import task_labels
 from cascade.formats.gguf_parts import model_files, part_names
 from cascade.spec.kinds import ModelFacts, ModelSettings, settings_sha256
 
@@ -170,7 +170,7 @@ def _download_file(hub: HubFile) -> Path:
 
 
 def gguf_tasks(path: Path) -> dict[str, tuple[str, ...]]:
-    """Return the tasks of a GGUF expert with their labels.
+    """Return the tasks of a GGUF expert, bundled or learned, with their labels.
 
     Raises:
         ConfigError: the file is broken.
@@ -180,7 +180,7 @@ def gguf_tasks(path: Path) -> dict[str, tuple[str, ...]]:
 
 @lru_cache(maxsize=64)
 def _tasks(path: Path, _changed: int) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(task["labels"]) for name, task in read_tasks(path).items()}
+    return task_labels(path)
 
 
 def label_file(reference: str) -> str | None:

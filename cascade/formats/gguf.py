@@ -79,8 +79,11 @@ class _Reader:
         if kind != _ARRAY or depth >= _MAX_NESTING:
             raise _GgufError(f"its metadata has a value of unknown type {kind}")
         item, count = self.number("I"), self.number("Q")
-        if not wanted and item in _SCALARS:
-            return self.skip(count * struct.calcsize(_SCALARS[item]))
+        if item in _SCALARS:
+            width = struct.calcsize(_SCALARS[item])
+            if not wanted:
+                return self.skip(count * width)
+            return list(struct.unpack(f"<{count}{_SCALARS[item]}", self.take(count * width)))
         if count > self.size:
             raise _GgufError(f"an array in its metadata claims {count} items")
         items = [self.value(item, wanted, depth + 1) for _ in range(count)]
@@ -145,6 +148,59 @@ def read_metadata(path: Path, wanted: Collection[str]) -> dict[str, Any]:
     return _opened(path, lambda reader: _read(reader, wanted))
 
 
+class Pair(NamedTuple):
+    """A key of the metadata, its GGUF type, and where the pair begins, its value begins, and it ends."""
+
+    key: str
+    kind: int
+    start: int
+    value: int
+    end: int
+
+
+class Layout(NamedTuple):
+    """Where the parts of a GGUF file lie, in bytes from its beginning.
+
+    `tensors` is the number of tensors; their descriptions lie from `infos` to `infos_end`, and their data
+    from `data` to the file's end at `size`.
+    """
+
+    pairs: tuple[Pair, ...]
+    tensors: int
+    infos: int
+    infos_end: int
+    data: int
+    size: int
+    alignment: int
+
+
+def read_layout(path: Path) -> Layout:
+    """Return where the parts of the GGUF file `path` lie; no value is kept.
+
+    Raises:
+        ConfigError: the file cannot be read or is not a GGUF file.
+    """
+    return _opened(path, _read_layout)
+
+
+def _read_layout(reader: _Reader) -> Layout:
+    count, number = _counts(reader)
+    pairs, alignment = [], _DEFAULT_ALIGNMENT
+    for _ in range(number):
+        start = reader.file.tell()
+        key, kind = reader.string(), reader.number("I")
+        at = reader.file.tell()
+        value = reader.value(kind, wanted=False)
+        alignment = _aligned(value) if key == _ALIGNMENT else alignment
+        pairs.append(Pair(key, kind, start, at, reader.file.tell()))
+    infos = reader.file.tell()
+    for _ in range(count):
+        _read_tensor(reader)
+    end = reader.file.tell()
+    data = -(-end // alignment) * alignment
+    return Layout(tuple(pairs), count, infos, end, data, reader.size, alignment)
+
+
 def _opened(path: Path, read: Callable[[_Reader], T]) -> T:
     try:
         with path.open("rb", buffering=1 << 18) as file:
@@ -173,11 +229,15 @@ def _read_header(reader: _Reader, arrays: Callable[[str], bool]) -> Header:
         kinds[key] = kind = reader.number("I")
         values[key] = reader.value(kind, wanted=kind != _ARRAY or arrays(key))
     tensors = dict(_read_tensor(reader) for _ in range(count))
-    alignment = values.get(_ALIGNMENT, _DEFAULT_ALIGNMENT)
-    if not isinstance(alignment, int) or alignment < 1:
-        raise _GgufError(f"{_ALIGNMENT} is {alignment!r}; expected a power of two")
+    alignment = _aligned(values.get(_ALIGNMENT, _DEFAULT_ALIGNMENT))
     start = -(-reader.file.tell() // alignment) * alignment
     return Header(values, kinds, tensors, start, reader.size)
+
+
+def _aligned(alignment: object) -> int:
+    if not isinstance(alignment, int) or alignment < 1:
+        raise _GgufError(f"{_ALIGNMENT} is {alignment!r}; expected a power of two")
+    return alignment
 
 
 def _read_tensor(reader: _Reader) -> tuple[str, Tensor]:
@@ -207,10 +267,23 @@ def read_tasks(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: the file is broken, or its tasks are not what `docs/experts.md` says.
     """
-    text = read_metadata(path, (TASKS_KEY,)).get(TASKS_KEY)
+    return parse_tasks(path, read_metadata(path, (TASKS_KEY,)).get(TASKS_KEY))
+
+
+def has_broken_text(text: str) -> bool:
+    """Return whether a string of the metadata held bytes that are not UTF-8."""
+    return not text.isascii() and _BROKEN.search(text) is not None
+
+
+def parse_tasks(path: Path, text: Any) -> dict[str, dict[str, Any]]:
+    """Return the tasks that the metadata value `text` of `path` holds; empty where it is None.
+
+    Raises:
+        ConfigError: they are not what `docs/experts.md` says.
+    """
     if text is None:
         return {}
-    if isinstance(text, str) and not text.isascii() and _BROKEN.search(text):
+    if isinstance(text, str) and has_broken_text(text):
         raise ConfigError(
             f"{path}: not a GGUF file that can be read: a string in its metadata is not UTF-8: {TASKS_KEY!r}"
         )

@@ -78,7 +78,10 @@ def test_every_bundled_expert_is_found_by_its_name() -> None:
         ("none/expert.gguf", "files there: none"),
         (".", "is a folder"),
         ("a\0b", "does not exist"),
-        ("bundled:tinny", "unknown bundled expert 'tinny'; known: hunter, small, tiny; did you mean 'tiny'"),
+        (
+            "bundled:tinny",
+            "unknown bundled expert 'tinny'; known: encoder, hunter, small, tiny; did you mean 'tiny'",
+        ),
         ("bundled:../tiny", "unknown bundled expert"),
         ("hub:a/b/c.gguf", "'hub:a/b/c.gguf' is not known; give a file, bundled:NAME, or hf:"),
         ("hf:a/b", "expected hf:OWNER/REPO/FILE.gguf"),
