@@ -7,7 +7,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from cascade.observers import Observer
-from cascade.records import Request, Result
+from cascade.records import Request, Result, Trial
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 _CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
@@ -54,6 +54,12 @@ class Metrics(Observer):
         self._tokens = Counter(
             "cascade_tokens", "Tokens.", ["graph", "model", "direction"], registry=self.registry
         )
+        self._trials = Counter(
+            "cascade_trials",
+            "Runs drawn for a shadow or a canary, by the rule that left it out, else asked.",
+            ["graph", "stage", "part", "model", "outcome"],
+            registry=self.registry,
+        )
         self._graphs: dict[str, str] = {}  # run → graph, while it is at work
 
     def on_run_start(self, run: str, graph: str, request: Request) -> None:
@@ -81,6 +87,10 @@ class Metrics(Observer):
             self._decisions.labels(graph, step.stage, step.decision.action, step.decision.rule).inc()
             if step.estimate is not None:
                 self._confidence.labels(graph, step.stage).observe(step.estimate.confidence)
+            for fact in step.decision.facts:
+                if isinstance(fact, Trial):
+                    drawn = (fact.part, fact.model, fact.refused or "asked")
+                    self._trials.labels(graph, step.stage, *drawn).inc()
             for call in step.calls:
                 outcome = "ok" if call.error is None else "failed"
                 self._calls.labels(graph, call.model, call.tier, outcome).inc()

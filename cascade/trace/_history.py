@@ -12,8 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from cascade.errors import TraceError
 from cascade.records import Result
 from cascade.trace._filters import RunFilter, conditions
+from cascade.trace._queries import graded_runs
 from cascade.trace._rows import from_rows
-from cascade.trace._tables import calls, grades, runs, steps
+from cascade.trace._tables import calls, runs, steps
 from cascade.trace.database import display_url, open_engine, parse_url, read_snapshot, trace_error
 
 _CHUNK = 500
@@ -85,10 +86,8 @@ def newest_grades(url: str, where: RunFilter) -> dict[str, bool]:
     Raises:
         TraceError: the database cannot be read.
     """
-    query = select(grades.c.run, grades.c.correct).join(runs, runs.c.run == grades.c.run)
-    query = query.where(*conditions(where)).order_by(grades.c.seq)
     with read_snapshot(url) as connection:
-        return {} if connection is None else {row[0]: bool(row[1]) for row in connection.execute(query)}
+        return {} if connection is None else graded_runs(connection, where)
 
 
 def max_call_costs(url: str, where: RunFilter) -> dict[str, float]:

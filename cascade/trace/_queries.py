@@ -9,11 +9,11 @@ from sqlalchemy import Connection, RowMapping, func, select
 
 from cascade.errors import TraceError, UnknownRunError
 from cascade.records import Record, Result
-from cascade.trace._filters import RunFilter
+from cascade.trace._filters import RunFilter, conditions
 from cascade.trace._grades import newest_grade
 from cascade.trace._rows import from_rows, full_graph, question_of
 from cascade.trace._search import newest_runs
-from cascade.trace._tables import calls, runs, steps
+from cascade.trace._tables import calls, grades, runs, steps
 
 _MAX_TEXT = 200  # characters of the request and of the answer in a summary
 _MAX_VALUES = 100  # of a column that are listed
@@ -139,3 +139,10 @@ def _summary(row: RowMapping) -> RunSummary:
         request=row["request_text"][:_MAX_TEXT],
         question=question and question[:_MAX_TEXT],
     )
+
+
+def graded_runs(connection: Connection, where: RunFilter) -> dict[str, bool]:
+    """Return run → whether its answer was right, by the newest grade of the runs that match `where`."""
+    query = select(grades.c.run, grades.c.correct).join(runs, runs.c.run == grades.c.run)
+    query = query.where(*conditions(where)).order_by(grades.c.seq)
+    return {run: bool(correct) for run, correct in connection.execute(query).all()}

@@ -26,7 +26,7 @@ from cascade.trace._filters import RunFilter
 from cascade.trace._grades import Grade, add_grade, checked_grade, read_grades
 from cascade.trace._ledger import read_key
 from cascade.trace._overview import OVERVIEW_WINDOW, Overview, baseline_calls, read_overview
-from cascade.trace._queries import RunSummary, find_run, list_runs, read_run, values_of
+from cascade.trace._queries import RunSummary, find_run, graded_runs, list_runs, read_run, values_of
 from cascade.trace._redact import redact
 from cascade.trace._rows import RunRows, to_rows
 from cascade.trace._writing import BatchWriter, commit_runs, is_stored
@@ -213,6 +213,15 @@ class TraceStore:
         """
         with self._resolved(run) as (connection, name):
             return read_grades(connection, name)
+
+    def newest_grades(self, where: RunFilter) -> dict[str, bool]:
+        """Return run → whether its answer was right, by the newest grade of the runs that match `where`.
+
+        Raises:
+            TraceError: the database cannot be read.
+        """
+        with self._connection() as connection:
+            return {} if connection is None else graded_runs(connection, where)
 
     def close(self) -> None:
         """Store what was submitted, then release the database. A closed store accepts no more runs."""

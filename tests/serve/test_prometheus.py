@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from runs_maker import HAIKU, quick, run, step
 
 from cascade.observers.metrics import Metrics
-from cascade.records import Request
+from cascade.records import Request, Trial
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -48,6 +48,20 @@ def test_failed_calls_have_an_outcome_of_their_own() -> None:
     labels = {"graph": "support", "model": "nano", "tier": "haiku"}
     assert value(metrics, "cascade_calls_total", outcome="failed", **labels) == 1
     assert value(metrics, "cascade_calls_total", outcome="ok", **labels) is None
+
+
+def test_runs_drawn_for_a_shadow_or_a_canary_are_counted() -> None:
+    metrics = Metrics()
+    facts = (
+        Trial(part="shadow", model="new", share=0.1, refused="local_only"),
+        Trial(part="canary", model="new", share=0.1),
+    )
+    first = step("first", "confident", HAIKU, confidence=0.97)
+    first = first.model_copy(update={"decision": first.decision.model_copy(update={"facts": facts})})
+    metrics.on_run_end(quick("01AA", trace=(first,)))
+    labels = {"graph": "support", "stage": "first", "model": "new"}
+    assert value(metrics, "cascade_trials_total", part="shadow", outcome="local_only", **labels) == 1
+    assert value(metrics, "cascade_trials_total", part="canary", outcome="asked", **labels) == 1
 
 
 def test_a_run_is_active_until_it_ends_or_is_dropped() -> None:

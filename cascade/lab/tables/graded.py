@@ -17,7 +17,6 @@ from cascade.policy.table import Outcomes
 from cascade.records import Call, Result, Step
 from cascade.trace import RunFilter, TraceStore, default_url
 
-_PAGE_SIZE = 500  # runs listed at once
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -113,14 +112,8 @@ def newest_grades(store: TraceStore, graph: str | None) -> list[Grade]:
     Raises:
         TraceError: the store cannot be read.
     """
-    grades: list[Grade] = []
-    filters = (RunFilter(graph=graph, grade="right"), 1.0), (RunFilter(graph=graph, grade="wrong"), 0.0)
-    for where, quality in filters:
-        page = store.search(where, limit=_PAGE_SIZE)
-        while page:
-            grades += [Grade(summary.run, None, quality) for summary in page]
-            page = store.search(where, limit=_PAGE_SIZE, before=page[-1].run)
-    return grades
+    newest = store.newest_grades(RunFilter(graph=graph))
+    return [Grade(run, None, float(correct)) for run, correct in newest.items()]
 
 
 def graded_row(result: Result, grades: Sequence[Grade]) -> dict[str, Any]:
