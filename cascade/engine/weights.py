@@ -271,10 +271,14 @@ class Weights:
         """Return the embedding context for texts of up to `limit` tokens, made by the first call."""
         key = (limit, n_threads)
         if key not in self._embedders:
-            architecture = self.metadata("general.architecture")
-            pooling = pooling_type(self.metadata(f"{architecture}.pooling_type"), self.causal)
-            self._embedders[key] = Embedder(self._model, self.n_vocab, pooling, limit, n_threads)
+            self._embedders[key] = self.new_embedder(limit, n_threads)
         return self._embedders[key]
+
+    def new_embedder(self, limit: int, n_threads: int) -> Embedder:
+        """Make an embedding context that the caller closes before the weights; for use on another thread."""
+        architecture = self.metadata("general.architecture")
+        pooling = pooling_type(self.metadata(f"{architecture}.pooling_type"), self.causal)
+        return Embedder(self._model, self.n_vocab, pooling, limit, n_threads)
 
     def _adapter(self, path: Path | None) -> Any:
         """Return llama.cpp's pointer to the adapter in `path`, loaded once and freed with the model."""
