@@ -89,7 +89,7 @@ def join_answers(read: ReadRows, answers: Mapping[str, PersonAnswer]) -> ReadRow
     for number, (form, answer) in enumerate(given.items(), start=1):
         if form not in seen:
             rows.append(LabelledRow(f"answer {number}", answer.text, answer.label or ""))
-            places.append(Place(0, source=PERSON, chosen=True))
+            places.append(Place(0, source=PERSON, asked=True))
     left = [text for text in read.unlabelled if normal_form(text) not in given]
     count = f"{len(given):,} answers of a person count instead of other labels"
     remarks = (*read.remarks, f"{count}, {len(given) - len(seen):,} of them about other texts")

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from cascade.confidence.same import normalise
 from cascade.config.load import LoadedGraph, load_graph
 from cascade.errors import RequestError
 from cascade.explain.formatting import is_hash, parse_since
+from cascade.lab.learning.answers import answers_path, join_answers, read_answers
 from cascade.lab.learning.columns import Columns
 from cascade.lab.learning.label_checks import label_problem
 from cascade.lab.learning.near_duplicates import normal_form
@@ -158,7 +159,8 @@ def rows_from_traces(
         raise RequestError(
             f"no run of {where} tells a label{_left_out(gathering.left_out)}; {_advice(gathering)}"
         )
-    return _as_rows(gathering, where)
+    read = join_answers(_as_rows(gathering, where), read_answers(answers_path(Path(graph))))
+    return replace(read, remarks=(*_remarks(read, gathering), *read.remarks))
 
 
 def asking_name(name: str) -> str:
@@ -204,7 +206,7 @@ def _as_rows(gathering: _Gathering, where: str) -> ReadRows:
         rows.places.append(Place(len(rows.rows), source=source, time=started))
         digest.update(json.dumps([run, text, label, source]).encode())
     rows.sha256 = digest.hexdigest()
-    rows.remarks = tuple(_remarks(rows, gathering))
+    rows.teacher_graded = (sum(gathering.teacher), len(gathering.teacher))
     return rows
 
 
@@ -215,7 +217,7 @@ def _remarks(rows: ReadRows, gathering: _Gathering) -> Iterator[str]:
     if gathering.left_out:
         yield _left_out(gathering.left_out).removeprefix("; ")
     if share := teacher_share(counts, len(rows.rows)):
-        yield teaching(share, gathering.teacher)
+        yield teaching(share, *rows.teacher_graded)
 
 
 def _left_out(reasons: Counter[str]) -> str:

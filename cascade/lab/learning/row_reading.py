@@ -28,7 +28,7 @@ class Place(NamedTuple):
         group: its value in the group column.
         source: who made its label, if several sources did.
         time: when it came, UTC in ISO 8601, if rows are split by time.
-        chosen: whether it was picked for a person to label, so that it stands for no others.
+        asked: whether it was picked for a person to label, so that it stands for no others.
     """
 
     line: int
@@ -36,7 +36,7 @@ class Place(NamedTuple):
     group: str | None = None
     source: str | None = None
     time: str | None = None
-    chosen: bool = False
+    asked: bool = False
 
 
 class RowOptions(NamedTuple):
@@ -75,6 +75,7 @@ class ReadRows:
         form: format, separator and encoding in words.
         remarks: what was guessed.
         unit: what a row's id names: a line, or a run.
+        teacher_graded: graded runs in which the teacher was right, and those that tell whether it was.
     """
 
     columns: Columns
@@ -86,6 +87,7 @@ class ReadRows:
     form: str = ""
     remarks: tuple[str, ...] = ()
     unit: str = "line"
+    teacher_graded: tuple[int, int] = (0, 0)
 
 
 def read_labelled(path: str | Path, text: str | None, label: str | None, told: RowOptions) -> ReadRows:

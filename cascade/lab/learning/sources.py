@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from cascade.policy.bounds import risk_upper
 
 PERSON, GRADE, TEACHER, AGREEMENT = "person", "grade", "teacher", "agreement"
@@ -23,21 +21,24 @@ def teacher_share(sources: dict[str, int], rows: int) -> float:
     return (sources.get(TEACHER, 0) + sources.get(AGREEMENT, 0)) / rows
 
 
-def teaching(share: float, graded: Iterable[bool] = ()) -> str:
+def teaching(share: float, right: int, graded: int) -> str:
     """Return what it means that models made a `share` of the labels, and how good the teacher is.
 
     Args:
         share: from 0 to 1.
-        graded: whether the teacher was right, a value for each graded run that tells.
+        right: graded runs in which the teacher was right.
+        graded: graded runs that tell whether it was.
     """
     text = (
         f"models made {share:.0%} of the labels: on these a student never beats its teacher, "
         "and what is measured there is agreement with it"
     )
-    right = list(graded)
-    if not right:
+    if not graded:
         return f"{text}; no grade tells how good the teacher is"
-    low = 1 - risk_upper(len(right) - sum(right), len(right), _TAIL)
-    high = risk_upper(sum(right), len(right), _TAIL)
-    share_right = f"in {sum(right)} of {len(right)} graded runs ({low:.0%} to {high:.0%})"
-    return f"{text}; the teacher was right {share_right}"
+    low, high = teacher_interval(right, graded)
+    return f"{text}; the teacher was right in {right} of {graded} graded runs ({low:.0%} to {high:.0%})"
+
+
+def teacher_interval(right: int, graded: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of the teacher's accuracy."""
+    return 1 - risk_upper(graded - right, graded, _TAIL), risk_upper(right, graded, _TAIL)

@@ -4,6 +4,9 @@ A third of the rows is put aside first. A quick classifier that has seen only th
 the promise needs; the rest goes back to training, so no more is held out than the promise needs. If even the
 third would not do, none is held out: every row trains, and the promise is refused. What was put aside has
 decided nothing by then, so a bound on it stays exact.
+
+Where it is known when rows came, the latest are put aside, because an expert answers requests of later days.
+Texts that were picked for a person to label stand for no others: they only train.
 """
 
 from __future__ import annotations
@@ -37,19 +40,31 @@ class Split:
     reason: str
 
 
-def put_aside(labels: Sequence[str], groups: Indices, seed: int) -> tuple[Indices, Indices]:
-    """Return (kept, aside): whole groups, a third of each label's rows, in an order that the seed draws.
+def put_aside(
+    labels: Sequence[str],
+    groups: Indices,
+    seed: int,
+    *,
+    times: Sequence[str] | None = None,
+    asked: Sequence[bool] | None = None,
+) -> tuple[Indices, Indices]:
+    """Return (kept, aside): whole groups, a third of each label's rows, in the order in which they count.
 
-    A label keeps at least half of its rows. Rounding is random, so that no label is favoured.
+    A label keeps at least half of its rows. Without `times` the seed draws the order, and rounding is random,
+    so that no label is favoured. With them the latest groups are put aside, by their first rows, the latest
+    first, until they are a third of all rows. Groups with an `asked` row are kept.
     """
     random = np.random.default_rng(seed)
     members: dict[int, list[int]] = defaultdict(list)
     for index, group in enumerate(groups.tolist()):
         members[group].append(index)
+    families = [rows for rows in members.values() if not (asked and any(asked[index] for index in rows))]
+    if times is not None:
+        return _latest(families, labels, times)
     totals = sorted(Counter(labels).items())
     wanted = {label: int(ASIDE * count + random.random()) for label, count in totals}
     spare = {label: count // 2 for label, count in totals}
-    order = [list(members.values())[each] for each in random.permutation(len(members))]
+    order = [families[each] for each in random.permutation(len(families))]
     aside: list[int] = []
     for group_rows in order:
         counts = Counter(labels[index] for index in group_rows)
@@ -62,8 +77,34 @@ def put_aside(labels: Sequence[str], groups: Indices, seed: int) -> tuple[Indice
     return kept.astype(np.intp), np.array(aside, dtype=np.intp)
 
 
+def _latest(
+    families: Sequence[list[int]], labels: Sequence[str], times: Sequence[str]
+) -> tuple[Indices, Indices]:
+    """Return (kept, aside) by time."""
+    spare = {label: count // 2 for label, count in Counter(labels).items()}
+    ordered = sorted(families, key=lambda rows: (min(times[index] for index in rows), rows), reverse=True)
+    aside: list[int] = []
+    for rows in ordered:
+        if len(aside) + len(rows) > ASIDE * len(labels):
+            break
+        counts = Counter(labels[index] for index in rows)
+        if all(count <= spare[label] for label, count in counts.items()):
+            aside += rows
+            for label, count in counts.items():
+                spare[label] -= count
+    kept = np.setdiff1d(np.arange(len(labels)), aside)
+    return kept.astype(np.intp), np.array(aside, dtype=np.intp)
+
+
 def split_rows(
-    vectors: NDArray[np.float32], labels: Sequence[str], groups: Indices, goal: Goal, seed: int
+    vectors: NDArray[np.float32],
+    labels: Sequence[str],
+    groups: Indices,
+    goal: Goal,
+    seed: int,
+    *,
+    times: Sequence[str] | None = None,
+    asked: Sequence[bool] | None = None,
 ) -> Split:
     """Return which rows train and which are held out for `goal`.
 
@@ -73,8 +114,10 @@ def split_rows(
         groups: a number for each row's group, which stays on one side.
         goal: of kind max_risk.
         seed: seed of the split.
+        times: when each row came, ISO 8601; then the latest rows are held out.
+        asked: whether each text was picked for a person to label; such rows are never held out.
     """
-    kept, aside = put_aside(labels, groups, seed)
+    kept, aside = put_aside(labels, groups, seed, times=times, asked=asked)
     everything = np.arange(len(labels), dtype=np.intp)
     nothing = np.zeros(0, dtype=np.intp)
     if len(kept) < _MIN_PILOT or not len(aside):
@@ -91,7 +134,8 @@ def split_rows(
     chosen = set(groups[first[:size]].tolist())
     held = np.array([index for index in aside if groups[index] in chosen], dtype=np.intp)
     train = np.setdiff1d(everything, held).astype(np.intp)
-    reason = f"the promise needs about {size} rows, judging by a quick classifier on the others"
+    what = f"about {size} rows" if times is None else f"about {size} rows, the latest ones"
+    reason = f"the promise needs {what}, judging by a quick classifier on the others"
     return Split(train, np.sort(held), reason)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cascade.errors import RequestError
+from cascade.lab.learning.answers import answers_path, join_answers, read_answers
 from cascade.lab.learning.columns import Columns, is_no_text
 from cascade.lab.learning.label_checks import alike, check_labels, merged, rare_labels
 from cascade.lab.learning.languages import Languages, guess_languages
@@ -57,6 +58,7 @@ class Survey:
         remarks: warnings, for people.
         form: format, separator and encoding in words.
         unit: what a row's id names: a line, or a run.
+        teacher_graded: graded runs in which the teacher was right, and those that tell whether it was.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Survey:
     remarks: list[str] = field(default_factory=list)
     form: str = ""
     unit: str = "line"
+    teacher_graded: tuple[int, int] = (0, 0)
 
     @property
     def sources(self) -> dict[str, int]:
@@ -85,10 +88,16 @@ class Survey:
         return dict(Counter(place.source for place in self.places if place.source).most_common())
 
     @property
+    def asked(self) -> list[bool]:
+        """Whether each text was picked for a person to label, so that it stands for no others."""
+        return [place.asked for place in self.places]
+
+    @property
     def times(self) -> list[str] | None:
-        """When each row came, for a split by time; None where that is not known of all."""
-        times = [place.time for place in self.places if place.time is not None]
-        return times if len(times) == len(self.rows) else None
+        """When each row came, for a split by time; '' of a text that was asked, None if others do not say."""
+        times = ["" if place.asked else place.time for place in self.places]
+        known = [time for time in times if time is not None]
+        return known if any(known) and len(known) == len(times) else None
 
     def lines(self) -> list[str]:
         """Return what was found, in lines for a terminal; texts of the file are shortened."""
@@ -99,6 +108,8 @@ def survey(
     path: str | Path, text: str | None = None, label: str | None = None, options: RowOptions | None = None
 ) -> Survey:
     """Read and look through the rows of a file: CSV, TSV, JSONL, a list in JSON, or Parquet.
+
+    A person's answers that are kept beside the file (`answers`) count instead of its labels.
 
     Args:
         path: the file.
@@ -111,7 +122,8 @@ def survey(
             learned from them; the message says what to do.
     """
     told = options or RowOptions()
-    return survey_rows(str(path), read_labelled(path, text, label, told), told)
+    read = join_answers(read_labelled(path, text, label, told), read_answers(answers_path(Path(path))))
+    return survey_rows(str(path), read, told)
 
 
 def survey_rows(name: str, read: ReadRows, options: RowOptions | None = None) -> Survey:
@@ -153,6 +165,7 @@ def survey_rows(name: str, read: ReadRows, options: RowOptions | None = None) ->
         remarks=[*read.remarks, *_warnings(counts, rows, groups, languages)],
         form=read.form,
         unit=read.unit,
+        teacher_graded=read.teacher_graded,
     )
 
 

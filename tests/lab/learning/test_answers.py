@@ -26,7 +26,7 @@ from cascade.lab.learning.from_traces import rows_from_traces
 from cascade.lab.learning.inbox import has_inbox, put_into_inbox
 from cascade.lab.learning.questions import Opinion, most_valuable, open_questions
 from cascade.lab.learning.row_reading import Place, ReadRows, RowOptions
-from cascade.lab.learning.survey import survey_rows
+from cascade.lab.learning.survey import survey, survey_rows
 from cascade.lab.tables.rows import LabelledRow
 from cascade.trace import TraceStore
 
@@ -73,7 +73,7 @@ def test_a_persons_label_replaces_others_and_new_texts_join() -> None:
     }
     joined = join_answers(read, answers)
     assert [row[1:] for row in joined.rows] == [("one", "z"), ("One ", "z"), ("two", "y"), ("three", "x")]
-    assert [(place.source, place.chosen) for place in joined.places] == [
+    assert [(place.source, place.asked) for place in joined.places] == [
         ("person", False), ("person", False), (None, False), ("person", True)
     ]  # fmt: skip
     assert joined.unlabelled == ["four"]
@@ -246,3 +246,33 @@ def test_the_inbox_of_a_graph_asks_once_and_its_answers_are_a_persons_labels(tmp
     ]  # fmt: skip
     assert any("1 overruled" in each and "1 answered with no label" in each for each in read.remarks)
     assert json.loads(json.dumps(read.remarks))
+
+
+def test_answers_beside_a_file_and_a_graph_join_their_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"my text number {n},{'ab'[n % 2]}\n" for n in range(12)))
+    add_answer(answers_path(path), PersonAnswer("my text number 0", "b"))
+    add_answer(answers_path(path), PersonAnswer("quite another", "a"))
+    found = survey(path)
+    assert found.counts == {"b": 7, "a": 6}
+    assert found.sources == {"person": 2}
+    assert found.asked == [False] * 12 + [True]
+    assert found.times is None
+    graph, db = (
+        write(tmp_path, {"strong": scripted("a")}, [{"name": "s", "ask": ["strong"]}]),
+        tmp_path / "t.db",
+    )
+    with Cascade.load(graph, trace_db=str(db)) as cascade:
+        cascade.invoke("one")
+        cascade.invoke("two")
+    add_answer(answers_path(graph), PersonAnswer("two", "b"))
+    add_answer(answers_path(graph), PersonAnswer("three", "b"))
+    read = rows_from_traces(graph, trace_db=str(db))
+    labels = [(row.label, place.source) for row, place in zip(read.rows, read.places, strict=True)]
+    assert labels == [("a", "teacher"), ("b", "person"), ("b", "person")]
+    assert read.remarks[0] == "labels: 2 answered by a person, 1 answered by the top tier"
+    assert "models made 33% of the labels" in read.remarks[1]
+    assert survey_rows("runs", read, RowOptions(min_rows=1)).times == [
+        *(p.time or "" for p in read.places[:2]),
+        "",
+    ]

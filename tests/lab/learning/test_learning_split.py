@@ -32,6 +32,29 @@ def test_groups_stay_whole_and_every_label_keeps_half_of_its_rows() -> None:
     assert put_aside(labels, groups, 4)[1].tolist() != aside.tolist()
 
 
+def test_the_latest_rows_are_held_out_and_those_that_a_person_was_asked_about_never() -> None:
+    labels = ["a", "b"] * 30
+    groups = np.arange(60)
+    groups[59] = 0  # the first text comes again at the end: its family began early
+    times = [f"2026-01-01T{index:04}" for index in range(60)]
+    asked = [index == 57 for index in range(60)]
+    kept, aside = put_aside(labels, groups, 0, times=times, asked=asked)
+    assert aside.tolist() == [58, 56, *range(55, 37, -1)]
+    assert sorted([*kept, *aside]) == list(range(60))
+    _, never = put_aside(labels, groups, 0, asked=[True] * 60)
+    assert not len(never)
+    _, rare = put_aside(["a"] * 57 + ["b"] * 3, groups, 0, times=times)
+    assert rare.tolist() == [58, *range(56, 37, -1)], "a label keeps half of its rows"
+
+
+def test_rows_with_times_split_by_time_for_the_promise() -> None:
+    vectors, labels, groups = clusters(3000, 4, 0.05)
+    times = [f"{index:05}" for index in range(3000)]
+    split = split_rows(vectors, labels, groups, GOAL, 0, times=times)
+    assert split.held_out.tolist() == list(range(3000 - len(split.held_out), 3000))
+    assert "the latest ones" in split.reason
+
+
 def test_an_easy_task_holds_out_what_the_promise_needs_and_no_more() -> None:
     vectors, labels, groups = clusters(3000, 4, 0.05)
     split = split_rows(vectors, labels, groups, GOAL, 0)
