@@ -22,7 +22,7 @@ from cascade.lab.learning.answers import answers_path, join_answers, read_answer
 from cascade.lab.learning.columns import Columns
 from cascade.lab.learning.label_checks import label_problem
 from cascade.lab.learning.near_duplicates import normal_form
-from cascade.lab.learning.row_reading import Place, ReadRows
+from cascade.lab.learning.row_reading import Place, ReadRows, RowOptions
 from cascade.lab.learning.sources import (
     AGREEMENT,
     GRADE,
@@ -33,6 +33,7 @@ from cascade.lab.learning.sources import (
     teacher_share,
     teaching,
 )
+from cascade.lab.learning.survey import Survey, survey_rows
 from cascade.lab.tables.graded import model_drafts, newest_grades
 from cascade.lab.tables.labels import asked_models, label_set
 from cascade.lab.tables.rows import LabelledRow
@@ -40,6 +41,20 @@ from cascade.records import Result
 from cascade.trace import RunFilter, TraceStore, default_url, history
 
 ASKED = "person"  # the model of the graph that asks a person
+
+
+class TraceOptions(NamedTuple):
+    """Which stored runs to learn from.
+
+    Attributes:
+        since: only runs that started then or later: ISO 8601 or an age (`30d`).
+        trace_db: the trace store, a SQLAlchemy URL or a file; None: the usual one.
+        allow_private: take runs of requests that must stay on this machine (`local_only`), too.
+    """
+
+    since: str | None = None
+    trace_db: str | None = None
+    allow_private: bool = False
 
 
 class _Truth(NamedTuple):
@@ -121,9 +136,16 @@ class _Gathering:
             self.teacher.append(same and grade == 1.0)
 
 
-def rows_from_traces(
-    graph: str | Path, *, since: str | None = None, trace_db: str | None = None, allow_private: bool = False
-) -> ReadRows:
+def survey_traces(graph: str | Path, options: RowOptions, traces: TraceOptions) -> Survey:
+    """Look through the rows that the stored runs of a graph tell; see `rows_from_traces`.
+
+    Raises:
+        ConfigError, RequestError, TraceError: as there; or nothing can be learned from the rows.
+    """
+    return survey_rows(f"runs of {graph}", rows_from_traces(graph, traces), options)
+
+
+def rows_from_traces(graph: str | Path, traces: TraceOptions) -> ReadRows:
     """Return the rows that the stored runs of a graph tell, the oldest first. No model is asked.
 
     A run's label is its answer if that was graded right; or a person's answer; or that of a model of the last
@@ -133,9 +155,7 @@ def rows_from_traces(
 
     Args:
         graph: the graph's file; runs of all its versions count.
-        since: only runs that started then or later: ISO 8601 or an age (`30d`).
-        trace_db: the trace store, a SQLAlchemy URL or a file; default: the usual one.
-        allow_private: take runs of requests that must stay on this machine (`local_only`), too.
+        traces: which of them.
 
     Raises:
         ConfigError: the graph is invalid.
@@ -143,17 +163,17 @@ def rows_from_traces(
         TraceError: the trace store cannot be read.
     """
     loaded = load_graph(graph)
-    url, name = default_url() if trace_db is None else trace_db, loaded.graph.name
-    after = parse_since(since)
+    url, name = default_url() if traces.trace_db is None else traces.trace_db, loaded.graph.name
+    after = parse_since(traces.since)
     with TraceStore(url, create=False) as store:
         grades = {grade.run: grade.quality for grade in newest_grades(store, name)}
         location = store.location
     people, gathering = _gathering(loaded, grades)
     for result in history(url, RunFilter(graph=name, since=after)):
-        gathering.add(result, allow_private, people)
+        gathering.add(result, traces.allow_private, people)
     asked = RunFilter(graph=asking_name(name), status="accepted")
     for result in history(url, asked):
-        gathering.add(result, allow_private, frozenset([ASKED]))
+        gathering.add(result, traces.allow_private, frozenset([ASKED]))
     where = f"{name} in {location}"
     if not gathering.found:
         raise RequestError(

@@ -26,7 +26,6 @@ class Opinion(NamedTuple):
 
     label: str
     confidence: float
-    others: tuple[str, ...] = ()
 
 
 class Question(NamedTuple):
@@ -71,13 +70,13 @@ def open_questions(
         reason = (
             f"{speaker}: {row.label!r}, the expert: {opinion.label!r} (confidence {opinion.confidence:.2f})"
         )
-        suggested = _first([row.label, opinion.label, *opinion.others])
+        suggested: tuple[str, ...] = (row.label, opinion.label)
         # A sure expert that contradicts has found a wrong label; an unsure one learns from any answer.
         value = 0.5 + 0.5 * opinion.confidence
         questions.setdefault(normal_form(row.text), Question(row.text, reason, suggested, value))
     for text, opinion in unlabelled:
         reason = f"the expert is not sure: {opinion.label!r} (confidence {opinion.confidence:.2f})"
-        suggested = _first([opinion.label, *opinion.others])
+        suggested = (opinion.label,)
         questions.setdefault(normal_form(text), Question(text, reason, suggested, 1.0 - opinion.confidence))
     return [question for form, question in questions.items() if form not in answered]
 
@@ -100,7 +99,3 @@ def most_valuable(values: NDArray[np.float64], vectors: NDArray[np.float32], cou
         left[best] = False
         distance = np.minimum(distance, np.clip(1.0 - vectors @ vectors[best], 0.0, 1.0))
     return chosen
-
-
-def _first(labels: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(labels))[:SUGGESTED]

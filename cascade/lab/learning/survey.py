@@ -43,7 +43,8 @@ class Survey:
         rows: the rows with a text and a label, each with its line as its id.
         groups: each row's group, numbered from 0: rows that repeat or nearly repeat each other, or that share
             the told group, are of one, and stay on one side of every split.
-        slices: each row's value of the slice column; None without one.
+        slices: each row's value of the slice column; without one, who made its label; None if neither is
+            known.
         places: each row's place.
         columns: which columns were read.
         counts: rows a label, most first.
@@ -150,7 +151,7 @@ def survey_rows(name: str, read: ReadRows, options: RowOptions | None = None) ->
         sha256=read.sha256,
         rows=rows,
         groups=groups,
-        slices=None if told.slice is None else [place.slice or "" for place in places],
+        slices=_slices(places, told),
         places=places,
         columns=read.columns,
         counts=dict(counts.most_common()),
@@ -167,6 +168,14 @@ def survey_rows(name: str, read: ReadRows, options: RowOptions | None = None) ->
         unit=read.unit,
         teacher_graded=read.teacher_graded,
     )
+
+
+def _slices(places: Sequence[Place], told: RowOptions) -> list[str] | None:
+    """Return each row's slice; who made its label where several did and no column is told."""
+    if told.slice is not None:
+        return [place.slice or "" for place in places]
+    sources = [place.source for place in places if place.source is not None]
+    return sources if len(sources) == len(places) else None
 
 
 def _check_texts(name: str, read: ReadRows) -> None:

@@ -22,7 +22,7 @@ from cascade.config.load import load_graph
 from cascade.errors import RequestError
 from cascade.lab.learning.answers import PersonAnswer, add_answer, answers_path, join_answers, read_answers
 from cascade.lab.learning.columns import Columns
-from cascade.lab.learning.from_traces import rows_from_traces
+from cascade.lab.learning.from_traces import TraceOptions, rows_from_traces
 from cascade.lab.learning.inbox import has_inbox, put_into_inbox
 from cascade.lab.learning.questions import Opinion, most_valuable, open_questions
 from cascade.lab.learning.row_reading import Place, ReadRows, RowOptions
@@ -96,9 +96,9 @@ def test_what_is_asked_are_contradictions_disagreements_and_what_nobody_knows() 
         Opinion("b", 0.9),
         Opinion("a", 0.8),
         *[Opinion("ab"[n % 2], 0.9) for n in (2, 3, 0, 1)],
-        Opinion("b", 0.3, ("a",)),
+        Opinion("b", 0.3),
     ]
-    new = [("new one", Opinion("a", 0.2, ("b",))), ("asked before", Opinion("a", 0.1))]
+    new = [("new one", Opinion("a", 0.2)), ("asked before", Opinion("a", 0.1))]
     questions = open_questions(found, opinions, new, answered={"asked before"})
     assert [(question.text, round(question.value, 3)) for question in questions] == [
         ("both", 1.0), ("sure 1", 0.9), ("odd", 0.65), ("new one", 0.8)
@@ -226,7 +226,7 @@ def test_the_inbox_of_a_graph_asks_once_and_its_answers_are_a_persons_labels(tmp
     assert has_inbox(load_graph(path))
     with Cascade.load(path, trace_db=db) as cascade:
         cascade.invoke("where is my money")
-    assert [(row.text, row.label) for row in rows_from_traces(path, trace_db=db).rows] == [
+    assert [(row.text, row.label) for row in rows_from_traces(path, TraceOptions(trace_db=db)).rows] == [
         ("where is my money", "card")
     ]  # fmt: skip
     asking, runs = put_into_inbox(path, ["where is my money", "another text"], labels, db, private=False)
@@ -239,7 +239,7 @@ def test_the_inbox_of_a_graph_asks_once_and_its_answers_are_a_persons_labels(tmp
     with Cascade.load(asking, trace_db=db) as cascade:
         cascade.resume(runs[0], "Refund")
         cascade.resume(runs[1], "neither")
-    read = rows_from_traces(path, trace_db=db)
+    read = rows_from_traces(path, TraceOptions(trace_db=db))
     found = [(row.text, row.label, place.source) for row, place in zip(read.rows, read.places, strict=True)]
     assert found == [
         ("where is my money", "refund", "person")
@@ -267,7 +267,7 @@ def test_answers_beside_a_file_and_a_graph_join_their_rows(tmp_path: Path) -> No
         cascade.invoke("two")
     add_answer(answers_path(graph), PersonAnswer("two", "b"))
     add_answer(answers_path(graph), PersonAnswer("three", "b"))
-    read = rows_from_traces(graph, trace_db=str(db))
+    read = rows_from_traces(graph, TraceOptions(trace_db=str(db)))
     labels = [(row.label, place.source) for row, place in zip(read.rows, read.places, strict=True)]
     assert labels == [("a", "teacher"), ("b", "person"), ("b", "person")]
     assert read.remarks[0] == "labels: 2 answered by a person, 1 answered by the top tier"

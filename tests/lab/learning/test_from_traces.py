@@ -10,7 +10,7 @@ from scripting import checked, scripted, write
 
 from cascade import Cascade
 from cascade.errors import RequestError
-from cascade.lab.learning.from_traces import rows_from_traces
+from cascade.lab.learning.from_traces import TraceOptions, rows_from_traces
 from cascade.lab.learning.row_reading import RowOptions
 from cascade.lab.learning.survey import survey_rows
 from cascade.trace import TraceStore
@@ -43,7 +43,7 @@ def ask(path: Path, db: Path, *texts: str, **options: Any) -> list[str]:
 
 
 def rows(path: Path, db: Path, **options: Any) -> dict[str, tuple[str, str | None]]:
-    read = rows_from_traces(path, trace_db=str(db), **options)
+    read = rows_from_traces(path, TraceOptions(trace_db=str(db), **options))
     return {
         row.text: (row.label, place.source) for row, place in zip(read.rows, read.places, strict=True)
     }  # fmt: skip
@@ -58,7 +58,7 @@ def test_the_top_tier_teaches_and_its_answers_become_labels_of_the_set(tmp_path:
     path, db = graph(tmp_path), tmp_path / "t.db"
     ask(path, db, "taught", "off the set")
     assert rows(path, db) == {"taught": ("card", "teacher")}
-    read = rows_from_traces(path, trace_db=str(db))
+    read = rows_from_traces(path, TraceOptions(trace_db=str(db)))
     assert any("1 answered with no label" in each for each in read.remarks)
 
 
@@ -66,7 +66,7 @@ def test_tiers_that_agree_make_a_label_and_one_alone_makes_none(tmp_path: Path) 
     path, db = graph(tmp_path, stop=True), tmp_path / "t.db"
     ask(path, db, "agreed", "disagreed")
     assert rows(path, db) == {"agreed": ("refund", "agreement")}
-    read = rows_from_traces(path, trace_db=str(db))
+    read = rows_from_traces(path, TraceOptions(trace_db=str(db)))
     assert read.remarks[:2] == ("labels: 1 on which tiers agree", "left out: 1 on which models disagree")
     assert "models made 100% of the labels" in read.remarks[2]
     assert "no grade tells how good the teacher is" in read.remarks[2]
@@ -77,7 +77,7 @@ def test_a_grade_counts_more_than_any_model(tmp_path: Path) -> None:
     right, wrong, again = ask(path, db, "taught", "something else", "taught")
     grade(db, right, correct=True)
     grade(db, wrong, correct=False)
-    read = rows_from_traces(path, trace_db=str(db))
+    read = rows_from_traces(path, TraceOptions(trace_db=str(db)))
     assert [(row.id, row.label) for row in read.rows] == [(right, "card")]
     assert read.places[0].source == "grade"
     remark = next(each for each in read.remarks if each.startswith("left out"))
@@ -91,7 +91,7 @@ def test_what_the_teacher_is_worth_is_said_with_an_interval(tmp_path: Path) -> N
     runs = ask(path, db, *(f"question {n}" for n in range(10)))
     for number, run in enumerate(runs[:8]):
         grade(db, run, correct=number > 1)
-    read = rows_from_traces(path, trace_db=str(db))
+    read = rows_from_traces(path, TraceOptions(trace_db=str(db)))
     assert read.remarks[-1].startswith("models made 25% of the labels")
     assert "the teacher was right in 6 of 8 graded runs (35% to 97%)" in read.remarks[-1]
 
@@ -100,7 +100,7 @@ def test_private_requests_stay_out_unless_they_are_allowed(tmp_path: Path) -> No
     path, db = graph(tmp_path), tmp_path / "t.db"
     ask(path, db, "taught", local_only=True)
     with pytest.raises(RequestError, match=r"left out: 1 private \(local_only; --allow-private takes them\)"):
-        rows_from_traces(path, trace_db=str(db))
+        rows_from_traces(path, TraceOptions(trace_db=str(db)))
     assert list(rows(path, db, allow_private=True)) == ["taught"]
 
 
@@ -116,7 +116,7 @@ def test_runs_without_texts_and_conversations_stay_out(tmp_path: Path) -> None:
         cascade.invoke(talk)
     hidden = graph(tmp_path, trace={"store_text": False})
     ask(hidden, db, "agreed")
-    read = rows_from_traces(hidden, trace_db=str(db))
+    read = rows_from_traces(hidden, TraceOptions(trace_db=str(db)))
     assert [row.text for row in read.rows] == ["taught"]
     left_out = next(each for each in read.remarks if each.startswith("left out"))
     assert "1 stored without their text" in left_out
@@ -139,16 +139,16 @@ def test_a_person_s_answer_is_a_label_of_its_own_kind(tmp_path: Path) -> None:
 def test_only_runs_since_a_time_count_and_the_oldest_come_first(tmp_path: Path) -> None:
     path, db = graph(tmp_path), tmp_path / "t.db"
     runs = ask(path, db, "one", "two", "three")
-    read = rows_from_traces(path, trace_db=str(db), since="1h")
+    read = rows_from_traces(path, TraceOptions(trace_db=str(db), since="1h"))
     assert [row.id for row in read.rows] == runs
     times = [place.time or "" for place in read.places]
     assert times == sorted(times)
     with pytest.raises(RequestError, match=r"no run of test in .*; run the graph"):
-        rows_from_traces(path, trace_db=str(db), since="2099-01-01")
+        rows_from_traces(path, TraceOptions(trace_db=str(db), since="2099-01-01"))
     with pytest.raises(RequestError, match="--since: 'soon' is no time"):
-        rows_from_traces(path, trace_db=str(db), since="soon")
+        rows_from_traces(path, TraceOptions(trace_db=str(db), since="soon"))
     with pytest.raises(RequestError, match="no run of test"):
-        rows_from_traces(path, trace_db=str(tmp_path / "none.db"))
+        rows_from_traces(path, TraceOptions(trace_db=str(tmp_path / "none.db")))
 
 
 def test_models_without_a_closed_set_make_one(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_the_survey_of_stored_runs_names_runs_sources_and_times(tmp_path: Path) 
     path, db = graph(tmp_path), tmp_path / "t.db"
     runs = ask(path, db, *(f"please tell me what {n} means" for n in range(3)), "taught", "taught")
     grade(db, runs[0], correct=True)
-    read = rows_from_traces(path, trace_db=str(db))
+    read = rows_from_traces(path, TraceOptions(trace_db=str(db)))
     read.rows = [row._replace(label="refund") if n % 2 else row for n, row in enumerate(read.rows)]
     found = survey_rows("traces", read, RowOptions(min_rows=2))
     assert found.sources == {"teacher": 4, "grade": 1}
@@ -171,4 +171,4 @@ def test_the_survey_of_stored_runs_names_runs_sources_and_times(tmp_path: Path) 
     line = next(each for each in found.lines() if each.startswith("contradiction: 'taught'"))
     assert f"in run {runs[3]}" in line
     assert f"in run {runs[4]}" in line
-    assert found.sha256 == rows_from_traces(path, trace_db=str(db)).sha256
+    assert found.sha256 == rows_from_traces(path, TraceOptions(trace_db=str(db))).sha256
