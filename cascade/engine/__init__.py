@@ -14,6 +14,8 @@ A request passes through these files from top to bottom:
     labels     the exact distribution over a closed label set, from a tree of their tokens
     search     the best label alone, with proof
     embed      one vector for a text
+    embed_queue  the texts of many requests in one decode, equal ones once
+    experts    learned heads on an encoder's vectors
     head       from a vector and a text to labels, P(correct) and a score of the unknown
     ngrams     hashed n-grams of words and characters
     examples   labels by example: the nearest centroid of their embeddings

@@ -71,10 +71,7 @@ class Embedder:
         Raises:
             ModelError: a text is empty or too long, or the model computes NaN or a vector of zeros.
         """
-        for index, tokens in enumerate(texts):
-            if not 0 < len(tokens) <= self.limit:
-                fix = "shorten it" if len(tokens) else "give a text"
-                raise ModelError(f"text {index} has {len(tokens)} tokens; expected 1 to {self.limit}; {fix}")
+        self.check(*texts)
         vectors = np.empty((len(texts), self.size), np.float32)
         start = 0
         while start < len(texts):
@@ -86,11 +83,29 @@ class Embedder:
                 if end > start and size > min(BATCH_TOKENS, self._batch_tokens):
                     break
                 end += 1
-            self._decode(texts[start:end])
-            for sequence in range(end - start):
-                vectors[start + sequence] = self._vector(sequence)
+            vectors[start:end] = self.vectors(texts[start:end])
             start = end
         return vectors
+
+    def check(self, *texts: IntArray) -> None:
+        """Reject a tokenized text that is empty or too long.
+
+        Raises:
+            ModelError: one is.
+        """
+        for index, tokens in enumerate(texts):
+            if not 0 < len(tokens) <= self.limit:
+                fix = "shorten it" if len(tokens) else "give a text"
+                raise ModelError(f"text {index} has {len(tokens)} tokens; expected 1 to {self.limit}; {fix}")
+
+    def vectors(self, texts: Sequence[IntArray]) -> list[FloatArray]:
+        """Return the unit vectors of tokenized texts that fit into one decode, each of shape (size,).
+
+        Raises:
+            ModelError: llama.cpp cannot decode them, or computes NaN or a vector of zeros.
+        """
+        self._decode(texts)
+        return [self._vector(sequence) for sequence in range(len(texts))]
 
     def close(self) -> None:
         """Free the context."""

@@ -7,8 +7,9 @@ from collections.abc import Generator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from cascade.engine.embed import Embedder
+from cascade.engine.embed_queue import EmbeddingQueue
 from cascade.engine.outside import tokenize_outside
+from cascade.engine.ticket import Ticket
 from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 
@@ -24,18 +25,22 @@ class ExampleClassifier:
     """
 
     def __init__(
-        self, weights: Weights, examples: Mapping[str, Sequence[str]], temperature: float, embedder: Embedder
+        self,
+        weights: Weights,
+        examples: Mapping[str, Sequence[str]],
+        temperature: float,
+        queue: EmbeddingQueue,
     ) -> None:
         """Keep `examples` (label → texts); the first request embeds them."""
-        self._weights, self._embedder = weights, embedder
+        self._weights, self._queue = weights, queue
         self._examples, self._temperature = examples, temperature
         self._centers: npt.NDArray[np.float64] | None = None
 
     def tokenize(self, text: str) -> IntArray:
         """Return the tokens of `text`, shape (tokens,), with those that the model expects around it."""
-        return tokenize_outside(self._weights, text, self._embedder.limit, begin=True)
+        return tokenize_outside(self._weights, text, self._queue.embedder.limit, begin=True)
 
-    def distribution(self, tokens: IntArray) -> Generator[None, None, dict[str, float]]:
+    def distribution(self, tokens: IntArray) -> Generator[Ticket, None, dict[str, float]]:
         """Return label → probability, best first, for a tokenized text; yields between decodes.
 
         Raises:
@@ -43,7 +48,7 @@ class ExampleClassifier:
         """
         if self._centers is None:
             self._centers = yield from self._embed_examples()
-        vectors = yield from self._embedder.embed([tokens])
+        vectors = yield from self._queue.embed([tokens])
         scores = self._centers @ vectors[0].astype(np.float64) / self._temperature
         weight = np.exp(scores - scores.max())
         probability = weight / weight.sum()
@@ -51,11 +56,11 @@ class ExampleClassifier:
         order = np.argsort(-probability, kind="stable")
         return {names[i]: float(probability[i]) for i in order}
 
-    def _embed_examples(self) -> Generator[None, None, npt.NDArray[np.float64]]:
+    def _embed_examples(self) -> Generator[Ticket, None, npt.NDArray[np.float64]]:
         centers = []
         for label, texts in self._examples.items():
             try:
-                vectors = yield from self._embedder.embed([self.tokenize(text) for text in texts])
+                vectors = yield from self._queue.embed([self.tokenize(text) for text in texts])
             except ModelError as error:
                 raise ModelError(f"examples of label {label!r}: {error}") from error
             center = vectors.astype(np.float64).mean(axis=0)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from cascade.engine.context import ContextShape, max_branches
 from cascade.engine.examples import ExampleClassifier
+from cascade.engine.experts import HeadClassifier, LearnedTask
 from cascade.engine.generate import GenerateOptions, StopEarly, decode, generate, prefill
 from cascade.engine.labels import LabelTree, label_tree, single_token_tree
 from cascade.engine.prefix import PrefixFiles, common_prefix_length
@@ -140,6 +141,7 @@ class Session:
         grammar: str | None = None,
         adapter: Path | None = None,
         prefix_dir: Path | None = None,
+        learned: LearnedTask | None = None,
     ) -> None:
         """Prepare the prompt, the labels and the shape of the context.
 
@@ -150,6 +152,7 @@ class Session:
             grammar: GBNF that constrains free text.
             adapter: a LoRA file.
             prefix_dir: a folder that keeps the evaluated prefix of all prompts.
+            learned: the learned head that answers, if the file has one.
 
         Raises:
             ModelError: the file does not fit the settings.
@@ -162,12 +165,21 @@ class Session:
         self._task: tuple[str, ExpertTask] | None = None
         self._tree: LabelTree | None = None
         self._classifier: ExampleClassifier | None = None
-        if config.examples is not None:
-            embedder = weights.embedder(self._limit, self._threads)
-            self._classifier = ExampleClassifier(
-                weights, config.examples, config.example_temperature, embedder
-            )
+        self._head: HeadClassifier | None = None
+        if config.examples is not None or learned is not None:
+            queue = weights.embedding_queue(self._limit, self._threads)
+            if learned is not None:
+                self._head = HeadClassifier(weights, learned, queue)
+            else:
+                self._classifier = ExampleClassifier(
+                    weights, config.examples or {}, config.example_temperature, queue
+                )
             return
+        if weights.encoder:
+            raise ModelError(
+                "it is an encoder, which turns texts into vectors and writes none; give 'examples', an "
+                "expert that cascade learn made on it, or a text-generation model"
+            )
         if config.task is not None or (config.labels is None and weights.metadata(TASKS_KEY) is not None):
             self._task = read_task(weights, config.task)
             self._tree = single_token_tree(self._task[1].labels, self._task[1].tokens)
@@ -197,6 +209,8 @@ class Session:
         self.active_requests += 1
         self.weights.active_requests += 1
         try:
+            if self._head is not None:
+                return (yield from self._ask_head(self._head, request))
             if self._classifier is not None:
                 return (yield from self._classify(self._classifier, request))
             prompt = self._prompt(request)
@@ -215,6 +229,12 @@ class Session:
         tokens = classifier.tokenize(request.message)
         labels = yield from classifier.distribution(tokens)
         return EngineAnswer(next(iter(labels)), len(tokens), 0, labels, (), self._meta("embedding", "label"))
+
+    def _ask_head(self, head: HeadClassifier, request: EngineRequest) -> _AnswerSteps:
+        request.on_start()
+        reply = yield from head.answer(request.text, alone=self._config.reproducible)
+        meta = self._meta("head", "label") | {"batch": reply.batch, "expert": reply.meta}
+        return EngineAnswer(next(iter(reply.labels)), reply.tokens, 0, reply.labels, (), meta)
 
     def _check_model(self) -> None:
         needs_branches = self._tree is not None and self._tree.inner_nodes

@@ -9,7 +9,8 @@ import ctypes
 import logging
 import os
 from collections import Counter
-from functools import cached_property
+from collections.abc import Hashable
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cascade._fork import abandon
 from cascade.engine.binding import api, first_error, forget_errors
 from cascade.engine.context import Context, ContextShape
 from cascade.engine.embed import Embedder, pooling_type
+from cascade.engine.embed_queue import EmbeddingQueue
 from cascade.engine.memory import large_pages
 from cascade.engine.prefix import PrefixCache
 from cascade.engine.scheduler import Scheduler
@@ -27,6 +29,7 @@ from cascade.engine.stats import RowStats
 from cascade.environment import ENGINE_MEMORY
 from cascade.errors import ConfigError, ModelError
 from cascade.formats.adapter import check_adapter
+from cascade.formats.expert_file import encoder_digest, is_encoder
 from cascade.formats.gguf_header import check_file
 from cascade.formats.thinking import is_marker
 
@@ -36,7 +39,10 @@ IntArray = npt.NDArray[np.int32]
 # quadratic.
 MAX_BYTES_PER_TOKEN = 16
 _SPM, _UGM = 1, 4  # llama.cpp's types of SentencePiece vocabularies, by BPE and by unigrams
+_WPM = 3  # that of a WordPiece vocabulary
+_UNKNOWN_ID = "tokenizer.ggml.unknown_token_id"
 _CONTROL, _USER_DEFINED = 1 << 3, 1 << 4  # llama_token_attr
+_POOLINGS = ("1", "2", "3")  # mean, first token, last token
 _ANCHOR = b"\0"
 _MIB = 2**20
 _log = logging.getLogger("cascade.engine")
@@ -47,10 +53,12 @@ class Weights:
 
     Attributes:
         path: the file.
+        key: what the cache knows it by.
         size: bytes of all tensors.
         n_vocab: number of tokens in the vocabulary.
         n_ctx_train: longest context that the model was trained for, in tokens.
         causal: False for encoder-like models, which must see a prompt as a whole.
+        encoder: whether it only turns texts into vectors.
         can_branch: whether one prompt can be continued in several ways at once.
         can_rewind: whether the end of a sequence can be dropped again.
         row_stats: computes the statistics of its logits rows.
@@ -65,6 +73,7 @@ class Weights:
             ModelError: the file is missing, broken, or no text-generation model.
         """
         self.path = path
+        self.key: Hashable = path
         check_file(path)
         params = api.llama_model_default_params()
         params.n_gpu_layers = 0
@@ -88,8 +97,10 @@ class Weights:
         self.n_ctx_train = int(api.llama_model_n_ctx_train(self._model))
         self._adapters: dict[Path, Any] = {}
         self._embedders: dict[tuple[int, int], Embedder] = {}
+        self._queues: dict[Embedder, EmbeddingQueue] = {}
         architecture = self.metadata("general.architecture")
         self.causal = self.metadata(f"{architecture}.attention.causal") != "false"
+        self.encoder = not self.causal and self.metadata(f"{architecture}.pooling_type") in _POOLINGS
         self.can_branch = not (
             api.llama_model_is_recurrent(self._model) or api.llama_model_is_hybrid(self._model)
         )
@@ -238,9 +249,17 @@ class Weights:
         return self.piece(token, special=True).decode(errors="replace")
 
     @cached_property
+    def _unknown(self) -> int | None:
+        """The token of what a WordPiece vocabulary lacks; files call it a mark, and texts hold it."""
+        unknown = self.metadata(_UNKNOWN_ID) or ""
+        return int(unknown) if api.llama_vocab_type(self._vocab) == _WPM and unknown.isdigit() else None
+
+    @cached_property
     def _special(self) -> frozenset[int]:
         found = []
         for token in range(self.n_vocab):
+            if token == self._unknown:
+                continue
             kind = int(api.llama_vocab_get_attr(self._vocab, token))
             if kind & _CONTROL or (kind & _USER_DEFINED and len(self.text_of(token).strip(" \t\r\n▁")) > 1):
                 found.append(token)
@@ -280,6 +299,13 @@ class Weights:
         pooling = pooling_type(self.metadata(f"{architecture}.pooling_type"), self.causal)
         return Embedder(self._model, self.n_vocab, pooling, limit, n_threads)
 
+    def embedding_queue(self, limit: int, n_threads: int) -> EmbeddingQueue:
+        """Return what embeds texts of up to `limit` tokens for many requests, made by the first call."""
+        embedder = self.embedder(limit, n_threads)
+        if embedder not in self._queues:
+            self._queues[embedder] = EmbeddingQueue(embedder)
+        return self._queues[embedder]
+
     def _adapter(self, path: Path | None) -> Any:
         """Return llama.cpp's pointer to the adapter in `path`, loaded once and freed with the model."""
         if path is not None and path not in self._adapters:
@@ -288,8 +314,8 @@ class Weights:
 
     def start_over(self) -> None:
         """Leave the contexts to the parent process of this fork, whose memory they are; new ones are made."""
-        abandon((self._contexts, self._schedulers, self._embedders))
-        self._contexts, self._schedulers, self._embedders = {}, {}, {}
+        abandon((self._contexts, self._schedulers, self._embedders, self._queues))
+        self._contexts, self._schedulers, self._embedders, self._queues = {}, {}, {}, {}
         self.active_requests = 0
 
     @property
@@ -308,6 +334,7 @@ class Weights:
     def close(self) -> None:
         """Free the contexts, then the weights; the other order crashes."""
         self._schedulers.clear()
+        self._queues.clear()
         for context in self._contexts.values():
             context.close()
         for embedder in self._embedders.values():
@@ -358,46 +385,65 @@ def max_memory_bytes() -> int:
     return int(text) * _MIB
 
 
+def _key(path: Path) -> Hashable:
+    """Return what the file at `path` is known by: an encoder by its digest, another file by its path."""
+    try:
+        if not is_encoder(path):
+            return path
+        state = path.stat()
+        return _digest(path.resolve(), state.st_size, state.st_mtime_ns)
+    except (ConfigError, OSError):  # loading it says what is wrong
+        return path
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, _size: int, _changed: int) -> str:
+    return encoder_digest(path)
+
+
 class ModelCache:
     """The loaded files of this process, each once, under one bound of memory.
 
     A file stays loaded while it has users. Above the bound, the least recently used file without an active
-    request is freed; its users load it again with their next request.
+    request is freed; its users load it again with their next request. Files with the same encoder, such as
+    experts that were learned on it, count as one.
     """
 
     def __init__(self) -> None:
-        self._loaded: dict[Path, Weights] = {}  # least recently used first
-        self._users: Counter[Path] = Counter()
+        self._loaded: dict[Hashable, Weights] = {}  # least recently used first
+        self._users: Counter[Hashable] = Counter()
 
     def acquire(self, path: Path) -> Weights:
         """Return the weights of `path`; the first user loads them."""
-        if path not in self._loaded:
+        key = _key(path)
+        if key not in self._loaded:
             max_memory_bytes()  # report a wrong setting before a long load
-            self._loaded[path] = Weights(path)
-        self._users[path] += 1
-        weights = self._loaded[path]
+            self._loaded[key] = Weights(path)
+            self._loaded[key].key = key
+        self._users[key] += 1
+        weights = self._loaded[key]
         self.touch(weights)
         return weights
 
     def touch(self, weights: Weights) -> None:
         """Mark `weights` as used now, and free others while memory is above its bound."""
-        self._loaded[weights.path] = self._loaded.pop(weights.path)
+        self._loaded[weights.key] = self._loaded.pop(weights.key)
         bound = max_memory_bytes()
         for other in list(self._loaded.values())[:-1]:
             if self.memory <= bound:
                 return
             if not other.active_requests:
                 _log.info("unloading %s: the models use %d MiB", other.path, self.memory // _MIB)
-                self._loaded.pop(other.path).close()
+                self._loaded.pop(other.key).close()
 
     def release(self, weights: Weights) -> None:
         """Return `weights`; the last user's release frees them."""
-        path = weights.path
-        self._users[path] -= 1
-        if self._users[path] <= 0:
-            del self._users[path]
-            if path in self._loaded:
-                self._loaded.pop(path).close()
+        key = weights.key
+        self._users[key] -= 1
+        if self._users[key] <= 0:
+            del self._users[key]
+            if key in self._loaded:
+                self._loaded.pop(key).close()
 
     def start_over(self) -> None:
         """Keep the files, in a forked child; whoever used one there must acquire it again."""

@@ -217,6 +217,18 @@ def check_encoder(path: Path) -> None:
         )
 
 
+def is_encoder(path: Path) -> bool:
+    """Return whether a file only turns texts into vectors, and writes none.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    architecture = read_metadata(path, (_ARCHITECTURE,)).get(_ARCHITECTURE)
+    pooling, causal = f"{architecture}.pooling_type", f"{architecture}.attention.causal"
+    values = read_metadata(path, (pooling, causal))
+    return values.get(causal) is False and values.get(pooling) in (1, 2, 3)
+
+
 def encoder_digest(path: Path) -> str:
     """Return a SHA-256 (hex) over all of a file that its vectors depend on: tensors, vocabulary, sizes.
 

@@ -15,6 +15,7 @@ from cascade.config.references import existing_file, file_sha256, gguf_tasks, lo
 from cascade.errors import ConfigError, ModelError
 from cascade.extras import require
 from cascade.formats.adapter import check_adapter_of
+from cascade.formats.expert_file import is_encoder
 from cascade.formats.gbnf import MAX_BYTES, check_grammar
 from cascade.formats.gguf import TEMPLATE_KEY, read_metadata
 from cascade.formats.gguf_header import check_file
@@ -249,12 +250,26 @@ class LlamaCppSettings(Prompted):
             tasks = self._tasks(base)
             if (path := local_model_path(self.path, base)) is not None:
                 check_file(path)
+                yield from self._check_encoder(path)
         except (ConfigError, ModelError) as error:
             named = isinstance(error, ConfigError)  # its text names the file
             yield Problem(("path",), str(error) if named else f"{self.path!r}: {error}")
             return
         if tasks is not None:
             yield from self._check_tasks(tasks)
+
+    def _check_encoder(self, path: Path) -> Iterator[Problem]:
+        """An encoder only turns texts into vectors: something must make answers of them."""
+        if self.examples is not None or not is_encoder(path):
+            return
+        if not gguf_tasks(path):
+            text = f"{self.path!r} is an encoder, which turns texts into vectors and writes none"
+            fix = "give 'examples', an expert that cascade learn made on it, or a text-generation model"
+            yield Problem(("path",), f"{text}; {fix}")
+        for key in ("lora", "prefix_dir", "prompt_statistics"):
+            if getattr(self, key):
+                text = f"{key!r} has no effect beside a learned head, which reads the text's vector; drop it"
+                yield Problem((key,), text)
 
     def _check_tasks(self, tasks: dict[str, tuple[str, ...]]) -> Iterator[Problem]:
         if not tasks:

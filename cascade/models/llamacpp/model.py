@@ -162,7 +162,9 @@ class LlamaCpp:
             ModelError: a text is empty or too long, the file gives no embeddings, or the time is up.
         """
 
-        def steps(library: ModelCache, _queued: float) -> Generator[None, None, npt.NDArray[np.float32]]:
+        def steps(
+            library: ModelCache, _queued: float
+        ) -> Generator[Ticket | None, None, npt.NDArray[np.float32]]:
             if self._embedding is not None and self._embedding.closed:  # unloaded to make room
                 library.release(self._embedding)
                 self._embedding = None
@@ -172,12 +174,12 @@ class LlamaCpp:
             library.touch(weights)
             weights.active_requests += 1
             try:
-                yield  # loading takes long: a chance to cancel
+                yield None  # loading takes long: a chance to cancel
                 threads = self._config.n_threads or default_threads(weights.size)
-                embedder = weights.embedder(min(self._config.n_ctx, weights.n_ctx_train), threads)
+                queue = weights.embedding_queue(min(self._config.n_ctx, weights.n_ctx_train), threads)
                 rendered = [render(self._config, text, None) for text in texts]
-                tokens = [weights.tokenize(text, embedder.limit, begin=True) for text in rendered]
-                return (yield from embedder.embed(tokens))
+                tokens = [weights.tokenize(text, queue.embedder.limit, begin=True) for text in rendered]
+                return (yield from queue.embed(tokens))
             finally:
                 weights.active_requests -= 1
 
@@ -186,7 +188,7 @@ class LlamaCpp:
                 check_text(text)
             async with asyncio.timeout(self.timeout):
                 path = await self._found()
-                return await asyncio.wrap_future(decode_worker().submit(path, steps))
+                return await asyncio.wrap_future(decode_worker().submit(path, steps, max_active=MAX_AT_WORK))
         except TimeoutError as error:
             raise self._error(f"timed out after {self.timeout:.3g} s; raise 'timeout'", (0, 0)) from error
         except (ModelError, ConfigError, RequestError) as error:
@@ -286,9 +288,11 @@ class LlamaCpp:
             self._session = None
         if self._session is None:
             from cascade.engine import Session, SessionOptions
+            from cascade.engine.experts import read_learned_task
 
             weights = library.acquire(path)
             try:
+                learned = None if self._config.examples else read_learned_task(path, self._config.task)
                 options = {field.name: getattr(self._config, field.name) for field in fields(SessionOptions)}
                 options["system"] = system  # the template may have no place for it
                 labels = self._labels if self._config.labels else None
@@ -300,6 +304,7 @@ class LlamaCpp:
                     self._grammar,
                     self._adapter,
                     None if folder is None else self._base / folder,
+                    learned,
                 )
             except BaseException:
                 library.release(weights)
