@@ -159,3 +159,15 @@ def test_the_service_refuses_what_cannot_be_asked(service: str, body: bytes, rea
     code, answer = post(service, body)
     assert code == 422
     assert reason in json.dumps(answer)
+
+
+def test_the_plan_of_the_page_is_what_the_command_prints(root: Path) -> None:
+    from cascade import lab
+    from cascade.lab.planning.verdict import amount, verdict
+
+    page = " ".join((root / "docs/plan.md").read_text(encoding="utf-8").split())
+    found = lab.plan(assumptions=root / "examples/plan.yaml")
+    assert all(sentence in page for sentence in verdict(found)[:3])
+    for swing in found.swings:
+        row = page[page.index(f"{swing.name} ") :].partition(swing.name)[2]
+        assert f" {amount(swing.low_usd)} {amount(swing.high_usd)} " in row

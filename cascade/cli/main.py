@@ -25,6 +25,7 @@ from cascade.cli import (
     models,
     monitor,
     outcomes,
+    plan,
     promote,
     replay,
     resume,
@@ -60,6 +61,7 @@ app.command(name="promote")(promote.promote)
 app.command(name="rollback")(promote.rollback)
 app.command(name="grade")(grade.grade)
 app.command(name="tune")(tune.tune)
+app.command(name="plan")(plan.plan)
 app.command(name="ui")(ui.ui)
 app.command(name="serve")(serve.serve)
 app.add_typer(keys.app, name="keys")

@@ -49,13 +49,15 @@ def quoted_names(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown
 
 
-def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[Problem]:
-    """Return one problem for each place in `data` that `error` names."""
+def problems_of(
+    error: ValidationError, data: Mapping[str, Any], schema: type[BaseModel] = Graph
+) -> list[Problem]:
+    """Return one problem for each place in `data` that `error` names; `schema` is what refused the data."""
     texts_at: dict[Loc, list[str]] = {}
     for item in islice(error.errors(include_url=False), _MAX_ERRORS):
         loc = _place(item["loc"], data, item["type"] == "missing")
         texts = texts_at.setdefault(loc, [])
-        text = _sentence(item, loc, data)
+        text = _sentence(item, loc, data, schema)
         if text not in texts:
             texts.append(text)
     return [Problem(loc, _join(texts)) for loc, texts in texts_at.items()]
@@ -87,18 +89,21 @@ def _has(data: Any, part: str | int) -> bool:
     return isinstance(data, Mapping) and part in data
 
 
-def _sentence(item: Any, loc: Loc, data: Mapping[str, Any]) -> str:
+def _sentence(item: Any, loc: Loc, data: Mapping[str, Any], schema: type[BaseModel]) -> str:
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
     if kind == "missing":
-        return f"missing key {shortened(repr(loc[-1]))}; keys here: {', '.join(_keys(loc[:-1], data))}"
+        return (
+            f"missing key {shortened(repr(loc[-1]))}; keys here: {', '.join(_keys(loc[:-1], data, schema))}"
+        )
     if kind == "extra_forbidden":
-        return f"unknown key {shortened(repr(loc[-1]))}; {suggest(loc[-1], _keys(loc[:-1], data))}"
+        return f"unknown key {shortened(repr(loc[-1]))}; {suggest(loc[-1], _keys(loc[:-1], data, schema))}"
     if kind == "union_tag_not_found":
         tags = context["discriminator"].strip("'")
-        return f"missing key {tags!r}; known: {', '.join(_tags(loc, data))}"
+        return f"missing key {tags!r}; known: {', '.join(_tags(loc, data, schema))}"
     if kind == "union_tag_invalid":
         key = context["discriminator"].strip("'")
-        return f"unknown {key} {shortened(repr(context['tag']))}; {suggest(context['tag'], _tags(loc, data))}"
+        tag = context["tag"]
+        return f"unknown {key} {shortened(repr(tag))}; {suggest(tag, _tags(loc, data, schema))}"
     if kind == "literal_error":
         known = [part.strip(" '") for part in context["expected"].replace(" or ", ", ").split(",")]
         return f"unknown value {_show(value)}; {suggest(value, known)}"
@@ -112,26 +117,26 @@ def _show(value: object) -> str:
     return shortened(text)
 
 
-def _keys(loc: Loc, data: Any) -> list[str]:
+def _keys(loc: Loc, data: Any, schema: type[BaseModel]) -> list[str]:
     """Return the keys that the schema knows at `loc`."""
-    branches = _branches(loc, data)
+    branches = _branches(loc, data, schema)
     fields = (item for branch in branches for item in branch.model_fields.items())
     return list(dict.fromkeys(field.alias or name for name, field in fields))
 
 
-def _tags(loc: Loc, data: Any) -> list[str]:
+def _tags(loc: Loc, data: Any, schema: type[BaseModel]) -> list[str]:
     """Return the known values of the discriminator at `loc`."""
     tags: list[str] = []
-    for branch in _branches(loc, data):
+    for branch in _branches(loc, data, schema):
         key = _discriminator(branch)
         if key:
             tags.extend(get_args(branch.model_fields[key].annotation))
     return tags
 
 
-def _branches(loc: Loc, data: Any) -> list[type[BaseModel]]:
+def _branches(loc: Loc, data: Any, schema: type[BaseModel]) -> list[type[BaseModel]]:
     """Return the schema's models that fit at `loc`: all branches where the file does not say which."""
-    options: list[Any] = [Graph]
+    options: list[Any] = [schema]
     for part in loc:
         options = [inner for option in _chosen(options, data) for inner in _inside(option, part)]
         data = data[part]

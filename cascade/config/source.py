@@ -56,8 +56,8 @@ def shortened(text: str) -> str:
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return the bytes of the graph file `path`.
+def read_bytes(path: Path, what: str = "graph file", example: str = "docs/graph.md") -> bytes:
+    """Return the bytes of `path`, which errors call `what`; the page `example` shows one.
 
     Raises:
         ConfigError: it is missing, not a file, unreadable, empty or larger than 1 MB.
@@ -66,20 +66,22 @@ def read_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: graph file is missing; {_neighbours(path)}") from None
+        raise ConfigError(f"{path}: {what} is missing; {_neighbours(path)}") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder; {_neighbours(path / 'graph.yaml')}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
-        raise ConfigError(f"{str(path)!r}: graph file cannot be read: {error}") from error
+        raise ConfigError(f"{str(path)!r}: {what} cannot be read: {error}") from error
     if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path}: graph file is larger than {MAX_BYTES} bytes; is it a graph?")
+        raise ConfigError(f"{path}: {what} is larger than {MAX_BYTES} bytes; is it one?")
     if not data.strip():
-        raise ConfigError(f"{path}:1: graph file is empty; docs/graph.md shows a small one")
+        raise ConfigError(f"{path}:1: {what} is empty; {example} shows a small one")
     return data
 
 
-def parse(data: bytes, file: str) -> tuple[dict[str, Any], Marks]:
-    """Return the root mapping of a YAML text and the marks of all its parts.
+def parse(
+    data: bytes, file: str, expected: str = "a mapping of name, models and stages"
+) -> tuple[dict[str, Any], Marks]:
+    """Return the root mapping of a YAML text, which must be as `expected`, and the marks of all its parts.
 
     Raises:
         ConfigError: it is not UTF-8, not YAML, not a mapping, or uses what graph files do not know.
@@ -87,8 +89,7 @@ def parse(data: bytes, file: str) -> tuple[dict[str, Any], Marks]:
     marks = Marks(file, {(): 1})
     root = _compose(_decode(data, file), file)
     if root is None or root.id != "mapping":
-        text = "expected a mapping of name, models and stages"
-        raise marks.error([Problem((), text)])
+        raise marks.error([Problem((), f"expected {expected}")])
     walker = _Walker(marks)
     value = walker.value(root, ())
     if walker.problems:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from cascade.lab.monitoring.monitor import MonitorReport, StageReport, monitor
     from cascade.lab.monitoring.promotion import Promoted, PromotionTest, promote, rollback
     from cascade.lab.monitoring.tightening import reset_thresholds
+    from cascade.lab.planning.assumptions import write_assumptions
+    from cascade.lab.planning.page import plan_page
+    from cascade.lab.planning.plan import Plan, plan
     from cascade.lab.replays.stored import ReplayReport, replay
     from cascade.lab.tables.collect import collect_outcomes
     from cascade.lab.tables.graded import outcomes_from_traces
@@ -35,6 +38,7 @@ __all__ = [
     "LabelledRow",
     "MonitorReport",
     "Outcomes",
+    "Plan",
     "Policy",
     "Promoted",
     "PromotionTest",
@@ -46,6 +50,8 @@ __all__ = [
     "evaluate",
     "monitor",
     "outcomes_from_traces",
+    "plan",
+    "plan_page",
     "promote",
     "read_outcomes",
     "replay",
@@ -53,6 +59,7 @@ __all__ = [
     "reset_thresholds",
     "rollback",
     "tune",
+    "write_assumptions",
     "write_outcomes",
 ]
 
@@ -66,6 +73,9 @@ if not TYPE_CHECKING:  # a type checker reads the imports above instead
             "cascade.lab.monitoring.monitor": "MonitorReport StageReport monitor",
             "cascade.lab.monitoring.promotion": "Promoted PromotionTest promote rollback",
             "cascade.lab.monitoring.tightening": "reset_thresholds",
+            "cascade.lab.planning.assumptions": "write_assumptions",
+            "cascade.lab.planning.page": "plan_page",
+            "cascade.lab.planning.plan": "Plan plan",
             "cascade.lab.replays.stored": "ReplayReport replay",
             "cascade.lab.tables.collect": "collect_outcomes",
             "cascade.lab.tables.graded": "outcomes_from_traces",
