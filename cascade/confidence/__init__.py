@@ -50,7 +50,8 @@ def estimate(
     Args:
         config: the stage's confidence method.
         measured: what `judge` has returned.
-        calibration: the fitted map; without it confidence is the score, flagged as uncalibrated.
+        calibration: the fitted map; without it confidence is the score, flagged as uncalibrated unless the
+            method's score is calibrated itself.
             One that was fitted for another method or signal gives no estimate.
     """
     wanted = config.signal_name
@@ -70,6 +71,6 @@ def estimate(
                 signals=dict(signals),
                 score=score,
                 confidence=confidence,
-                calibrated=calibration is not None,
+                calibrated=calibration is not None or config.score_is_calibrated,
             )
     return best

@@ -92,7 +92,7 @@ def recorded(step: Step, draft: Call) -> MeasuredAnswer:
     note = draft.meta.get(MEASURED_KEY)
     if isinstance(note, Mapping):
         return MeasuredAnswer(draft.text, dict(note.get("signals", {})), note.get("confidence"))
-    signals = measure(Reply(draft.text, labels=draft.labels, tokens=draft.tokens))
+    signals = measure(Reply(draft.text, labels=draft.labels, tokens=draft.tokens, meta=draft.meta))
     estimate = step.estimate
     if estimate is None or estimate.by == "policy" or step.calls[estimate.chosen] is not draft:
         return MeasuredAnswer(draft.text, {name: round(value, DECIMALS) for name, value in signals.items()})

@@ -63,7 +63,10 @@ def _box(graph: Graph, stage: Stage) -> Box:
     shares = {"shadow": stage.shadow, "canary": stage.canary}
     lines += [f"{part}: {each.model}, {each.share:.3g} of requests" for part, each in shares.items() if each]
     if check is not None:
-        lines.append(f"checked by {check.summary}" + (", calibrated" if check.calibration else ""))
+        lines.append(
+            f"checked by {check.summary}"
+            + (", calibrated" if check.calibration or check.score_is_calibrated else "")
+        )
     accepts = "unchecked" if stage.accept is None else f"≥ {stage.accept:g}"
     return Box(_key(graph, stage.name), "asks", tuple(lines), "by policy" if graph.policy else accepts)
 

@@ -11,7 +11,7 @@ from cascade.config.references import existing_file, fingerprint
 from cascade.errors import ConfigError
 from cascade.policy.calibrate import Calibration, read_calibration
 from cascade.policy.trials import calibration_of, with_canary
-from cascade.spec.kinds import Loc, ModelFacts, Problem
+from cascade.spec.kinds import Evidence, Loc, ModelFacts, ModelSettings, Problem
 from cascade.spec.schema import Graph, Stage
 
 Facts = Mapping[str, ModelFacts]
@@ -87,11 +87,21 @@ def confidence_problems(graph: Graph, facts: Facts, base: Path) -> Iterator[Prob
                 text = f"{stage.samples} samples of {name!r} would be equal: {why}"
                 yield Problem((*here, "samples"), text)
             evidence = None if check is None else check.evidence
-            if evidence is not None and (reason := model.lacks(evidence, name, facts[name])):
+            if evidence is not None and (reason := _lacks(model, evidence, name, facts[name])):
                 yield Problem((*here, "confidence", "by"), reason)
         if check is not None and stage.ask and worst_drafts(stage) < check.min_drafts:
             text = f"{check.by!r} of a single draft says nothing; give 'samples', or ask several models"
             yield Problem((*here, "confidence", "by"), text)
+
+
+def _lacks(model: ModelSettings, evidence: Evidence, name: str, facts: ModelFacts) -> str | None:
+    """Return why the model never reports `evidence`; that an expert was learned, its file says."""
+    if evidence != "learned":
+        return model.lacks(evidence, name, facts)
+    if facts.learned or facts.unknown:
+        return None
+    fix = "use signal 'top1', or an expert that cascade learn made"
+    return f"model {name!r} has no learned head that says how sure it is; {fix}"
 
 
 def read_calibrations(graph: Graph, facts: Facts, base: Path) -> tuple[dict[str, Calibration], list[Problem]]:

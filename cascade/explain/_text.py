@@ -213,6 +213,8 @@ def _estimate(step: StepExplanation, estimate: Estimate) -> str:
     if estimate.calibrated:
         score = format_number(estimate.score)
         meaning = f"The calibration turns the score {score} into a confidence of {confidence}."
+        if estimate.score == estimate.confidence:
+            meaning = f"The score {confidence} is itself a calibrated chance of being right."
     return f"Judged by {estimate.by}: {signals or 'no signals'}. {meaning}"
 
 

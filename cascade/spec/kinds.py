@@ -24,9 +24,10 @@ from cascade.spec.parts import BreakerConfig, Config, Name, Price, Probability
 Loc = tuple[str | int, ...]
 """The keys and indices that lead to a value of a graph file."""
 
-Evidence = Literal["labels", "top_label", "tokens", "entropy"]
+Evidence = Literal["labels", "top_label", "tokens", "entropy", "learned"]
 """What a reply can report beside its text: the distribution over all labels; at least a lower bound of the
-best label's probability; the log-probabilities of its tokens; these and their entropies."""
+best label's probability; the log-probabilities of its tokens; these and their entropies; what a learned
+expert itself says of its answer."""
 
 
 class Problem(NamedTuple):
@@ -43,11 +44,14 @@ class ModelFacts(NamedTuple):
         labels: the closed set of its answers; None if it answers freely.
         unknown: its labels cannot be known: a file is not downloaded yet, or something is wrong with it.
         grammar: the GBNF grammar that its answers follow.
+        learned: it is an expert that was learned, which says itself how sure it is: its replies have
+            `meta["expert"]` with a calibrated `confidence` and with `known`.
     """
 
     labels: tuple[str, ...] | None = None
     unknown: bool = False
     grammar: str | None = None
+    learned: bool = False
 
 
 class Access(NamedTuple):
@@ -210,6 +214,11 @@ class ConfidenceSettings(Config):
     def signal_name(self) -> str:
         """The name of the signal that is the score."""
         return self.by
+
+    @property
+    def score_is_calibrated(self) -> bool:
+        """Whether the score is itself a calibrated probability to be right, without a calibration file."""
+        return False
 
     @property
     def summary(self) -> str:

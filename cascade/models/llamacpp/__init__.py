@@ -15,7 +15,7 @@ from cascade.config.references import existing_file, file_sha256, gguf_tasks, lo
 from cascade.errors import ConfigError, ModelError
 from cascade.extras import require
 from cascade.formats.adapter import check_adapter_of
-from cascade.formats.expert_file import is_encoder
+from cascade.formats.expert_file import is_encoder, read_expert
 from cascade.formats.gbnf import MAX_BYTES, check_grammar
 from cascade.formats.gguf import TEMPLATE_KEY, read_metadata
 from cascade.formats.gguf_header import check_file
@@ -86,7 +86,7 @@ class LlamaCppSettings(Prompted):
         if self.lora is not None:
             existing_file(self.lora, base, "adapter")
         unknown = labels is None and local_model_path(self.path, base) is None
-        return ModelFacts(labels, unknown, grammar)
+        return ModelFacts(labels, unknown, grammar, self._is_learned(base))
 
     def accesses(self) -> Iterator[Access]:
         """The weights and what is beside them; a hub file is downloaded when the model is first used."""
@@ -159,7 +159,8 @@ class LlamaCppSettings(Prompted):
         grammar = attempt(key, partial(self.resolve_grammar, base), problems)
         attempt("lora", partial(self._check_adapter, base), problems)
         attempt("prefix_dir", partial(self._check_prefix_dir, base), problems)
-        return ModelFacts(labels, unknown or bool(problems), grammar), problems
+        learned = not problems and self._is_learned(base)
+        return ModelFacts(labels, unknown or bool(problems), grammar, learned), problems
 
     def fingerprint(self, base: Path, facts: ModelFacts) -> str:
         """Hash the file, its task, the prompt, the labels, and what is set of sampling and adapter.
@@ -233,6 +234,13 @@ class LlamaCppSettings(Prompted):
         """Return the file's tasks with their labels; None for a hub file that is not downloaded yet."""
         path = local_model_path(self.path, base)
         return None if path is None else gguf_tasks(path)
+
+    def _is_learned(self, base: Path) -> bool:
+        """Return whether a learned head answers."""
+        path = local_model_path(self.path, base)
+        if self.examples is not None or path is None or not gguf_tasks(path):
+            return False
+        return read_expert(path) is not None
 
     def _pick_task(self, tasks: dict[str, tuple[str, ...]]) -> str:
         if self.task is None and len(tasks) == 1:
