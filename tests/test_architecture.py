@@ -19,7 +19,7 @@ ROOMS = [
     "formats", "requests", "policy",
     "explain", "observers", "langchain", "config", "trace", "engine", "models", "gates", "confidence",
     "graph", "run", "lab.tables", "lab.tuning", "lab.replays", "lab.monitoring", "lab.evaluation",
-    "lab.learning", "lab.planning", "serve", "cli",
+    "lab.learning", "lab.planning", "lab.inventory", "serve", "cli",
 ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from cascade.cli import (
     check,
     draw,
     evaluate,
+    experts,
     grade,
     init,
     keys,
@@ -68,6 +69,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(trace.app, name="trace")
 app.add_typer(budget.app, name="budget")
 app.add_typer(models.app, name="models")
+app.add_typer(experts.app, name="experts")
 
 
 def _version(value: bool) -> None:

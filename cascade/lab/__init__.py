@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cascade.lab.evaluation.calibration import CalibrationRun, calibrate
     from cascade.lab.evaluation.evaluation import Evaluation, evaluate
     from cascade.lab.evaluation.report import report_page
+    from cascade.lab.inventory.challenge import Challenger, ChallengeReport, challenge
+    from cascade.lab.inventory.experts import ExpertReport, Inventory, experts
     from cascade.lab.monitoring.monitor import MonitorReport, StageReport, monitor
     from cascade.lab.monitoring.promotion import Promoted, PromotionTest, promote, rollback
     from cascade.lab.monitoring.tightening import reset_thresholds
@@ -33,8 +35,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CalibrationRun",
+    "ChallengeReport",
+    "Challenger",
     "Evaluation",
+    "ExpertReport",
     "Goal",
+    "Inventory",
     "LabelledRow",
     "MonitorReport",
     "Outcomes",
@@ -46,8 +52,10 @@ __all__ = [
     "ReplayReport",
     "StageReport",
     "calibrate",
+    "challenge",
     "collect_outcomes",
     "evaluate",
+    "experts",
     "monitor",
     "outcomes_from_traces",
     "plan",
@@ -70,6 +78,8 @@ if not TYPE_CHECKING:  # a type checker reads the imports above instead
             "cascade.lab.evaluation.calibration": "CalibrationRun calibrate",
             "cascade.lab.evaluation.evaluation": "Evaluation evaluate",
             "cascade.lab.evaluation.report": "report_page",
+            "cascade.lab.inventory.challenge": "ChallengeReport Challenger challenge",
+            "cascade.lab.inventory.experts": "ExpertReport Inventory experts",
             "cascade.lab.monitoring.monitor": "MonitorReport StageReport monitor",
             "cascade.lab.monitoring.promotion": "Promoted PromotionTest promote rollback",
             "cascade.lab.monitoring.tightening": "reset_thresholds",

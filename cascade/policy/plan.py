@@ -14,7 +14,7 @@ DAYS = 365  # of a year
 _HOUR = 3600
 _MILLION = 1_000_000
 
-Kind = Literal["strongest", "tier", "cascade", "expert"]
+Role = Literal["strongest", "tier", "cascade", "expert"]
 
 
 class Tier(NamedTuple):
@@ -104,7 +104,7 @@ class Option(NamedTuple):
     """A way to answer all requests: what it costs once, and then each day, in USD."""
 
     name: str
-    kind: Kind
+    role: Role
     once_usd: Decimal
     day_usd: Decimal
 
@@ -132,7 +132,7 @@ def options(work: Workload) -> list[Option]:
     """Return each tier alone, the cascade (of two tiers or more), and the expert with the strongest tier."""
     strongest, requests = work.tiers[-1], work.requests_a_day
     found = [Option(f"{tier.name} alone", "tier", Decimal(0), _alone(work, tier)) for tier in work.tiers]
-    found[-1] = found[-1]._replace(kind="strongest")
+    found[-1] = found[-1]._replace(role="strongest")
     if len(work.tiers) > 1:
         usd = work.other_usd + sum((tier.calls * tier.usd_call for tier in work.tiers), Decimal(0))
         busy = sum((tier.calls * tier.seconds for tier in work.tiers if tier.local), work.other_seconds)

@@ -54,6 +54,13 @@ class ModelFacts(NamedTuple):
     learned: bool = False
 
 
+class Weights(NamedTuple):
+    """A file of weights; `task` is the part of it that the settings name, if they name one."""
+
+    file: Path
+    task: str | None
+
+
 class Access(NamedTuple):
     """What a graph file makes the process do beyond computing: `action` says what, `target` to what.
 
@@ -191,6 +198,14 @@ class ModelSettings(Config):
 
     def local_file(self, base: Path) -> str | None:
         """Describe the file whose weights the model loads on this machine; None if it loads none."""
+        return None
+
+    def weights(self, base: Path) -> Weights | None:
+        """Return what the model loads on this machine; None if it loads no weights, or they are not here yet.
+
+        Raises:
+            ConfigError: the file is missing.
+        """
         return None
 
     def file_is_here(self, base: Path) -> bool:

@@ -38,7 +38,7 @@ def test_text_json_and_page(tmp_path: Path) -> None:
     assert page.read_text().startswith("<!doctype html>")
     data = json.loads(said("--assumptions", path, "--json"))
     assert data["options"][0] | {"median_seconds": 0} == {
-        "name": "opus alone", "kind": "strongest", "once_usd": 0.0, "day_usd": 1000.0, "year_usd": 365000.0,
+        "name": "opus alone", "role": "strongest", "once_usd": 0.0, "day_usd": 1000.0, "year_usd": 365000.0,
         "year_usd_ci": None, "first_year_usd": 365000.0, "first_year_usd_ci": None, "median_seconds": 0,
         "p95_seconds": 1.5, "seconds_from": "assumed", "leaves_the_machine": 1.0,
         "answered": None,

@@ -30,21 +30,21 @@ def work(requests: Any = 1000, tiers: tuple[Tier, ...] = (), **expert: Any) -> W
     )
 
 
-def by_kind(found: list[Option]) -> dict[str, Option]:
-    return {option.kind: option for option in found}
+def by_role(found: list[Option]) -> dict[str, Option]:
+    return {option.role: option for option in found}
 
 
 def test_the_classic_sum_is_exact() -> None:
     """$0.02 per 1,000 tokens × 500 tokens × 100,000 requests a day = $1,000 a day = $365,000 a year."""
     usd = tokens_usd(Decimal(500), NONE, Decimal("0.02") * 1000, NONE)
-    bought = by_kind(options(work(100_000, (tier("opus", usd=str(usd)),))))["strongest"]
+    bought = by_role(options(work(100_000, (tier("opus", usd=str(usd)),))))["strongest"]
     assert bought.day_usd == Decimal(1000)
     assert bought.year_usd == bought.first_year_usd == Decimal(365_000)
 
 
 def test_a_cascade_pays_each_tier_that_it_asks_and_its_machine() -> None:
     tiers = (tier("haiku", local=True, calls="1", seconds="0.02"), tier("opus", usd="0.01", calls="0.25"))
-    found = by_kind(options(work(1000, tiers)))
+    found = by_role(options(work(1000, tiers)))
     assert found["strongest"].day_usd == Decimal(10)
     assert found["tier"].day_usd == Decimal("2.4")  # one machine around the clock, though busy for 40 s
     assert found["cascade"].day_usd == Decimal("2.5") + Decimal("2.4")
@@ -52,12 +52,12 @@ def test_a_cascade_pays_each_tier_that_it_asks_and_its_machine() -> None:
 
 def test_machines_grow_with_what_they_have_to_do() -> None:
     tiers = (tier("haiku", local=True, calls="1", seconds="1"), tier("opus", usd="0.01"))
-    busy = by_kind(options(work(432_000, tiers)))["tier"]
+    busy = by_role(options(work(432_000, tiers)))["tier"]
     assert busy.day_usd == Decimal("0.1") * 432_000 / 3600 / Decimal("0.5")  # ten machines at half load
 
 
 def test_an_expert_costs_its_rows_its_days_and_its_drift() -> None:
-    found = by_kind(options(work(1000, (tier("opus", usd="0.01"),))))["expert"]
+    found = by_role(options(work(1000, (tier("opus", usd="0.01"),))))["expert"]
     assert found.once_usd == 1000 * Decimal("0.2") + 5 * 700
     assert found.day_usd == Decimal(5) + Decimal("2.4") + (Decimal(60) + 700) / DAYS
 

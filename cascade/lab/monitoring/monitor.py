@@ -131,6 +131,21 @@ def monitor(
     return MonitorReport(graph=version, delta=delta, stages=tuple(reports), promotion=promotion)
 
 
+def stage_reports(loaded: LoadedGraph, url: str, *, delta: float = 0.01) -> list[StageReport]:
+    """Return what `monitor` says of the stages of a graph, and change nothing.
+
+    Args:
+        loaded: the graph, with the thresholds that its file has.
+        url: the trace store.
+        delta: the probability of a false alarm, ever, per stage.
+
+    Raises:
+        TraceError: the trace store cannot be read.
+    """
+    stages = collect(loaded, history(url, RunFilter(graph=loaded.version)), given=None, dated=True)
+    return [_report(loaded, watched, None, delta) for watched in stages]
+
+
 def _to_tighten(
     stages: Sequence[WatchedStage], reports: Sequence[StageReport]
 ) -> dict[str, tuple[str, list[Audited]]]:

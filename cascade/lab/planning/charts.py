@@ -10,7 +10,7 @@ from cascade.lab.planning.verdict import amount, between, number
 from cascade.svg import Axis, Frame, Plot, text
 
 _ROW = 44.0  # pixels of a bar with its name
-_COLOURS = {"strongest": 3, "tier": 4, "cascade": 2, "expert": 0}  # series, by kind of option
+_COLOURS = {"strongest": 3, "tier": 4, "cascade": 2, "expert": 0}  # series, by role of option
 
 
 def first_year(plan: Plan) -> str:
@@ -21,7 +21,7 @@ def first_year(plan: Plan) -> str:
     )
     for index, choice in enumerate(plan.choices):
         y, cost = float(len(plan.choices) - 1 - index), choice.first_year_usd
-        style = f"fill s{_COLOURS[choice.option.kind]}"
+        style = f"fill s{_COLOURS[choice.option.role]}"
         plot.block((0.0, y + 0.12), (cost.value, 0.36), style, f"{choice.option.name}: {between(cost)}")
         if cost.low is not None and cost.high is not None and cost.low < cost.high:
             plot.line([(cost.low, y + 0.3), (cost.high, y + 0.3)], "line whisker")
@@ -42,7 +42,7 @@ def over_time(plan: Plan) -> str:
     for choice in shown:
         option = choice.option
         ends = [(0.0, float(option.once_usd)), (float(days), float(option.after(days)))]
-        plot.line(ends, f"line s{_COLOURS[option.kind]}")
+        plot.line(ends, f"line s{_COLOURS[option.role]}")
     if plan.break_even is not None and 0 < plan.break_even <= days:
         at = (float(plan.break_even), float(plan.build.option.after(plan.break_even)))
         plot.cross(at, f"day {plan.break_even:,}")
@@ -84,6 +84,6 @@ def _name(plot: Plot, y: float, label: str) -> None:
 
 def _legend(choices: list[Choice]) -> str:
     entries = (
-        f"<li>{key(_COLOURS[choice.option.kind])}{escape(choice.option.name)}</li>" for choice in choices
+        f"<li>{key(_COLOURS[choice.option.role])}{escape(choice.option.name)}</li>" for choice in choices
     )
     return f'<ul class="legend">{"".join(entries)}</ul>'

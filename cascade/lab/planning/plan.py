@@ -108,14 +108,14 @@ class Plan:
     days: float
     savings: Savings | None
 
-    def choice(self, kind: str) -> Choice | None:
-        """Return the choice of a kind; None if there is none."""
-        return next((choice for choice in self.choices if choice.option.kind == kind), None)
+    def choice(self, role: str) -> Choice | None:
+        """Return the choice of that role; None if there is none."""
+        return next((choice for choice in self.choices if choice.option.role == role), None)
 
     @property
     def buy(self) -> Choice:
         """The strongest model alone."""
-        return next(choice for choice in self.choices if choice.option.kind == "strongest")
+        return next(choice for choice in self.choices if choice.option.role == "strongest")
 
     @property
     def build(self) -> Choice:
@@ -240,12 +240,12 @@ def _plan(subject: str, inputs: Inputs, measured: Measured | None, horizon: int,
             times[index],
             remote[index],
             float(measured.draws["answered"][0])
-            if measured is not None and option.kind == "cascade"
+            if measured is not None and option.role == "cascade"
             else None,
         )
         for index, option in enumerate(point)
     )
-    buy = next(index for index, option in enumerate(point) if option.kind == "strongest")
+    buy = next(index for index, option in enumerate(point) if option.role == "strongest")
     even = break_even(point[-1], point[buy])
     days = [break_even(each[-1], each[buy]) for each in draws]
     low, high = _day_ends([even, *days])
@@ -311,7 +311,7 @@ def _option_json(choice: Choice) -> dict[str, Any]:
     option, year, first = choice.option, choice.year_usd, choice.first_year_usd
     return {
         "name": option.name,
-        "kind": option.kind,
+        "role": option.role,
         "once_usd": float(option.once_usd),
         "day_usd": float(option.day_usd),
         "year_usd": year.value,

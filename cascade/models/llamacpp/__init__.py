@@ -22,7 +22,7 @@ from cascade.formats.gguf_header import check_file
 from cascade.formats.gguf_parts import file_bytes
 from cascade.formats.json_grammar import schema_grammar
 from cascade.models.prompted import Prompted, attempt, label_problems
-from cascade.spec.kinds import Access, Evidence, ModelFacts, Problem, settings_sha256
+from cascade.spec.kinds import Access, Evidence, ModelFacts, Problem, Weights, settings_sha256
 from cascade.spec.parts import Price
 
 if TYPE_CHECKING:
@@ -226,9 +226,14 @@ class LlamaCppSettings(Prompted):
         size = "on the hub, or in its cache" if path is None else f"{file_bytes(path) / 2**20:.1f} MiB"
         return f"{self.path}, {size}" + ("" if self.lora is None else f", adapter {self.lora}")
 
+    def weights(self, base: Path) -> Weights | None:
+        """Return the file, for a hub file that in its cache, and the task."""
+        path = local_model_path(self.path, base)
+        return None if path is None else Weights(path, self.task)
+
     def file_is_here(self, base: Path) -> bool:
         """Return whether the file is on this machine, for a hub file in its cache."""
-        return local_model_path(self.path, base) is not None
+        return self.weights(base) is not None
 
     def _tasks(self, base: Path) -> dict[str, tuple[str, ...]] | None:
         """Return the file's tasks with their labels; None for a hub file that is not downloaded yet."""
