@@ -70,8 +70,10 @@ def signals(reply: Draft) -> dict[str, float]:
     if labels is None and isinstance(best := reply.meta.get("top1"), dict):
         low = best.get("low")
         return {"top1": low} if isinstance(low, float) and 0.0 <= low <= 1.0 + _TOLERANCE else {}
+    if labels is None:  # a learned expert's JSON object has no labels
+        return _of_expert(reply)
     answer = reply.text.strip()
-    if labels is None or len(labels) < 2 or answer not in labels:
+    if len(labels) < 2 or answer not in labels:
         return {}
     values = list(labels.values())
     if not all(0.0 <= value <= 1.0 + _TOLERANCE for value in values) or abs(sum(values) - 1.0) > _TOLERANCE:

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import json
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.engine.embed_queue import EmbeddingQueue
+from cascade.engine.fields import Extractor, read_extractor
 from cascade.engine.head import Head
 from cascade.engine.outside import tokenize_outside
 from cascade.engine.ticket import Ticket
@@ -29,10 +31,16 @@ _MOST_BYTES = 4  # of a character
 
 
 class LearnedTask(NamedTuple):
-    """One head of an expert's file: its task, and the tokens that the encoder reads of a text."""
+    """One task of an expert's file.
+
+    Attributes:
+        name: its name.
+        head: answers with a label, or with a JSON object.
+        max_tokens: tokens that the encoder reads of a text.
+    """
 
     name: str
-    head: Head
+    head: Head | Extractor
     max_tokens: int
 
 
@@ -40,13 +48,16 @@ class HeadReply(NamedTuple):
     """What a head says of a text.
 
     Attributes:
-        labels: label → probability, best first.
-        meta: what the trace records: `confidence` and `known` of the head, tokens `cut` from the text.
+        text: the best label, or a JSON object.
+        labels: label → probability, best first; None for an object.
+        meta: what the trace records: `confidence` and `known` of the head, tokens `cut` from the text; of an
+            object `confidence`, and by field in `fields`.
         tokens: tokens that the encoder read.
         batch: how many texts were in its decode; 0 for a text whose vector was known.
     """
 
-    labels: dict[str, float]
+    text: str
+    labels: dict[str, float] | None
     meta: dict[str, Any]
     tokens: int
     batch: int
@@ -81,8 +92,11 @@ def read_learned_task(path: Path, task: str | None) -> LearnedTask | None:
             task = next(iter(expert.tasks))
         if task is None or task not in expert.tasks:
             raise ModelError(f"task is {task!r}; this expert knows: {', '.join(expert.tasks)}")
-        one = expert.model_copy(update={"tasks": {task: expert.tasks[task]}})
-        return LearnedTask(task, _heads(path, one)[task], expert.max_tokens)
+        own = {name: each for name, each in expert.tasks.items() if name == task}
+        if not own[task].labels:
+            own |= {name: each for name, each in expert.tasks.items() if name.startswith(f"{task}/")}
+        one = expert.model_copy(update={"tasks": own})
+        return LearnedTask(task, _parts(path, one, task), expert.max_tokens)
     except ConfigError as error:
         raise ModelError(str(error)) from error
 
@@ -117,7 +131,7 @@ class HeadClassifier:
             ModelError: the head was made for vectors of another size.
         """
         size = queue.embedder.size
-        if learned.head.size != size:
+        if learned.head.size not in (size, None):
             raise ModelError(
                 f"its head {learned.name!r} takes vectors of {learned.head.size} numbers and its encoder "
                 f"gives {size}; learn the expert again"
@@ -139,14 +153,45 @@ class HeadClassifier:
         ticket = self._queue.request(tokens, alone=alone)
         if not ticket.done:
             yield ticket
-        head = self._learned.head
-        answer = head.answer(ticket.result(), text)
-        order = np.argsort(-answer.probabilities, kind="stable")
-        labels = {head.labels[index]: float(answer.probabilities[index]) for index in order}
-        meta = {"confidence": answer.confidence, "known": answer.known}
-        return HeadReply(labels, meta | ({"cut": cut} if cut else {}), len(tokens), ticket.batch)
+        head, vector = self._learned.head, ticket.result()
+        reply = _object(head, vector, text) if isinstance(head, Extractor) else _label(head, vector, text)
+        meta = reply[2] | ({"cut": cut} if cut else {})
+        return HeadReply(reply[0], reply[1], meta, len(tokens), ticket.batch)
+
+
+_Said = tuple[str, dict[str, float] | None, dict[str, Any]]
+
+
+def _label(head: Head, vector: npt.NDArray[np.float32], text: str) -> _Said:
+    answer = head.answer(vector, text)
+    order = np.argsort(-answer.probabilities, kind="stable")
+    labels = {head.labels[index]: float(answer.probabilities[index]) for index in order}
+    return next(iter(labels)), labels, {"confidence": answer.confidence, "known": answer.known}
+
+
+def _object(extractor: Extractor, vector: npt.NDArray[np.float32], text: str) -> _Said:
+    found = extractor.answer(vector, text)
+    written = json.dumps(found.answer, ensure_ascii=False)
+    return written, None, {"confidence": found.confidence, "fields": found.fields}
+
+
+def _parts(path: Path, expert: ExpertFile, task: str) -> Head | Extractor:
+    arrays = read_arrays(path, expert)
+    own = expert.tasks[task]
+    heads = _read(expert, arrays)
+    if own.labels:
+        return heads[task]
+    fields = {name.removeprefix(f"{task}/"): head for name, head in heads.items()}
+    return read_extractor(own.head, arrays[task], fields)
 
 
 def _heads(path: Path, expert: ExpertFile) -> dict[str, Head]:
-    arrays = read_arrays(path, expert)
-    return {name: Head.read(task.labels, task.head, arrays[name]) for name, task in expert.tasks.items()}
+    return _read(expert, read_arrays(path, expert))
+
+
+def _read(expert: ExpertFile, arrays: Mapping[str, Mapping[str, Any]]) -> dict[str, Head]:
+    return {
+        name: Head.read(task.labels, task.head, arrays[name])
+        for name, task in expert.tasks.items()
+        if task.labels
+    }

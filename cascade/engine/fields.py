@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.engine.text_features import BUCKETS, MAX_SPAN, WHOLE, Candidates, TextView
-from cascade.errors import ModelError
+from cascade.errors import ConfigError, ModelError
 from cascade.formats.flat_schema import Field, FieldKind, assembled, flat_fields
 from cascade.policy.calibrate import Curve
 
@@ -63,6 +63,11 @@ class ClosedHead(Protocol):
     @property
     def labels(self) -> Sequence[str]:
         """The labels."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """The dimension of the vectors that it takes."""
         ...
 
     def answer(self, vector: FloatArray, text: str) -> Any:
@@ -148,6 +153,12 @@ class Extractor:
     curve: Curve = _RAW
     least: float = _LEAST
 
+    @property
+    def size(self) -> int | None:
+        """The dimension of the vectors that it takes; None where it takes none, 0 where its heads differ."""
+        sizes = {head.size for head in self.heads.values()}
+        return None if not sizes else sizes.pop() if len(sizes) == 1 else 0
+
     @cached_property
     def fields(self) -> tuple[Field, ...]:
         """The fields of the schema."""
@@ -181,20 +192,19 @@ class Extractor:
 
     def stored(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         """Return settings (plain JSON) and arrays from which `read_extractor` makes the extractor again."""
-        settings: dict[str, Any] = {}
+        rankers: list[dict[str, Any]] = []
         arrays: dict[str, npt.NDArray[Any]] = {}
         for index, (name, ranker) in enumerate(self.rankers.items()):
             used = np.flatnonzero(ranker.weights).astype(np.uint32)
             arrays[f"{index}.buckets"], arrays[f"{index}.weights"] = used, ranker.weights[used]
-            settings[name] = {
-                "longest": ranker.shape.longest, "edges": ranker.shape.edges, "fallback": ranker.fallback,
-                "curve": ranker.curve.model_dump(mode="json"), "least": ranker.least,
-            }  # fmt: skip
+            curve = ranker.curve.model_dump(mode="json")
+            own = {"field": name, "fallback": ranker.fallback, "curve": curve, "least": ranker.least}
+            rankers.append(own | {"longest": ranker.shape.longest, "edges": ranker.shape.edges})
         curve = self.curve.model_dump(mode="json")
         return {
             "version": VERSION,
-            "schema": self.schema,
-            "rankers": settings,
+            "schema": json.dumps(self.schema, ensure_ascii=False),  # the order of its properties counts
+            "rankers": rankers,
             "curve": curve,
             "least": self.least,
         }, arrays
@@ -211,15 +221,16 @@ def read_extractor(
     if settings.get("version") != VERSION:
         raise ModelError(f"its fields have version {settings.get('version')!r}, expected {VERSION}")
     try:
-        fields = {field.name: field for field in flat_fields(settings["schema"])}
+        schema = json.loads(settings["schema"])
+        fields = {field.name: field for field in flat_fields(schema)}
         rankers = {
-            name: _read_ranker(fields[name], own, arrays[f"{index}.buckets"], arrays[f"{index}.weights"])
-            for index, (name, own) in enumerate(settings["rankers"].items())
+            own["field"]: _read_ranker(
+                fields[own["field"]], own, arrays[f"{index}.buckets"], arrays[f"{index}.weights"]
+            )
+            for index, own in enumerate(settings["rankers"])
         }
         curve, least = Curve.model_validate(settings["curve"]), float(settings["least"])
-    except ModelError:
-        raise
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, ConfigError) as error:
         raise ModelError(f"its fields are broken ({error!r:.200}); learn it again") from error
     for name, field in fields.items():
         labels = {json.dumps(value) for value in field.values} | ({_NONE} if field.optional else set())
@@ -228,7 +239,7 @@ def read_extractor(
             raise ModelError(f"its field {name!r} does not fit its schema; learn it again")
         if not copied and name not in heads and (len(field.values) > 1 or field.optional):
             raise ModelError(f"its field {name!r} has no head; learn it again")
-    return Extractor(settings["schema"], rankers, heads, curve, least)
+    return Extractor(schema, rankers, heads, curve, least)
 
 
 def _read_ranker(

@@ -233,8 +233,9 @@ class Session:
     def _ask_head(self, head: HeadClassifier, request: EngineRequest) -> _AnswerSteps:
         request.on_start()
         reply = yield from head.answer(request.text, alone=self._config.reproducible)
-        meta = self._meta("head", "label") | {"batch": reply.batch, "expert": reply.meta}
-        return EngineAnswer(next(iter(reply.labels)), reply.tokens, 0, reply.labels, (), meta)
+        reason = "fields" if reply.labels is None else "label"
+        meta = self._meta("head", reason) | {"batch": reply.batch, "expert": reply.meta}
+        return EngineAnswer(reply.text, reply.tokens, 0, reply.labels, (), meta)
 
     def _check_model(self) -> None:
         needs_branches = self._tree is not None and self._tree.inner_nodes

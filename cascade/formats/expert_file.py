@@ -81,7 +81,8 @@ class LearnedTask(BaseModel):
     """One head of the file.
 
     Attributes:
-        labels: the closed set of its answers.
+        labels: the closed set of its answers; empty where it answers with a JSON object, whose closed fields
+            are answered by the tasks TASK/FIELD.
         head: the head's settings.
         arrays: the head's arrays, by name.
         card: how it was made and what was measured.
@@ -89,7 +90,7 @@ class LearnedTask(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    labels: tuple[str, ...] = Field(min_length=2)
+    labels: tuple[str, ...]
     head: dict[str, Any]
     arrays: dict[str, StoredArray]
     card: dict[str, Any]
@@ -98,6 +99,8 @@ class LearnedTask(BaseModel):
     def _different(self) -> LearnedTask:
         if len(set(self.labels)) != len(self.labels) or not all(map(str.strip, self.labels)):
             raise ValueError("a label is blank or stands there twice")
+        if len(self.labels) == 1:
+            raise ValueError("there is a single label; give at least 2, or none for a JSON object")
         return self
 
 

@@ -42,6 +42,11 @@ class FieldRows(NamedTuple):
     answers: Sequence[Mapping[str, Any]]
     groups: npt.NDArray[np.intp]
 
+    def take(self, rows: Sequence[int]) -> FieldRows:
+        """Return some of the rows, in the order given."""
+        groups = self.groups[np.array(rows, np.intp)]
+        return FieldRows([self.texts[row] for row in rows], [self.answers[row] for row in rows], groups)
+
 
 class FittedField(NamedTuple):
     """An expert, and of each row whether its cross-fitted answer is right, and how sure it is."""

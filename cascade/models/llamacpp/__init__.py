@@ -114,7 +114,7 @@ class LlamaCppSettings(Prompted):
         if self.examples is not None:
             return tuple(self.examples)
         tasks = self._tasks(base) or {}
-        return tasks[self._pick_task(tasks)] if tasks else None
+        return (tasks[self._pick_task(tasks)] or None) if tasks else None
 
     def resolve_grammar(self, base: Path) -> str | None:
         """Return the GBNF grammar of the model's answers, or None if they are free.

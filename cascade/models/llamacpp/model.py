@@ -45,6 +45,7 @@ PROMPT_OVERHEAD = 16384
 # Calls of one file that have their prompt ready; the others wait in the queue.
 MAX_AT_WORK = 64
 TOOL_FACTOR = 4
+_WHOLE = ("label", "fields")  # finish reasons of answers that are not written token by token
 
 
 class LlamaCpp:
@@ -138,7 +139,7 @@ class LlamaCpp:
         except (ModelError, ConfigError, RequestError) as error:
             raise self._error(str(error), getattr(error, "billed", (0, 0))) from error
         meta = answer.meta | {"queued": round(started[0], 6)}
-        if meta["finish_reason"] == "label":
+        if meta["finish_reason"] in _WHOLE:
             if on_text is not None:
                 on_text(answer.text)
             return Reply(answer.text, answer.tokens_in, answer.tokens_out, answer.labels, answer.tokens, meta)
