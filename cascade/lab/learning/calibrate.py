@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from cascade.engine.head import softmax
 Column = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
+_FLOOR = 0.05  # of the first view's weight
 _TEMPERATURES = (1e-3, 1e2)
 _PRIOR_ROWS = 4.0  # weight of the prior on the logistic model's slopes, in rows
 _ISOTONIC_ERRORS = 100  # fewer cannot shape a curve
@@ -39,6 +41,29 @@ def fit_temperature(logits: Matrix, target: Indices) -> float:
 
     found = minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded", options={"xatol": 1e-3})
     return float(np.exp(found.x))
+
+
+def fit_blend(views: Sequence[Matrix], target: Indices) -> list[float]:
+    """Return what to multiply each view's logits with before they are added up, none below 0.
+
+    Cross-entropy is least. This is a logarithmic opinion pool with a temperature in it (T. Heskes 1998).
+    """
+    from scipy.optimize import minimize
+
+    rows = np.arange(len(target))
+
+    def loss(point: Column) -> tuple[float, Column]:
+        logits = sum(np.float32(each) * view for each, view in zip(point, views, strict=True))
+        chances = softmax(np.asarray(logits))
+        value = -float(np.log(np.maximum(chances[rows, target], 1e-12)).mean())
+        slopes = [float((np.einsum("ij,ij->i", chances, view) - view[rows, target]).mean()) for view in views]
+        return value, np.array(slopes)
+
+    start = np.full(len(views), 1.0 / len(views))
+    # Where a label is one group, no row has been fitted with its label, and only a floor keeps the head alive.
+    bounds = [(_FLOOR, 100.0)] + [(0.0, 100.0)] * (len(views) - 1)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    return [float(each) for each in found.x]
 
 
 def fit_confidence(columns: Column, correct: npt.NDArray[np.bool_]) -> Confidence:

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.engine.embed import Embedder
+from cascade.engine.experts import encoder_tokens
 from cascade.engine.threads import available_cores
-from cascade.engine.weights import MAX_BYTES_PER_TOKEN, Weights
+from cascade.engine.weights import Weights
 from cascade.errors import ModelError
 
 Vectors = npt.NDArray[np.float32]
@@ -53,18 +54,6 @@ def embed_texts(
         return _Work(weights, min(max_tokens, weights.n_ctx_train), report).run(texts, threads)
     finally:
         weights.close()
-
-
-def encoder_tokens(weights: Weights, text: str, limit: int) -> IntArray:
-    """Return the tokens of `text` with those that stand around it, `limit` at most: the end is cut off.
-
-    Raises:
-        ModelError: the text is not valid Unicode.
-    """
-    text = text.strip()[: limit * MAX_BYTES_PER_TOKEN]
-    # A character has up to four bytes.
-    tokens = weights.tokenize(text, 4 * limit, begin=True)
-    return tokens if len(tokens) <= limit else np.append(tokens[: limit - 1], tokens[-1])
 
 
 class _Work:
@@ -103,7 +92,7 @@ class _Work:
 
     def _tokens(self, index: int, text: str) -> IntArray:
         try:
-            return encoder_tokens(self._weights, text, self._limit)
+            return encoder_tokens(self._weights, text, self._limit)[0]
         except ModelError as error:
             raise ModelError(f"text {index}: {error}") from error
 

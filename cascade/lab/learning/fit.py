@@ -10,17 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.engine.head import VERSION, Head, signals, softmax
-from cascade.lab.learning.calibrate import Confidence, fit_confidence, fit_temperature
+from cascade.lab.learning.calibrate import Confidence, fit_confidence
+from cascade.lab.learning.cross_fit import Problem
 from cascade.lab.learning.folds import make_folds
-from cascade.lab.learning.logistic import Linear, fit_logistic
+from cascade.lab.learning.linear import fit_linear
+from cascade.lab.learning.logistic import one_thread
 from cascade.lab.learning.unknown import fit_nearness
 
 Column = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
 Report = Callable[[str, float], None]
-_PENALTIES = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
-_FOLDS = 5
+_FOLDS, _FEW_FOLDS = 4, 8
+_FEW_ROWS = 2_000  # more folds for as few: a fit on nine tenths is more like the one on all
 _KNOWN = 129  # quantiles
 
 
@@ -101,60 +103,30 @@ def fit_head(
         raise ValueError(
             f"{len(names)} labels, {len(rows.texts)} texts, {len(rows.groups)} groups, {len(vectors)} vectors"
         )
-    left = deadline or (lambda: 1.0)
     labels = len(names)
-    fold = make_folds(target, rows.groups, _FOLDS, seed)
-    penalty, logits = _cross_fit(vectors, target, labels, fold, left, report)
+    folds = _FEW_FOLDS if len(target) <= _FEW_ROWS else _FOLDS
+    fold = make_folds(target, rows.groups, folds, seed)
+    problem = Problem(target, labels, fold, deadline or (lambda: 1.0))
     chosen = np.arange(len(target)) if calibration is None else np.asarray(calibration, dtype=np.intp)
-    temperature = fit_temperature(logits[chosen], target[chosen])
-    final = fit_logistic(vectors, target, labels, penalty, seconds_left=left)
-    report("fitting", 0.9)
-    nearness = fit_nearness(vectors, target, labels)
-    known_raw = _cross_nearness(vectors, target, labels, fold)
-    at = np.quantile(known_raw[chosen], np.linspace(0.0, 1.0, _KNOWN))
-    known = np.interp(known_raw[chosen], at, np.linspace(0.0, 1.0, len(at)))
-    chances = softmax(logits[chosen] / np.float32(temperature))
+    with one_thread():
+        linear = fit_linear(rows.texts, vectors, problem, chosen, lambda share: report("fitting", share))
+        nearness = fit_nearness(vectors, target, labels)
+        known_raw = _cross_nearness(vectors, target, labels, fold)[chosen]
+    at = np.quantile(known_raw, np.linspace(0.0, 1.0, _KNOWN))
+    known = np.interp(known_raw, at, np.linspace(0.0, 1.0, len(at)))
+    chances = softmax(linear.logits)
     columns = signals(chances, known)
     predicted = chances.argmax(axis=1)
     confidence = fit_confidence(columns, predicted == target[chosen])
     head = Head.read(
         names.tolist(),
         {"version": VERSION, "confidence_weights": confidence.weights},
-        _arrays(final, temperature, labels) | nearness | _curves(at, confidence),
+        linear.arrays | nearness | _curves(at, confidence),
     )
     report("fitting", 1.0)
     best = np.partition(chances, -2, axis=1)[:, -2:]
     scores = Scores(predicted, best[:, 1], best[:, 1] - best[:, 0], head.confidence(columns), known)
-    notes = {"folds": int(fold.max()) + 1, "penalty": penalty, "temperature": temperature}
-    return FittedHead(head, scores, chosen, notes)
-
-
-def _cross_fit(
-    vectors: Matrix, target: Indices, labels: int, fold: Indices, left: Callable[[], float], report: Report
-) -> tuple[float, Matrix]:
-    """Return the penalty of least cross-entropy and the logits of each row by a fit without its fold."""
-    made: dict[float, Matrix] = {}
-    loss: dict[float, float] = {}
-    starts: dict[int, Linear] = {}
-    folds = int(fold.max()) + 1
-    for turn, penalty in enumerate(_PENALTIES):
-        if made and not left():
-            break
-        made[penalty] = np.zeros((len(target), labels), np.float32)
-        for part in range(folds):
-            inside = fold != part
-            starts[part] = fit_logistic(
-                vectors[inside], target[inside], labels, penalty, start=starts.get(part), steps=40,
-                seconds_left=left,
-            )  # fmt: skip
-            made[penalty][~inside] = starts[part].logits(vectors[~inside])
-            report("fitting", 0.8 * (turn * folds + part + 1) / (folds * len(_PENALTIES)))
-        chances = softmax(made[penalty] / np.float32(fit_temperature(made[penalty], target)))
-        loss[penalty] = float(-np.log(np.maximum(chances[np.arange(len(target)), target], 1e-12)).mean())
-        if len(loss) > 1 and loss[penalty] > min(loss.values()):
-            break
-    best = min(loss, key=lambda each: loss[each])
-    return best, made[best]
+    return FittedHead(head, scores, chosen, {"folds": int(fold.max()) + 1, **linear.notes})
 
 
 def _cross_nearness(vectors: Matrix, target: Indices, labels: int, fold: Indices) -> Column:
@@ -167,17 +139,6 @@ def _cross_nearness(vectors: Matrix, target: Indices, labels: int, fold: Indices
         squares = np.square(reduced).sum(axis=1)[:, None] - 2.0 * reduced @ means.T
         out[~inside] = -np.sqrt(np.maximum((squares + np.square(means).sum(axis=1)).min(axis=1), 0.0))
     return out
-
-
-def _arrays(final: Linear, temperature: float, labels: int) -> dict[str, npt.NDArray[Any]]:
-    return {
-        "weights": np.ascontiguousarray(final.weights.T / np.float32(temperature)),
-        "bias": final.bias / np.float32(temperature),
-        "ngram_keys": np.zeros(0, np.uint32),
-        "ngram_idf": np.zeros(0, np.float32),
-        "ngram_weights": np.zeros((0, labels), np.int8),
-        "ngram_scales": np.ones(labels, np.float32),
-    }
 
 
 def _curves(known_at: Column, confidence: Confidence) -> dict[str, npt.NDArray[Any]]:

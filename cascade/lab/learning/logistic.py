@@ -1,17 +1,17 @@
-"""Multinomial logistic regression on dense columns, with a quadratic penalty."""
+"""Multinomial logistic regression with a quadratic penalty, on dense or sparse columns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
-_MEMORY = 10  # pairs of L-BFGS
+_MEMORY = 8  # pairs of L-BFGS
 _TOLERANCE = 1e-5  # of the gradient's largest element
 
 
@@ -21,7 +21,7 @@ class Linear(NamedTuple):
     weights: Matrix
     bias: Matrix
 
-    def logits(self, columns: Matrix) -> Matrix:
+    def logits(self, columns: Any) -> Matrix:
         """Return logits, shape (rows, labels)."""
         return np.asarray(columns @ self.weights + self.bias, dtype=np.float32)
 
@@ -31,7 +31,7 @@ class _OutOfTimeError(Exception):
 
 
 def fit_logistic(
-    columns: Matrix,
+    columns: Any,
     target: Indices,
     labels: int,
     penalty: float,
@@ -43,7 +43,7 @@ def fit_logistic(
     """Minimise mean cross-entropy + penalty / 2 × |weights|² by L-BFGS (D. C. Liu and J. Nocedal 1989).
 
     Args:
-        columns: shape (rows, columns).
+        columns: shape (rows, columns), of 32-bit floats: an array, or a sparse matrix by rows.
         target: index of each row's label.
         labels: number of labels.
         penalty: strength; the bias is free of it.
@@ -84,3 +84,12 @@ def fit_logistic(
     with suppress(_OutOfTimeError):
         minimize(loss, best.copy(), jac=True, method="L-BFGS-B", callback=keep, options=options)
     return Linear(best[:size].reshape(width, labels).astype(np.float32), best[size:].astype(np.float32))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let BLAS use one thread: fits run beside each other, and a sum has one order whatever the cores."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield

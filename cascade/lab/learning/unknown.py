@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
-_SHRINKAGE = 0.1  # of the covariance within labels towards a multiple of the identity
+_SHRINKAGE = 0.8  # of the covariance within labels towards a multiple of the identity
 
 
 def fit_nearness(vectors: Matrix, target: Indices, labels: int) -> dict[str, npt.NDArray[Any]]:

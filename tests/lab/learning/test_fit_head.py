@@ -21,7 +21,7 @@ def clusters(counts: list[int], spread: float = 0.5, seed: int = 0) -> tuple[Row
     target = np.repeat(np.arange(len(counts)), counts)
     vectors = centres[target] + spread * random.normal(size=(len(target), SIZE)) / np.sqrt(SIZE)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    texts = [f"text {index}" for index in range(len(target))]
+    texts = [f"text {index}" for index in random.permutation(len(target))]
     labels = [f"label {index:04}" for index in target]
     return Rows(texts, labels, np.arange(len(target))), vectors.astype(np.float32)
 
