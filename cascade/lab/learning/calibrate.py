@@ -60,7 +60,7 @@ def fit_blend(views: Sequence[Matrix], target: Indices) -> list[float]:
         return value, np.array(slopes)
 
     start = np.full(len(views), 1.0 / len(views))
-    # Where a label is one group, no row has been fitted with its label, and only a floor keeps the head alive.
+    # Where each label is one group, no fit has seen the label it is asked for, and scores say nothing.
     bounds = [(_FLOOR, 100.0)] + [(0.0, 100.0)] * (len(views) - 1)
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
     return [float(each) for each in found.x]
