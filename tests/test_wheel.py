@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def test_the_wheel_holds_experts_graphs_and_licences(wheel: Path) -> None:
 def test_the_readmes_commands_and_example_run_from_another_folder(full: Environment, tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="needs the extra local")
     blocks = BLOCK.findall((ROOT / "README.md").read_text())
+    shutil.copy(ROOT / "examples" / "helpdesk.csv", tmp_path)
     for kind, text in blocks:
         lines = [line for line in text.splitlines() if not line.startswith(("make ", "pip "))]
         code = "\n".join(lines)

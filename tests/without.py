@@ -16,7 +16,7 @@ PathFinder.find_spec = lambda name, *rest: None if name.partition(".")[0] in _hi
 # All that extras bring and the base does not need.
 EXTRAS = (
     "fastapi", "gguf", "huggingface_hub", "jinja2", "llama_cpp", "numpy", "prometheus_client", "psycopg",
-    "pyarrow", "scipy", "starlette", "uvicorn",
+    "pyarrow", "scipy", "sklearn", "starlette", "uvicorn",
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from cascade.cli import (
     grade,
     init,
     keys,
+    learn,
     models,
     monitor,
     outcomes,
@@ -53,6 +54,7 @@ app.command(name="resume")(resume.resume)
 app.command(name="check")(check.check)
 app.command(name="draw")(draw.draw)
 app.command(name="schema")(schema.schema)
+app.command(name="learn")(learn.learn)
 app.command(name="calibrate")(calibrate.calibrate)
 app.command(name="outcomes")(outcomes.outcomes)
 app.command(name="evaluate")(evaluate.evaluate)

@@ -1,4 +1,4 @@
-"""`cascade models`: list the local models of graphs, load them once, or try out endpoints."""
+"""`cascade models`: list the local models of graphs, show their cards, load them, try out endpoints."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cascade.cli.options import Json, print_json
 from cascade.cli.warming import load_weights
 from cascade.errors import CascadeError, ConfigError
+from cascade.explain.formatting import printable
 
 if TYPE_CHECKING:
     from cascade.config.load import LoadedGraph
@@ -31,6 +33,26 @@ def list_(graphs: Graphs) -> None:
         for name, model in graph.graph.models.items():
             if (file := model.local_file(graph.base)) is not None:
                 typer.echo(f"{graph.graph.name}: {name}: {file}")
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(help="An expert's file, or bundled:NAME.", metavar="MODEL")],
+    json_: Json = False,
+) -> None:
+    """Show what a GGUF file says of itself: its tasks with their labels, and the card that learning wrote."""
+    from cascade.cli.cards import described, lines_of
+    from cascade.config.references import local_model_path
+
+    path = local_model_path(model, Path())
+    if path is None:
+        raise ConfigError(f"{model!r} is not downloaded yet; run a graph that uses it once")
+    found = described(path)
+    if json_:
+        print_json(found)
+        return
+    for title, text in lines_of(found):
+        typer.echo(f"{title:<11}{printable(text)}")
 
 
 @app.command()

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from cascade.lab.evaluation.report import report_page
     from cascade.lab.inventory.challenge import Challenger, ChallengeReport, challenge
     from cascade.lab.inventory.experts import ExpertReport, Inventory, experts
+    from cascade.lab.learning.learn import learn
+    from cascade.lab.learning.result import Learned
+    from cascade.lab.learning.row_reading import RowOptions
+    from cascade.lab.learning.session import StoppedError
     from cascade.lab.monitoring.monitor import MonitorReport, StageReport, monitor
     from cascade.lab.monitoring.promotion import Promoted, PromotionTest, promote, rollback
     from cascade.lab.monitoring.tightening import reset_thresholds
@@ -42,6 +46,7 @@ __all__ = [
     "Goal",
     "Inventory",
     "LabelledRow",
+    "Learned",
     "MonitorReport",
     "Outcomes",
     "Plan",
@@ -50,12 +55,15 @@ __all__ = [
     "PromotionTest",
     "Refusal",
     "ReplayReport",
+    "RowOptions",
     "StageReport",
+    "StoppedError",
     "calibrate",
     "challenge",
     "collect_outcomes",
     "evaluate",
     "experts",
+    "learn",
     "monitor",
     "outcomes_from_traces",
     "plan",
@@ -80,6 +88,10 @@ if not TYPE_CHECKING:  # a type checker reads the imports above instead
             "cascade.lab.evaluation.report": "report_page",
             "cascade.lab.inventory.challenge": "ChallengeReport Challenger challenge",
             "cascade.lab.inventory.experts": "ExpertReport Inventory experts",
+            "cascade.lab.learning.learn": "learn",
+            "cascade.lab.learning.result": "Learned",
+            "cascade.lab.learning.row_reading": "RowOptions",
+            "cascade.lab.learning.session": "StoppedError",
             "cascade.lab.monitoring.monitor": "MonitorReport StageReport monitor",
             "cascade.lab.monitoring.promotion": "Promoted PromotionTest promote rollback",
             "cascade.lab.monitoring.tightening": "reset_thresholds",

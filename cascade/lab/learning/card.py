@@ -31,12 +31,14 @@ class Answered:
     """Rows with what the expert said of each, from a fit without it.
 
     Attributes:
+        texts: the rows' texts.
         truth: each row's label.
         answers: what the expert said.
         slices: each row's value of the slice column; None without one.
         counted: one row of each family of near-duplicates.
     """
 
+    texts: Sequence[str]
     truth: Sequence[str]
     answers: Answers
     slices: Sequence[str | None] | None
@@ -172,6 +174,8 @@ def _short(value: Any) -> Any:
     if isinstance(value, list | tuple):
         items = [_short(item) for item in value]
         return None if items and all(item is None for item in items) else items
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, float):
         return None if value != value else round(value, _DIGITS)
     return value

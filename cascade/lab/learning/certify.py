@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.lab.tuning.design import threshold_path
-from cascade.lab.tuning.promise import Refusal, certificates, risk_rows
-from cascade.lab.tuning.search import ChainData, foreseen_bound, lowest_threshold, route_rows
+from cascade.lab.tuning.promise import Refusal, certificates
+from cascade.lab.tuning.search import ChainData, lowest_threshold, route_rows
 from cascade.policy.artifact import Certificate, Goal
 from cascade.policy.bounds import fixed_sequence
 from cascade.policy.thresholds import Thresholds
@@ -24,6 +24,9 @@ Column = NDArray[np.float64]
 DECIMALS = 4  # of a threshold in a graph
 NEVER = 1.0  # a threshold that no confidence reaches
 CHAIN = ("expert", "opus")
+_CUTS = 100  # thresholds that are looked at
+_MAX_ROWS = 1_000_000  # that a refusal asks for
+_LIKELY = 0.5  # chance of a certificate from which rows are held out for it
 
 
 @dataclass(frozen=True)
@@ -52,20 +55,45 @@ class Verdict:
     refusal: Refusal | None
 
 
-def foreseen_coverage(pilot: Graded, rows: int, goal: Goal) -> float:
-    """Return the largest share of requests that `rows` held-out rows should certify, judging by `pilot`."""
-    if not len(pilot):
-        return 0.0
-    order = np.argsort(-pilot.confidence, kind="stable")
-    errors = np.cumsum(~pilot.correct[order])
-    ends = np.flatnonzero(np.diff(pilot.confidence[order], append=-np.inf) != 0)
-    scale = rows / len(pilot)
-    best = 0.0
-    for end in ends[np.unique(np.linspace(0, len(ends) - 1, 100).astype(int))]:
-        bound = foreseen_bound(scale * (end + 1), scale * float(errors[end]), goal.delta or 0.0)
-        if bound <= goal.value:
-            best = (end + 1) / len(pilot)
-    return float(best)
+class Prospect(NamedTuple):
+    """What thresholds are expected to come to on held-out rows; one value a threshold, from safe to bold.
+
+    Attributes:
+        threshold: each threshold.
+        coverage: the share of requests that it accepts.
+        chance: the probability that the held-out rows support the promise at it.
+    """
+
+    threshold: Column
+    coverage: Column
+    chance: Column
+
+    @property
+    def worth(self) -> float:
+        """The largest coverage times its chance; 0 if a certificate is less likely than a refusal."""
+        likely = self.chance >= _LIKELY
+        return float((self.coverage * self.chance)[likely].max(initial=0.0))
+
+
+def prospect(fitting: Graded, rows: int, goal: Goal) -> Prospect:
+    """Return what `rows` held-out rows should make of thresholds, judging by scores that do not include them.
+
+    The error among the accepted is taken as half an error more than was seen (the mean under Jeffreys'
+    prior), and errors on the held-out rows as binomial.
+    """
+    from scipy.stats import binom
+
+    order = np.argsort(-fitting.confidence, kind="stable")
+    ordered, errors = fitting.confidence[order], np.cumsum(~fitting.correct[order])
+    ends = np.flatnonzero(np.diff(ordered, append=-np.inf) != 0)
+    ends = ends[np.unique(np.linspace(0, len(ends) - 1, _CUTS).astype(int))] if len(ends) else ends
+    coverage = (ends + 1) / max(1, len(fitting))
+    error = (errors[ends] + 0.5) / (ends + 2.0)
+    accepted = np.round(rows * coverage)
+    # Clopper and Pearson's bound is at most alpha if so few errors are so unlikely at alpha.
+    allowed = binom.ppf(goal.delta, accepted, goal.value)
+    allowed = np.where(binom.cdf(allowed, accepted, goal.value) > goal.delta, allowed - 1, allowed)
+    return Prospect(ordered[ends], coverage, np.asarray(binom.cdf(allowed, accepted, error)))
 
 
 def judge(fitting: Graded, held_out: Graded, goal: Goal) -> Verdict:
@@ -76,16 +104,26 @@ def judge(fitting: Graded, held_out: Graded, goal: Goal) -> Verdict:
         held_out: scores of rows that fitted nothing; may be empty.
         goal: of kind max_risk.
     """
-    if len(held_out):
-        data = _chain_data(fitting)
-        path, _, _ = threshold_path(data, goal, len(held_out) / len(fitting))
-        rounded = list(dict.fromkeys(_rounded(each) for each in path))
+    if len(held_out) and len(fitting):
+        likely = prospect(fitting, len(held_out), goal)
+        start = int(np.argmax(likely.chance))  # anything before is neither more certain nor bolder
+        path = list(dict.fromkeys(_up(threshold) for threshold in likely.threshold[start:].tolist()))
         tested = _chain_data(held_out)
-        passed = fixed_sequence(_certificate(tested, each, goal) is not None for each in rounded)
+        passed = fixed_sequence(_certificate(tested, each, goal) is not None for each in path)
         if passed:
-            chosen = rounded[passed - 1]
-            return Verdict(chosen.accept[0], _certificate(tested, chosen, goal), None)
+            return Verdict(path[passed - 1], _certificate(tested, path[passed - 1], goal), None)
     return Verdict(uncertified_threshold(fitting, goal), None, _refusal(fitting, held_out, goal))
+
+
+def rows_for(fitting: Graded, goal: Goal) -> int | None:
+    """Return how many held-out rows make a certificate more likely than a refusal; None if no number does."""
+    if not prospect(fitting, _MAX_ROWS, goal).worth:
+        return None
+    low, high = 0, _MAX_ROWS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if prospect(fitting, middle, goal).worth else (middle, high)
+    return high
 
 
 def uncertified_threshold(fitting: Graded, goal: Goal) -> float:
@@ -98,21 +136,29 @@ def uncertified_threshold(fitting: Graded, goal: Goal) -> float:
 def _refusal(fitting: Graded, held_out: Graded, goal: Goal) -> Refusal:
     """Say why nothing is promised and how many held-out rows like these would support it."""
     probability = f"with probability {1 - (goal.delta or 0.0):g}"
-    promise = f"at most {goal.value:.3g} wrong among what the expert answers, {probability}"
-    needed = risk_rows(_chain_data(fitting), goal)
+    promise = f"at most {100 * goal.value:g}% wrong among what the expert answers, {probability}"
+    seen = Graded(
+        np.concatenate([fitting.confidence, held_out.confidence]),
+        np.concatenate([fitting.correct, held_out.correct]),
+    )
+    needed = rows_for(seen, goal)
     if needed is None:
         return Refusal(
             f"no threshold errs little enough for {promise}: better labels or a larger expert are needed, "
-            "not rows",
+            "not more rows",
             None,
         )
-    given = f"{len(held_out)} held-out rows do not support" if len(held_out) else "no row was held out for"
-    return Refusal(f"{given} {promise}", max(needed, len(held_out) + 1))
+    given = (
+        f"{len(held_out)} held-out rows do not support"
+        if len(held_out)
+        else f"{len(fitting)} rows are too few to hold any out for"
+    )
+    return Refusal(f"{given} {promise}", max(needed, 2 * len(held_out)))
 
 
-def _certificate(data: ChainData, thresholds: Thresholds, goal: Goal) -> Certificate | None:
+def _certificate(data: ChainData, accept: float, goal: Goal) -> Certificate | None:
     """Return the certificate of the expert at a threshold, if the rows support the promise."""
-    answered_by = route_rows(data, thresholds).answered_by
+    answered_by = route_rows(data, Thresholds((accept,))).answered_by
     made = certificates(CHAIN, answered_by, data.quality, goal, 1, bounds=True)
     return made[0] if made and made[0].bound <= made[0].alpha else None
 
@@ -126,10 +172,6 @@ def _chain_data(graded: Graded) -> ChainData:
         cost=np.column_stack([np.zeros(rows), np.ones(rows)]),
         scores=graded.confidence[:, None],
     )
-
-
-def _rounded(thresholds: Thresholds) -> Thresholds:
-    return Thresholds((_up(thresholds.accept[0]),))
 
 
 def _up(threshold: float) -> float:

@@ -13,6 +13,13 @@ Note = Callable[[str], None]
 STAGES = {"reading": 0.03, "embedding": 0.55, "fitting": 0.35, "measuring": 0.05, "writing": 0.02}
 
 
+def overall(stage: str, share: float) -> float:
+    """Return which share of the whole is done; a stage of another name counts as `fitting`."""
+    names = list(STAGES)
+    here = names.index(stage if stage in STAGES else "fitting")
+    return sum(STAGES[name] for name in names[:here]) + share * STAGES[names[here]]
+
+
 class StoppedError(CascadeError):
     """The call was stopped before there was anything to keep as an expert."""
 

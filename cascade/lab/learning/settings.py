@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cascade.errors import RequestError
+from cascade.lab.learning.row_reading import RowOptions
+from cascade.policy.artifact import Goal
 
 MAX_RISK, DELTA, MINUTES = 0.02, 0.1, 20.0
+_LENGTH = 64  # characters of a name in a graph
 _NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -22,7 +25,7 @@ class LearnSettings:
         graph_out: the graph's file.
         text: column of the texts; None: guessed.
         label: column of the right answers; None: guessed.
-        slice: column by whose values figures are reported as well.
+        rows: what else is told of the rows.
         size: how large the expert may be: `head`, `tuned`, `tiny`, `auto`; None: the best that is installed.
         minutes: how long it may take in all.
         max_risk: the promise: at most this share of what the expert answers is wrong …
@@ -37,7 +40,7 @@ class LearnSettings:
     graph_out: Path
     text: str | None = None
     label: str | None = None
-    slice: str | None = None
+    rows: RowOptions = field(default_factory=RowOptions)
     size: str | None = None
     minutes: float = MINUTES
     max_risk: float = MAX_RISK
@@ -58,9 +61,15 @@ class LearnSettings:
         return self.out.with_suffix(".json")
 
 
+def goal_of(settings: LearnSettings) -> Goal:
+    """Return the promise as tuning has it."""
+    return Goal(kind="max_risk", value=settings.max_risk, delta=settings.delta)
+
+
 def task_name(path: Path) -> str:
     """Return a name for the task that is learned into (or from) the file at `path`."""
-    return _NAME.sub("-", path.stem).strip("-").lower() or "expert"
+    name = _NAME.sub("-", path.stem).strip("-_").lower() or "expert"
+    return (name if name[0].isalpha() else f"task-{name}")[:_LENGTH].rstrip("-_")
 
 
 def check_settings(settings: LearnSettings) -> LearnSettings:

@@ -22,6 +22,7 @@ from cascade.errors import RequestError
 from cascade.lab.learning.session import Session
 from cascade.lab.learning.settings import LearnSettings
 from cascade.lab.learning.store import Store
+from cascade.lab.learning.vectors import Vectors
 
 Column = NDArray[np.float64]
 
@@ -70,12 +71,14 @@ class Material:
         unlabelled: texts without labels.
         session: the clock, the progress, the notes.
         store: what is kept for `--resume`.
+        vectors: of the bundled encoder; what was embedded once is not embedded again.
     """
 
     settings: LearnSettings
     unlabelled: Sequence[str]
     session: Session
     store: Store
+    vectors: Vectors
 
 
 class Trained(Protocol):

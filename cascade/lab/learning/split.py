@@ -18,16 +18,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.lab.learning.certify import Graded, foreseen_coverage
+from cascade.lab.learning.certify import Graded, prospect
 from cascade.policy.artifact import Goal
+from cascade.policy.bounds import rows_needed
 
 Indices = NDArray[np.intp]
 ASIDE = 1 / 3  # of the rows at most may be held out
-_ENOUGH = 0.9  # of the coverage that all rows put aside would give is worth no more rows
+_ENOUGH = 0.9  # of what all rows put aside would certify is worth no more rows
 _STEPS = 12  # sizes that are tried
 _MIN_PILOT = 30  # rows for the pilot to say anything
 _FOLDS = 5
-_PENALTY = 1.0  # of the pilot's ridge regression on unit vectors
+_SHRINKAGE = 0.3  # of the pilot's covariance towards a round one
+_FLOOR = 1e-6  # of a variance, where all rows of a label are alike
 _PILOT_ROWS = 20_000  # more tell no more
 
 
@@ -123,14 +125,16 @@ def split_rows(
     if len(kept) < _MIN_PILOT or not len(aside):
         return Split(everything, nothing, "there are too few rows to spare any")
     first = _first_of_each_group(aside, groups)
+    reason = f"a third of the rows ({len(first)}) would not support the promise, so all of them train"
+    if (rows_needed(goal.value, goal.delta or 0.0) or len(labels)) > len(first):
+        return Split(everything, nothing, reason)  # not even without a single error
     sample = kept[:: max(1, len(kept) // _PILOT_ROWS)]
     pilot = pilot_scores(vectors[sample], [labels[index] for index in sample], groups[sample], seed)
-    most = foreseen_coverage(pilot, len(first), goal)
+    most = prospect(pilot, len(first), goal).worth
     if not most:
-        reason = f"a third of the rows ({len(first)}) would not support the promise, so all of them train"
         return Split(everything, nothing, reason)
     sizes = np.unique(np.geomspace(1, len(first), _STEPS).round().astype(int)).tolist()
-    size = next(each for each in sizes if foreseen_coverage(pilot, each, goal) >= _ENOUGH * most)
+    size = next(each for each in sizes if prospect(pilot, each, goal).worth >= _ENOUGH * most)
     chosen = set(groups[first[:size]].tolist())
     held = np.array([index for index in aside if groups[index] in chosen], dtype=np.intp)
     train = np.setdiff1d(everything, held).astype(np.intp)
@@ -152,26 +156,38 @@ def _first_of_each_group(rows: Indices, groups: Indices) -> Indices:
 
 
 def pilot_scores(vectors: NDArray[np.float32], labels: Sequence[str], groups: Indices, seed: int) -> Graded:
-    """Return cross-fitted margins of a ridge regression on the vectors, which takes a moment.
+    """Return cross-fitted margins of a linear discriminant analysis of the vectors, which takes a moment.
 
     They only have to order the rows as the expert's confidence will, roughly.
     """
     names, target = np.unique(np.asarray(labels, dtype=object).astype(str), return_inverse=True)
-    distinct = np.unique(groups)
-    fold_of = dict(
-        zip(distinct.tolist(), np.random.default_rng(seed).permutation(len(distinct)) % _FOLDS, strict=True)
-    )
-    fold = np.array([fold_of[group] for group in groups.tolist()])
-    wanted = np.eye(len(names), dtype=np.float32)[target]
+    distinct, group = np.unique(groups, return_inverse=True)
+    fold = (np.random.default_rng(seed).permutation(len(distinct)) % _FOLDS)[group]
     margin, correct = np.zeros(len(labels)), np.zeros(len(labels), dtype=bool)
     for part in range(_FOLDS):
         inside, outside = fold != part, fold == part
-        centre = vectors[inside].mean(axis=0)
-        known = vectors[inside] - centre
-        gram = known.T @ known + _PENALTY * np.eye(vectors.shape[1], dtype=np.float32)
-        weights = np.linalg.solve(gram, known.T @ (wanted[inside] - wanted[inside].mean(axis=0)))
-        scores = (vectors[outside] - centre) @ weights + wanted[inside].mean(axis=0)
+        scores = _discriminant(vectors[inside], target[inside], len(names), vectors[outside])
         top = np.sort(scores, axis=1)[:, -2:]
         margin[outside] = top[:, 1] - top[:, 0]
         correct[outside] = scores.argmax(axis=1) == target[outside]
     return Graded(margin, correct)
+
+
+def _discriminant(
+    known: NDArray[np.float32], target: Indices, labels: int, new: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Return each label's score of new vectors by linear discriminant analysis (Fisher 1936).
+
+    The covariance within labels is shrunk towards a round one. A label without a row has the mean of all.
+    """
+    rows = np.bincount(target, minlength=labels)
+    sums = np.zeros((labels, known.shape[1]))
+    np.add.at(sums, target, known)
+    means = np.where(rows[:, None] > 0, sums / np.maximum(rows, 1)[:, None], known.mean(axis=0))
+    within = known - means[target]
+    covariance = within.T @ within / len(known)
+    round_one = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    covariance = (1.0 - _SHRINKAGE) * covariance + _SHRINKAGE * round_one
+    directions = np.linalg.solve(covariance + _FLOOR * np.eye(len(covariance)), means.T)
+    chances = np.log((rows + 0.5) / (len(known) + 0.5 * labels))
+    return np.asarray(new @ directions - 0.5 * (means.T * directions).sum(axis=0) + chances)

@@ -107,7 +107,7 @@ def design_chain(
         data = smoothed(data)
     if gate is not None:
         data = replace(data, gate=gate.held_out)
-    path, routings, short = threshold_path(data, goal, scale)
+    path, routings, short = _path(data, goal, scale)
     if not path:
         return None
     last = routings[-1]
@@ -139,16 +139,8 @@ def promising(path: Sequence[Thresholds]) -> int:
     return sum(min(at) < math.inf for at in zip(*(thresholds.accept for thresholds in path), strict=True))
 
 
-def threshold_path(
-    data: ChainData, goal: Goal, scale: float
-) -> tuple[list[Thresholds], list[Routing], float]:
-    """Return thresholds from safe to bold, routings of those that should keep the goal, and a shortfall.
-
-    Args:
-        data: the fitting rows.
-        goal: what to keep.
-        scale: rows that the promise will rest on, per row here.
-    """
+def _path(data: ChainData, goal: Goal, scale: float) -> tuple[list[Thresholds], list[Routing], float]:
+    """Return thresholds from safe to bold, routings of those that should keep the goal, and a shortfall."""
     if goal.kind == "lambda":
         thresholds = best_thresholds(data, goal.value)
         return [thresholds], [route_rows(data, thresholds)], 0.0

@@ -152,7 +152,7 @@ def refusal(fitting: Outcomes, goal: Goal, seed: int, top: str) -> Refusal:
             stages = [ensemble.stage(names[: i + 1], names[-1], target) for i in range(len(names) - 1)]
             scores = [None if stage is None else stage.held_out for stage in stages]
             data = chain_data(fitting, names, scores, goal)
-            need = risk_rows(data, goal) if goal.kind == "max_risk" else _loss_rows(data, goal)
+            need = _risk_rows(data, goal) if goal.kind == "max_risk" else _loss_rows(data, goal)
             needs += [] if need is None else [need]
     what = "error among the accepted" if goal.kind == "max_risk" else f"loss against {top}"
     promise = f"{what} of at most {goal.value:g} with probability {1 - (goal.delta or 0.0):g}"
@@ -166,7 +166,7 @@ def refusal(fitting: Outcomes, goal: Goal, seed: int, top: str) -> Refusal:
     )
 
 
-def risk_rows(data: ChainData, goal: Goal) -> int | None:
+def _risk_rows(data: ChainData, goal: Goal) -> int | None:
     """Return how many held-out rows the last checked stage needs, over shares of its best rows."""
     score, wrong = data.scores[:, -1], 1.0 - data.quality[:, data.checked - 1]
     if not np.isfinite(score).any():
