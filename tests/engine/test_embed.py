@@ -145,3 +145,10 @@ stages:
     async with Cascade.load(tmp_path / "g.yaml", record=False) as cascade:
         labels = [(await cascade.ainvoke(text)).text for text in ("hello", "card os")]
     assert labels == ["1", "2"]
+
+
+@pytest.mark.parametrize("limit", [3, 65, 513, 514, 600])
+def test_any_limit_makes_a_context(tmp_path: Path, limit: int) -> None:
+    # llama.cpp aborted the process on sizes that are no multiple of the sequences, such as XLM-R's 514.
+    path = make_gguf(tmp_path / "mean.gguf", causal=False, pooling=1, n_ctx=1024)
+    assert with_weights(path, lambda weights: embed(weights, ["a"], limit=limit)).shape == (1, 64)
