@@ -87,8 +87,6 @@ def test_an_expert_that_a_better_model_beats_by_far_should_retire(
     assert report.spent_usd <= report.most_usd <= 1.0
     assert duel.usd_a_thousand == (0.0, pytest.approx(1.832))
     assert conclusions(report)[0].startswith("expert should retire: challenger is better by ")
-    again = lab.challenge("bundled:tiny#clinc150", challenger(server), data=data)
-    assert again.duels[0].judged.finding == "watch"  # on so few rows, it may be by less than two points
 
 
 def test_an_expert_beats_a_worse_model(rows: list[dict[str, str]], server: Loopback, root: Path) -> None:
@@ -116,13 +114,14 @@ def test_in_a_graph_it_counts_what_the_expert_would_answer(
     assert duel.judged is (duel.answering if duel.answering.rows >= 30 else duel.everywhere)
 
 
+@pytest.mark.slow
 def test_graded_runs_are_rows_and_favour_who_answered(
     rows: list[dict[str, str]], server: Loopback, tmp_path: Path
 ) -> None:
     server.answers = [knows(rows)]
     path = graph(tmp_path, server)
     with Cascade.load(path) as cascade, TraceStore(os.environ["CASCADE_TRACE_DB"]) as traces:
-        for row in rows:
+        for row in rows[:40]:
             result = cascade.invoke(row["text"])
             traces.grade(result.run, result.text == row["label"])
     report = lab.challenge(path, Challenger(name="strong"))
@@ -192,18 +191,17 @@ def test_the_command(rows: list[dict[str, str]], server: Loopback, root: Path) -
         "--price", "2", "8",
         "--data", str(root / "examples/messages.jsonl"), "--margin", "0",
     ]  # fmt: skip
-    done = CliRunner().invoke(main, arguments)
+    done = CliRunner().invoke(main, [*arguments, "--json"])
     assert done.exit_code == 0, done.output
-    assert "expert should retire" in done.output
-    data = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).output)
+    data = json.loads(done.stdout)
     assert data["duels"][0]["finding"] == "retire"
-    assert data["conclusions"][0].partition(" For 1,000")[0] in done.output
+    assert data["conclusions"][0].startswith("expert should retire")
 
 
-booleans = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+booleans = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=24)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(pairs=booleans)
 def test_the_interval_holds_the_difference_and_turns_with_the_sides(pairs: list[tuple[bool, bool]]) -> None:
     left, right = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -218,6 +216,13 @@ def test_equal_models_are_only_equal_on_many_rows() -> None:
     assert contest(few, few, margin=0.02).finding == "undecided"
     assert (contest(few, few, margin=0.02).rows_needed or 0) > 30
     assert contest(many, many, margin=0.02).finding == "keep"
+
+
+def test_a_model_that_is_better_on_few_rows_may_be_so_by_little() -> None:
+    found = contest([True] * 38 + [False] * 10, [True] * 48, margin=0.02)
+    assert found.finding == "watch"
+    assert 0 < found.low <= 0.02
+    assert contest([True] * 380 + [False] * 100, [True] * 480, margin=0.02).finding == "retire"
 
 
 def test_mcnemar_is_exact() -> None:

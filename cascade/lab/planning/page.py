@@ -23,6 +23,7 @@ _STYLE = """
 svg .whisker{stroke:var(--ink);stroke-width:1.6}svg .axis{fill:none}svg .rule{fill:none}
 svg .cross{stroke:var(--soft);stroke-dasharray:4 4}svg circle.dot{fill:var(--ink)}
 svg text.dot-text{font-weight:600}
+@media print{.cards{grid-template-columns:repeat(5,1fr)!important}.card b{font-size:1rem!important}}
 @media screen and (max-width:600px){.grid td.words{text-align:right}
  .cards{grid-template-columns:repeat(2,minmax(0,1fr))!important}.grid th[scope=row]{white-space:normal}}
 """
