@@ -18,11 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from cascade.lab.learning.checkpoints import load, save
 from cascade.lab.learning.student import Shape, Student
 from cascade.lab.learning.vocab import Vocabulary
 
 Report = Callable[[str, float], None]
 SAVE_SECONDS = 60.0
+_FEW_ROWS = 6_000
 TEMPERATURES = np.geomspace(0.4, 2.5, 64)
 
 
@@ -57,6 +59,13 @@ class DistilSettings:
         }
 
 
+def settings_for(rows: int, seed: int) -> DistilSettings:
+    """Return the settings for a number of rows: from few, a student overfits, and noise helps."""
+    if rows < _FEW_ROWS:
+        return DistilSettings(passes=4.0, rate=2e-3, dropout=0.2, noise=0.18, seed=seed)
+    return DistilSettings(seed=seed)
+
+
 @dataclass(frozen=True, slots=True)
 class Lesson:
     """What the student learns of one task.
@@ -85,7 +94,8 @@ def start_embeddings(student: Student, vectors: Any, scale: float = 0.3) -> None
     low = centred @ axes[: student.shape.width].T
     low *= scale / low.std()
     with torch.no_grad():
-        student.token_embd.weight[: len(low)].copy_(torch.from_numpy(low.astype(np.float32)))
+        start = torch.from_numpy(low.astype(np.float32))
+        student.token_embd.weight[: len(low), : low.shape[1]] = start  # an encoder may be the narrower one
 
 
 def pace(done: float, warm: float = 0.05) -> float:
@@ -149,7 +159,7 @@ class Distillation:
         limit: int,
         settings: DistilSettings,
         report: Report,
-        seconds_left: Callable[[], float] | None = None,
+        seconds_left: Callable[[], float] = lambda: math.inf,
         checkpoint: Path | None = None,
     ) -> None:
         """Encode the texts and make the student.
@@ -161,7 +171,7 @@ class Distillation:
             limit: tokens of a text that the student reads.
             settings: its size and how it learns.
             report: is told the stage and the share done.
-            seconds_left: the time that is left; where it is short, the run makes fewer passes.
+            seconds_left: the time that is left; where it is short, the run makes fewer passes; at 0 it ends.
             checkpoint: where the run is kept, so that it can be continued.
         """
         torch.manual_seed(settings.seed)
@@ -192,8 +202,10 @@ class Distillation:
             step += 1
             now = time.monotonic()
             self.report("distilling", share)
-            if step == first + 100 and self.seconds_left is not None:
+            if step == first + 100:
                 finish = _by_the_clock(first / total, step / total, (now - began), self.seconds_left(), now)
+            if not self.seconds_left():
+                break
             if now - saved > SAVE_SECONDS:
                 self._save(optimiser, step)
                 saved = now
@@ -268,22 +280,18 @@ class Distillation:
         return found
 
     def _save(self, optimiser: torch.optim.Optimizer, step: int) -> None:
-        if self.checkpoint is None:
-            return
         state = {
             "student": self.student.state_dict(),
             "bridge": self.bridge.state_dict(),
             "optimiser": optimiser.state_dict(),
             "step": step,
         }
-        part = self.checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(self.checkpoint)
+        save(state, self.checkpoint)
 
     def _restore(self, optimiser: torch.optim.Optimizer) -> int:
-        if self.checkpoint is None or not self.checkpoint.is_file():
+        state = load(self.checkpoint)
+        if state is None:
             return 0
-        state = torch.load(self.checkpoint, weights_only=True)
         self.student.load_state_dict(state["student"])
         self.bridge.load_state_dict(state["bridge"])
         optimiser.load_state_dict(state["optimiser"])

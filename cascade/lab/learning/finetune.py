@@ -21,8 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from cascade.lab.learning.bert import Bert, padded
+from cascade.lab.learning.checkpoints import load, save
 
 OUTLIER = -1
+_EPOCHS, _MOST_EPOCHS, _BATCH = 6, 20, 48
+_ROWS_SEEN = 36_000  # in all epochs together, at least, unless that would be more than _MOST_EPOCHS
+_MANY_ROWS = 8_000
+_OUTLIERS = 16  # rows a frame without meaning
 Report = Callable[[str, float], None]
 
 
@@ -31,7 +36,7 @@ class FinetuneSettings:
     """How an encoder is fine-tuned.
 
     Attributes:
-        epochs: passes over the rows; few rows get more, so that there are `min_steps` steps.
+        epochs: passes over the rows.
         rate: the highest learning rate of the encoder; the embeddings stay as they are.
         head_rate: the highest learning rate of the heads.
         scale: factor of the unit vectors before a head.
@@ -39,8 +44,6 @@ class FinetuneSettings:
     """
 
     epochs: int = 6
-    max_epochs: int = 20
-    min_steps: int = 400
     batch: int = 48
     rate: float = 1.5e-4
     head_rate: float = 2e-3
@@ -50,6 +53,12 @@ class FinetuneSettings:
     dropout: float = 0.1
     outlier_weight: float = 0.5
     seed: int = 0
+
+
+def settings_for(rows: int, seed: int) -> FinetuneSettings:
+    """Return the settings for a number of rows: few are seen more often, in smaller batches."""
+    epochs = min(_MOST_EPOCHS, max(_EPOCHS, math.ceil(_ROWS_SEEN / rows)))
+    return FinetuneSettings(epochs, _BATCH if rows >= _MANY_ROWS else _BATCH // 2, seed=seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +121,9 @@ class Epoch:
         return self.accuracy, -self.log_loss
 
 
-def embed(encoder: Bert, ids: Sequence[Sequence[int]], batch: int = 96) -> Any:
+def embed(
+    encoder: Bert, ids: Sequence[Sequence[int]], batch: int = 96, report: Report = lambda stage, share: None
+) -> Any:
     """Return unit sentence vectors, float32 (rows, width), in the order of `ids`."""
     was = encoder.training
     encoder.eval()
@@ -122,6 +133,7 @@ def embed(encoder: Bert, ids: Sequence[Sequence[int]], batch: int = 96) -> Any:
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
             vectors[chosen] = encoder(*padded([ids[i] for i in chosen])).numpy()
+            report("embedding", start / len(order))
     encoder.train(was)
     return vectors
 
@@ -157,6 +169,8 @@ class Finetuning:
         rows: what it learns.
         held: labelled rows that it never learns; they choose the epoch.
         outliers: tokenized texts that belong to no label.
+        seconds_left: at 0 the run ends, even within an epoch; one that does not fit is not begun.
+        checkpoint: where the run is kept after each epoch, so that it can be continued.
     """
 
     model: Classifier
@@ -165,34 +179,26 @@ class Finetuning:
     outliers: list[list[int]]
     settings: FinetuneSettings
     report: Report
-    seconds_left: Callable[[], float] | None = None
+    seconds_left: Callable[[], float] = lambda: math.inf
     checkpoint: Path | None = None
 
     def run(self) -> list[Epoch]:
         """Train; return what each epoch gave, and leave the best in `model`."""
         optimiser = self._optimiser()
-        done: list[Epoch] = []
-        best = self._state()
-        epochs = self._epochs()
-        if self.checkpoint is not None and self.checkpoint.is_file():
-            done, best = self._restore(optimiser)
-        else:
+        found = self._restore(optimiser)
+        if found is None:
             start_heads(self.model, self.rows)
-        for number in range(len(done), epochs):
-            if done and self.seconds_left is not None and self.seconds_left() < 1.1 * done[-1].seconds:
+        done, best = found or ([], self._state())
+        for number in range(len(done), self.settings.epochs):
+            if done and self.seconds_left() < max(1e-9, 1.1 * done[-1].seconds):
                 break
-            done.append(self._epoch(number, epochs, optimiser))
+            done.append(self._epoch(number, optimiser))
             if done[-1].rank == max(epoch.rank for epoch in done):
                 best = self._state()
             self._save(optimiser, done, best)
-        self.model.load_state_dict(best)
+        self.model.load_state_dict(best, strict=False)
         self.model.eval()
         return done
-
-    def _epochs(self) -> int:
-        """Return the number of passes: more where rows are few."""
-        wanted = math.ceil(self.settings.min_steps * self.settings.batch / max(1, len(self.rows)))
-        return max(self.settings.epochs, min(self.settings.max_epochs, wanted))
 
     def _optimiser(self) -> torch.optim.Optimizer:
         settings, encoder = self.settings, self.model.encoder
@@ -210,7 +216,7 @@ class Finetuning:
         ]
         return torch.optim.AdamW(groups, foreach=True)
 
-    def _epoch(self, number: int, epochs: int, optimiser: torch.optim.Optimizer) -> Epoch:
+    def _epoch(self, number: int, optimiser: torch.optim.Optimizer) -> Epoch:
         began = time.monotonic()
         rng = random.Random(f"{self.settings.seed}:{number}")  # noqa: S311 - it orders rows, so that epochs can be resumed
         torch.manual_seed(self.settings.seed * 1000 + number)
@@ -219,7 +225,7 @@ class Finetuning:
         self.model.train()
         total = 0.0
         for step, group in enumerate(groups):
-            share = (number + step / len(groups)) / epochs
+            share = (number + step / len(groups)) / self.settings.epochs
             for part in optimiser.param_groups:
                 part["lr"] = part["initial"] * min((share + 1e-3) / self.settings.warm_up, 1 - share)
             loss = self._loss(rows.take(np.array(group)))
@@ -229,11 +235,13 @@ class Finetuning:
             optimiser.step()
             total += float(loss.detach())
             self.report("fine-tuning", share)
+            if not self.seconds_left():
+                break
         accuracy, log_loss = self.score(self.held)
-        return Epoch(number, total / len(groups), accuracy, log_loss, time.monotonic() - began)
+        return Epoch(number, total / (step + 1), accuracy, log_loss, time.monotonic() - began)
 
     def _with_outliers(self, rng: random.Random) -> Examples:
-        count = min(len(self.outliers), len(self.rows) // 16)
+        count = min(len(self.outliers), len(self.rows) // _OUTLIERS)
         if not count:
             return self.rows
         chosen = rng.sample(self.outliers, count)
@@ -275,25 +283,27 @@ class Finetuning:
         return right / max(1, len(rows)), loss / max(1, len(rows))
 
     def _state(self) -> dict[str, Tensor]:
-        return {key: value.detach().clone() for key, value in self.model.state_dict().items()}
+        """Return a copy of the weights that change."""
+        changing = {name for name, weight in self.model.named_parameters() if weight.requires_grad}
+        return {
+            key: value.detach().clone() for key, value in self.model.state_dict().items() if key in changing
+        }
 
     def _save(
         self, optimiser: torch.optim.Optimizer, done: Sequence[Epoch], best: Mapping[str, Tensor]
     ) -> None:
-        if self.checkpoint is None:
-            return
         state = {
-            "model": self.model.state_dict(),
+            "model": self._state(),
             "best": dict(best),
             "optimiser": optimiser.state_dict(),
             "epochs": [asdict(epoch) for epoch in done],
         }
-        part = self.checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(self.checkpoint)
+        save(state, self.checkpoint)
 
-    def _restore(self, optimiser: torch.optim.Optimizer) -> tuple[list[Epoch], dict[str, Tensor]]:
-        state = torch.load(self.checkpoint, weights_only=True)
-        self.model.load_state_dict(state["model"])
+    def _restore(self, optimiser: torch.optim.Optimizer) -> tuple[list[Epoch], dict[str, Tensor]] | None:
+        state = load(self.checkpoint)
+        if state is None:
+            return None
+        self.model.load_state_dict(state["model"], strict=False)
         optimiser.load_state_dict(state["optimiser"])
         return [Epoch(**epoch) for epoch in state["epochs"]], state["best"]

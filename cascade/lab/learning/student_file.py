@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cascade.lab.learning.student import Shape, Student
 
 CONTEXT = 512
+CARD_KEY = "cascade.card"
 LEAD = " "
 
 
@@ -54,16 +55,21 @@ def prompts(vocabulary: Vocabulary, limits: Mapping[str, int], causal: bool) -> 
 
 
 def write(
-    student: Student, vocabulary: Vocabulary, tasks: Mapping[str, TaskPrompt], path: Path, kind: str = "F16"
+    student: Student,
+    vocabulary: Vocabulary,
+    tasks: Mapping[str, TaskPrompt],
+    path: Path,
+    kind: str = "F16",
+    card: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the GGUF file whole or not at all; `kind` is `F32`, `F16` or `Q8_0`.
+    """Write the GGUF file whole or not at all; `kind` is `F32`, `F16` or `Q8_0`, `card` plain JSON.
 
     Raises:
         OSError: it cannot be written; a file that was there is as it was.
     """
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "student.gguf"
-        _write(student, vocabulary, tasks, draft, path.stem, kind)
+        _write(student, vocabulary, tasks, draft, path.stem, kind, card)
         replace_file(path, draft.read_bytes())
 
 
@@ -74,6 +80,7 @@ def _write(
     path: Path,
     name: str,
     kind: str,
+    card: Mapping[str, Any] | None,
 ) -> None:
     import gguf
 
@@ -82,6 +89,8 @@ def _write(
     _shape(writer, student.shape)
     writer.add_file_type({"F32": 0, "F16": 1, "Q8_0": 7}[kind])
     writer.add_string(TASKS_KEY, json.dumps({task: asdict(prompt) for task, prompt in tasks.items()}))
+    if card is not None:
+        writer.add_string(CARD_KEY, json.dumps(dict(card), ensure_ascii=False))
     _tokenizer(writer, vocabulary)
     for key, values in student.state_dict().items():
         _tensor(writer, key, values.detach().float().numpy(), kind)

@@ -46,6 +46,12 @@ class Vocabulary:
         tokenizer.decoder = decoders.ByteLevel()
         return tokenizer
 
+    @property
+    def pieces(self) -> list[str]:
+        """The text of each piece; a dot where it is none by itself."""
+        texts: list[str] = self.tokenizer.decode_batch([[token] for token in range(self.plain)])
+        return [text.strip() or "." for text in texts]
+
     def encode(self, texts: Iterable[str], limit: int) -> list[list[int]]:
         """Return prompts: at most `limit` tokens of the text, then the asking token."""
         cleaned = [" " + text.strip().lower() for text in texts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,7 @@ def lessons() -> list[Lesson]:
 def run_of(
     checkpoint: Path | None = None,
     settings: DistilSettings = SETTINGS,
-    seconds_left: Callable[[], float] | None = None,
+    seconds_left: Callable[[], float] = lambda: math.inf,
     report: Callable[[str, float], None] = lambda stage, share: None,
 ) -> Distillation:
     words = dict.fromkeys((word for texts in TEXTS.values() for text in texts for word in text.split()), 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,11 @@ from cascade.lab.learning.finetune import (  # noqa: E402
     FinetuneSettings,
     Finetuning,
     embed,
+    settings_for,
 )
 
 SHAPE = BertShape(vocab=50, width=32, layers=2, heads=4, feed=64, positions=16)
-SETTINGS = FinetuneSettings(epochs=3, max_epochs=3, batch=8, rate=1e-3)
+SETTINGS = FinetuneSettings(epochs=3, batch=8, rate=1e-3)
 
 
 def rows(count: int = 90) -> Examples:
@@ -40,7 +42,7 @@ def rows(count: int = 90) -> Examples:
 def run_of(
     checkpoint: Path | None = None,
     settings: FinetuneSettings = SETTINGS,
-    seconds_left: Callable[[], float] | None = None,
+    seconds_left: Callable[[], float] = lambda: math.inf,
     report: Callable[[str, float], None] = lambda stage, share: None,
 ) -> Finetuning:
     torch.manual_seed(0)
@@ -62,14 +64,14 @@ def test_padding_changes_no_vector() -> None:
 
 
 def test_it_learns_what_tells_the_labels_apart() -> None:
-    run = run_of(settings=replace(SETTINGS, epochs=25, max_epochs=25, rate=3e-3))
+    run = run_of(settings=replace(SETTINGS, epochs=25, rate=3e-3))
     done = run.run()
     assert max(epoch.accuracy for epoch in done) >= 0.8  # chance is below 0.5
     assert run.score(run.held)[0] == max(epoch.accuracy for epoch in done)
 
 
 def test_outliers_end_less_certain_than_rows() -> None:
-    run = run_of(settings=replace(SETTINGS, epochs=20, max_epochs=20, rate=3e-3, outlier_weight=2.0))
+    run = run_of(settings=replace(SETTINGS, epochs=20, rate=3e-3, outlier_weight=2.0))
     run.run()
 
     def certainty(ids: list[list[int]]) -> float:
@@ -84,7 +86,7 @@ def test_outliers_end_less_certain_than_rows() -> None:
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not() -> None:
     def weights(seed: int) -> torch.Tensor:
-        run = run_of(settings=replace(SETTINGS, epochs=1, max_epochs=1, seed=seed))
+        run = run_of(settings=replace(SETTINGS, epochs=1, seed=seed))
         run.run()
         return torch.cat([weight.flatten() for weight in run.model.state_dict().values()])
 
@@ -114,6 +116,20 @@ def test_without_time_for_another_epoch_the_best_so_far_is_kept() -> None:
     run = run_of(seconds_left=lambda: 0.0)
     assert len(run.run()) == 1
     assert run.score(run.held)[0] > 0
+
+
+def test_a_stopped_run_ends_within_the_epoch_with_what_it_has() -> None:
+    left = iter([1e9] * 3 + [0.0] * 100)
+    shares: list[float] = []
+    run = run_of(seconds_left=lambda: next(left), report=lambda stage, share: shares.append(share))
+    done = run.run()
+    assert len(done) == 1
+    assert len(shares) == 4  # batches of the eight that the epoch has
+
+
+def test_few_rows_are_seen_more_often() -> None:
+    assert [settings_for(rows, 0).epochs for rows in (100, 3_690, 9_500, 100_000)] == [20, 10, 6, 6]
+    assert [settings_for(rows, 0).batch for rows in (100, 9_500)] == [24, 48]
 
 
 def test_tokens_are_padded_to_the_longest() -> None:
