@@ -45,6 +45,14 @@ def test_a_benchmark_without_its_data_says_where_to_get_it(root: Path, tmp_path:
     assert "Traceback" not in done.stderr
 
 
+def test_the_simulation_of_promotions_passes_good_models_and_few_worse_ones(root: Path) -> None:
+    command = [sys.executable, "benchmarks/promotion.py", "--trials", "20", "--json"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    rows = json.loads(done.stdout)
+    assert all(row["promoted"] <= 0.2 for row in rows if row["better"] - row["worse"] < -0.01)
+    assert all(row["promoted"] >= 0.8 for row in rows if row["better"] >= row["worse"])
+
+
 def test_the_simulation_of_drift_has_few_false_alarms_and_sees_a_collapse(root: Path) -> None:
     """Even five trials tell a threshold that never fires from one that does."""
     command = [sys.executable, "benchmarks/drift.py", "--trials", "5", "--json"]

@@ -40,6 +40,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "outcomes": ["outcomes.jsonl"],
     "policy": ["policy.json"],
     "older_than": ["1d"],
+    "to": ["n"],
 }
 # What a command is given besides; every list is one more way to call it.
 MORE: dict[str, list[list[str]]] = {
@@ -72,7 +73,7 @@ models:
   m: {kind: scripted, default: billing, confidence: 0.9, labels: [billing, shipping], replies: {b: shipping}}
   n: {kind: scripted, default: shipping, confidence: 0.9, labels: [billing, shipping]}
 stages:
-  - {name: first, ask: [m], confidence: {by: labels}, accept: 0.95}
+  - {name: first, ask: [m], confidence: {by: labels}, accept: 0.95, shadow: {model: n, share: 1.0}}
   - {name: second, ask: [n], confidence: {by: labels}, accept: 0.6}
 """
 HUMAN = """
