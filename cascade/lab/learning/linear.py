@@ -19,8 +19,9 @@ _VECTOR_STRENGTHS = (5.0, 20.0, 80.0)
 _NGRAM_STRENGTHS = (10.0, 50.0)
 _VECTOR_STEPS, _NGRAM_STEPS = 50, 30
 _COMPACT_ROWS = 1_600  # a fit on as many columns is quicker than one on the n-grams
-_LARGE = 1_000_000  # rows × labels: one strength of n-grams has to do, which suits most
-_LARGE_STRENGTHS = (20.0,)
+# Rows × labels from where one strength has to do, which suits most, and from where fits end sooner.
+_LARGE, _HUGE = 1_000_000, 5_000_000
+_LARGE_STRENGTHS, _HUGE_STEPS = (20.0,), 20
 _LEAST_GAIN = 1e-3  # of cross-entropy by n-grams, to be worth their bytes
 
 
@@ -63,7 +64,7 @@ def fit_linear(
         done: called with the share that is done.
     """
     centre = vectors.mean(axis=0)
-    view = View(vectors - centre, _VECTOR_STRENGTHS, _VECTOR_STEPS)
+    view = _view(vectors - centre, problem, _VECTOR_STRENGTHS, _VECTOR_STEPS)
     crossed = cross_fit(view, problem, lambda share: done(0.25 * share))
     # The last fit is finished in any case: without it there would be nothing.
     linear = fit(view, problem._replace(seconds_left=lambda: 1.0), crossed.strength)
@@ -95,15 +96,22 @@ def _fit_ngrams(texts: Sequence[str], problem: Problem, done: Callable[[float], 
         return None
     matrix = ngram_matrix(texts, keys, idf)
     small = compact(matrix) if len(texts) <= _COMPACT_ROWS else None
-    large = len(texts) * problem.labels > _LARGE
-    strengths = _LARGE_STRENGTHS if large else _NGRAM_STRENGTHS
-    view = View(matrix if small is None else small.columns, strengths, _NGRAM_STEPS)
+    columns = matrix if small is None else small.columns
+    view = _view(columns, problem, _NGRAM_STRENGTHS, _NGRAM_STEPS)
     crossed = cross_fit(view, problem, lambda share: done(0.8 * share))
     linear = fit(view, problem, crossed.strength)
     if small is not None:
         linear = linear._replace(weights=small.back @ linear.weights)
     done(1.0)
     return Ngrams(keys, idf, crossed, linear) if problem.seconds_left() else None
+
+
+def _view(columns: Any, problem: Problem, strengths: Sequence[float], steps: int) -> View:
+    """Return a view with as many strengths and steps as its size leaves time for."""
+    size = len(problem.target) * problem.labels
+    if size > _HUGE:
+        steps = min(steps, _HUGE_STEPS)
+    return View(columns, _LARGE_STRENGTHS if size > _LARGE else strengths, steps)
 
 
 def _vector_arrays(linear: Linear, centre: Matrix, weight: float) -> dict[str, npt.NDArray[Any]]:

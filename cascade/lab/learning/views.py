@@ -15,7 +15,7 @@ Matrix = npt.NDArray[np.float32]
 Keys = npt.NDArray[np.uint32]
 _WEIGHTS = 1_000_000  # n-grams × labels at most: bytes in the file, and time of a fit
 _NGRAMS = 200_000
-_RANK = 1e-6  # of the largest eigenvalue
+_RANK = 1e-5  # of the largest eigenvalue
 _FEW_ROWS = 1_000  # among as few, an n-gram of a single row counts
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from cascade.lab.learning.fit import FittedHead, Rows, fit_head
 from cascade.lab.learning.folds import make_folds
+from cascade.lab.learning.views import choose_ngrams, compact, ngram_matrix
 
 Matrix = npt.NDArray[np.float32]
 SIZE = 16
@@ -120,3 +121,56 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         fit(rows, vectors[1:])
     with pytest.raises(ValueError, match="1 labels"):
         fit(Rows(rows.texts, ["same"] * 40, rows.groups), vectors)
+
+
+def test_words_help_where_vectors_do_not() -> None:
+    random = np.random.default_rng(0)
+    target = np.arange(120) % 3
+    texts = [f"{('alpha', 'beta', 'gamma')[label]} {random.integers(1000)}" for label in target]
+    rows = Rows(texts, [f"label {label}" for label in target], np.arange(120))
+    vectors = random.normal(size=(120, SIZE))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    fitted = fit(rows, vectors)
+    answers = [fitted.head.answer(vectors[index], text) for index, text in enumerate(("alpha 7", "gamma 9"))]
+    assert [int(answer.probabilities.argmax()) for answer in answers] == [0, 2]
+    assert fitted.notes["ngrams"] > 0
+
+
+def test_words_that_say_nothing_are_left_out() -> None:
+    fitted = fit(*clusters([40] * 4, 0.9))
+    assert fitted.notes["ngrams"] == 0
+    assert len(fitted.head.arrays["ngram_keys"]) == 0
+
+
+def test_few_columns_stand_for_many_ngrams() -> None:
+    texts = [f"where is order {index % 7} of {index % 5}" for index in range(30)]
+    matrix = ngram_matrix(texts, *choose_ngrams(texts, 2))
+    small = compact(matrix)
+    assert small.columns.shape[1] < min(matrix.shape)
+    gram = (matrix @ matrix.T).toarray()
+    assert small.columns @ small.columns.T == pytest.approx(gram, abs=1e-4)
+    assert matrix @ small.back == pytest.approx(small.columns, abs=1e-3)
+
+
+def test_a_progress_that_raises_ends_the_fit() -> None:
+    def stop(_: str, __: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_head(*clusters([20] * 4), seed=0, report=stop)
+
+
+@pytest.mark.slow
+def test_two_thousand_labels_are_fitted() -> None:
+    rows, vectors = clusters([5] * 2000, 0.2)
+    fitted = fit(rows, vectors)
+    assert len(fitted.head.labels) == 2000
+    assert fitted.scores.confidence.mean() == pytest.approx(
+        np.mean(
+            [
+                fitted.head.labels[i] == label
+                for i, label in zip(fitted.scores.predicted, rows.labels, strict=True)
+            ]
+        ),
+        abs=0.05,
+    )
