@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cascade.cli.cards import card_lines
 from cascade.cli.options import Json, print_json
+from cascade.errors import RequestError
 from cascade.explain.formatting import printable
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the split and the folds.
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with what an interrupted call has left beside --out.")
 ]
+Schema = Annotated[
+    Path | None,
+    typer.Option(help="Flat JSON Schema: learn to answer with such an object; FILE has its fields."),
+]
 
 
 def learn(
@@ -88,6 +93,7 @@ def learn(
     separator: Separator = None,
     seed: Seed = 0,
     resume: Resume = False,
+    schema: Schema = None,
     json_: Json = False,
 ) -> None:
     """Learn an expert from labelled rows, certify it or say what is missing, and write a graph that uses it.
@@ -96,9 +102,18 @@ def learn(
     """
     from cascade import lab
 
+    if schema is not None:
+        given = {"--size": size, "--unlabelled": unlabelled, "--slice": slice_column, "--group": group_column,
+                 "--resume": resume, "--drop-rare": drop_rare, "--merge-labels": merge_labels,
+                 "--encoding": encoding, "--separator": separator}  # fmt: skip
+        if wrong := [option for option, value in given.items() if value]:
+            raise RequestError(f"{wrong[0]} has no effect with --schema; leave it out")
+        options = {"text": text_column, "label": label_column, "out": out, "graph_out": graph_out}
+        numbers = {"max_risk": max_risk, "delta": delta, "test": test, "seed": seed}
+        return _learn_fields(file, schema, options | numbers, json_=json_)
     rows = lab.RowOptions(slice_column, group_column, encoding, separator, min_rows, drop_rare, merge_labels)
     try:
-        with _stopping() as stopped, _progress() as on_progress:
+        with stopping() as stopped, progress() as on_progress:
             learned = lab.learn(
                 file, out=out, graph_out=graph_out, text=text_column, label=label_column, size=size,
                 minutes=minutes, max_risk=max_risk, delta=delta, test=test, unlabelled=unlabelled,
@@ -112,10 +127,39 @@ def learn(
         print_json(learned.as_json())
     else:
         _print(learned)
+    return None
+
+
+def _learn_fields(file: Path, schema: Path, options: dict[str, Any], *, json_: bool) -> None:
+    """Learn to answer with a JSON object; Ctrl-C ends at once, and nothing is written."""
+    from cascade.lab.evaluation.formatting import percent
+    from cascade.lab.learning.learn_fields import learn_fields
+
+    def note(text: str) -> None:
+        print(printable(text), file=sys.stderr)
+
+    with progress() as on_progress:
+        learned = learn_fields(file, schema, on_progress=on_progress, on_note=note, **options)
+    card = learned.card
+    if json_:
+        return print_json({"expert": str(learned.expert), "graph": str(learned.graph), "card": card})
+    found = card["figures"]["held_out"] or card["figures"]["cross_fitted"]
+    print(f"expert     {printable(str(learned.expert))} ({card['bytes'] / 1e6:.1f} MB)")
+    for name, part in ({"whole answer": found} | found["fields"]).items():
+        low, high = part["accuracy_ci"]
+        right = f"right {percent(part['accuracy'])} ({percent(low)} to {percent(high)})"
+        print(f"{printable(name):<20} {right}, calibration error {part['ece']:.3f}")
+    promise = card["promise"]
+    made, refused = promise["certificate"], promise["refused"]
+    print(f"promise    {'certified' if made else f'refused: {refused}'}")
+    print(
+        f"graph      {printable(str(learned.graph))}: its answer counts from confidence {card['accept']:g} on"
+    )
+    return None
 
 
 @contextmanager
-def _stopping() -> Iterator[Callable[[], bool]]:
+def stopping() -> Iterator[Callable[[], bool]]:
     """Yield whether Ctrl-C was typed; the second one interrupts as usual."""
     asked = False
 
@@ -134,7 +178,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, float], None]]:
+def progress() -> Iterator[Callable[[str, float], None]]:
     """Yield a callback (stage, share of it) that shows how much is done and how long the rest takes."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from cascade import Cascade
+from cascade.cli.main import app
 from cascade.engine.experts import read_learned_task
 from cascade.errors import RequestError
 from cascade.formats.schemas import value_problem
@@ -190,3 +192,20 @@ def test_too_few_rows_and_a_missing_column_are_refused_with_the_fix(tmp_path: Pa
         read_field_rows(write(tmp_path / "b.jsonl", without), SCHEMA)
     with pytest.raises(RequestError, match="'nope'"):
         read_field_rows(write(tmp_path / "a.jsonl", rows(30)), SCHEMA, text="nope")
+
+
+@pytest.mark.slow
+def test_the_command_says_what_each_field_is_worth(tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
+    mails = write(tmp_path / "mails.jsonl", rows(60))
+    places = ["--out", str(tmp_path / "m.gguf"), "--graph-out", str(tmp_path / "m.yaml")]
+    command = ["learn", str(mails), "--schema", str(tmp_path / "schema.json"), *places]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert all(name in done.output for name in ("whole answer", *SCHEMA["properties"], "promise"))
+
+
+def test_an_option_without_effect_is_refused(tmp_path: Path) -> None:
+    command = ["learn", str(tmp_path / "m.jsonl"), "--schema", str(tmp_path / "s.json"), "--size", "tiny"]
+    with pytest.raises(RequestError, match="--size has no effect with --schema"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
