@@ -121,7 +121,7 @@ def challenge(
     from cascade.lab.inventory.words import conclusions
 
     challenger = lab.Challenger(name=with_, kind=kind, url=url, price=price, keyed=not keyless)
-    with progress_bar("rows") as on_progress:
+    with progress_bar("answers") as on_progress:
         report = lab.challenge(
             target, challenger, data=data, rows=rows, budget=budget, margin=margin, since=since, seed=seed,
             trace_db=trace_url(trace_db), on_progress=on_progress,

@@ -86,7 +86,7 @@ def test_an_expert_that_a_better_model_beats_by_far_should_retire(
     assert report.spent_usd == pytest.approx(len(rows) * (900 * 2 + 4 * 8) / 1e6)
     assert report.spent_usd <= report.most_usd <= 1.0
     assert duel.usd_a_thousand == (0.0, pytest.approx(1.832))
-    assert conclusions(report)[0].startswith("expert should retire: challenger is better by ")
+    assert conclusions(report)[0].startswith("expert should retire: big is better by ")
 
 
 def test_an_expert_beats_a_worse_model(rows: list[dict[str, str]], server: Loopback, root: Path) -> None:
@@ -98,7 +98,7 @@ def test_an_expert_beats_a_worse_model(rows: list[dict[str, str]], server: Loopb
     assert report.rows == 40
     assert duel.judged.finding == "keep"
     assert duel.judged.high < 0
-    assert "expert beats challenger on quality" in conclusions(report)[0]
+    assert "expert beats big on quality" in conclusions(report)[0]
 
 
 def test_in_a_graph_it_counts_what_the_expert_would_answer(

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from cascade import Cascade, lab
 from cascade.cli.experts import app
 from cascade.errors import RequestError
-from cascade.lab.inventory.experts import BUNDLED, ExpertReport, Inventory
+from cascade.lab.inventory.experts import BUNDLED, CardFigures, ExpertReport, Inventory, _evaluation
 from cascade.trace import TraceStore
 
 main = typer.Typer()
@@ -110,3 +110,14 @@ def test_the_command_prints_a_table_and_json(tmp_path: Path) -> None:
     data = json.loads(CliRunner().invoke(main, ["experts", "--graphs", str(path), "--json"]).output)
     assert {each["name"] for each in data["experts"]} == {"bundled:hunter", "bundled:small", "bundled:tiny"}
     assert all(each["share_answered"] is None for each in data["experts"])
+
+
+def test_the_card_of_a_learned_expert_tells_held_out_rows_first() -> None:
+    part = {"rows": 40, "accuracy": 0.9, "accuracy_ci": [0.77, 0.96]}
+    card = {"version": 1, "figures": {"cross_fitted": {**part, "accuracy": 0.99}, "held_out": part}}
+    assert _evaluation(card) == CardFigures(split="held_out", rows=40, accuracy=0.9, low=0.77, high=0.96)
+    card["figures"] = {"cross_fitted": part, "held_out": None}
+    found = _evaluation(card)
+    assert found is not None
+    assert found.split == "cross_fitted"
+    assert _evaluation({"figures": {"held_out": {"rows": 0, "accuracy": None}}}) is None

@@ -137,7 +137,8 @@ def challenge(
         trace_db: the trace store; default: the usual one.
         since: of stored runs, only those that started then or later.
         seed: seed of the draw.
-        on_progress: called with (rows done, rows in all).
+        on_progress: called with (answers so far, answers in all); experts are asked first, and each row of
+            them counts once.
 
     Raises:
         ConfigError: the graph, the expert or the challenger is wrong.
@@ -158,7 +159,7 @@ def challenge(
     duels = [_duel(setting, name, asked.answers, margin) for name in known]
     spent = sum(each[setting.challenger].get("cost_usd", 0.0) for each in asked.answers)
     return ChallengeReport(
-        challenger=setting.challenger,
+        challenger=challenger.name,
         rows=len(drawn),
         spent_usd=spent,
         most_usd=asked.most_usd,
@@ -305,15 +306,22 @@ async def _ask(
                 f"asking {setting.challenger} {len(rows)} rows may cost up to ${most:.4f}, more than "
                 f"--budget {budget:g}; {fix}"
             )
-        found: list[dict[str, dict[str, Any]]] = []
+        found: dict[str, dict[str, dict[str, Any]]] = {row.id: {} for row in rows}
+        done = 0
 
         def keep(row: dict[str, Any]) -> None:
-            found.append({**row["models"], **row.get("failed", {})})
+            nonlocal done
+            done += 1
+            found[row["id"]] |= {**row["models"], **row.get("failed", {})}
             if on_progress is not None:
-                on_progress(len(found), len(rows))
+                on_progress(done, 2 * len(rows))
 
-        await ask_all(_asked(setting, models), rows, keep, _CONCURRENCY)
-    return _Answers(found, most)
+        asked = {each.model.name: each for each in _asked(setting, models)}
+        theirs = asked.pop(setting.challenger)
+        # One after the other, or the time that an expert takes would be that of waiting for the others.
+        await ask_all([*asked.values()], rows, keep, 1)
+        await ask_all([theirs], rows, keep, _CONCURRENCY)
+    return _Answers(list(found.values()), most)
 
 
 def _asked(setting: _Setting, models: Mapping[str, Model]) -> list[Asked]:

@@ -21,6 +21,7 @@ from cascade.trace import RunFilter, default_url, history
 
 BUNDLED = Path(__file__).resolve().parents[2] / "experts"
 _DAY = 86_400
+_SPLITS = ("test", "held_out", "val")  # of a card, the most telling first
 _YAML = (".yaml", ".yml")
 _VERDICTS = ("drifted", "ok", "too few runs", "no reference")  # the most telling first
 
@@ -281,8 +282,11 @@ def _card(key: _Key) -> Mapping[str, Any]:
 
 def _evaluation(card: Mapping[str, Any]) -> CardFigures | None:
     """Return the figures of the first of a card's row sets that has an accuracy, test rows before others."""
-    parts = {name: part for name, part in card.items() if isinstance(part, dict)}
-    ordered = sorted(parts.items(), key=lambda item: item[0] != "test")
+    found = {**card, **(card.get("figures") or {})}
+    parts = {name: part for name, part in found.items() if isinstance(part, dict)}
+    ordered = sorted(
+        parts.items(), key=lambda item: _SPLITS.index(item[0]) if item[0] in _SPLITS else len(_SPLITS)
+    )
     for split, part in [(None, card), *ordered]:
         accuracy, rows = part.get("accuracy"), part.get("rows")
         if isinstance(accuracy, int | float) and isinstance(rows, int):

@@ -38,7 +38,7 @@ def _conclusion(challenger: str, duel: Duel) -> str:
         )
     if found.finding == "keep":
         more = "beats" if found.high < 0 else "holds against"
-        return f"{name} {more} {challenger} on quality: {apart}. Keep it: {_price(challenger, duel)}"
+        return f"{name} {more} {challenger} on quality: {apart}. Keep it. {_price(challenger, duel)}"
     if found.finding == "watch":
         return (
             f"{name} is worse, but perhaps by less than the {matters} that matter: {apart}. "
