@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gguf_maker import make_gguf
 
 from cascade.config.references import bundled_path
 from cascade.engine.head import VERSION, Head
@@ -60,4 +61,12 @@ def make_expert(
     chosen = {"tickets": TICKETS} if tasks is None else tasks
     heads = {name: centroid_head(encoder, examples) for name, examples in chosen.items()}
     write_expert(encoder, heads, {name: {"rows": 9} for name in heads}, out, max_tokens)
+    return out
+
+
+def make_small_expert(out: Path) -> Path:
+    """Write an expert on a tiny encoder of random weights, whose head has random weights too."""
+    encoder = make_gguf(out.with_name("small_encoder.gguf"), causal=False, pooling=1, layers=1, width=32)
+    head = centroid_head(encoder, MOOD)
+    write_expert(encoder, {"mood": head}, {}, out, 32)
     return out

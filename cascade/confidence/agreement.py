@@ -9,16 +9,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from cascade.confidence import validity
+from cascade.confidence.meaning import MOST_CHARACTERS, merged
 from cascade.confidence.same import normalise
+from cascade.config.references import local_model_path
+from cascade.errors import ConfigError
+from cascade.extras import require
+from cascade.formats.expert_file import check_encoder
 from cascade.formats.markdown import unfenced
 from cascade.formats.patterns import compile_re2
 from cascade.formats.schemas import parse_json
-from cascade.spec.kinds import ConfidenceSettings, Draft, Problem
+from cascade.spec.kinds import Access, ConfidenceSettings, Draft, Measured, ModelFacts, Problem
 from cascade.spec.parts import Config
 
+_ENCODER = "bundled:encoder"
 _MAX_PATTERN = 2000  # characters
 _JSON = "json "  # in front of the key of JSON: no text in its normal form begins so and goes on as JSON does
 
@@ -46,6 +52,12 @@ class AgreementConfidence(ConfidenceSettings):
     by: Literal["agreement"]
     answer: Literal["last_line"] | AnswerPart | None = None
     """The part of a draft that is compared: its last line, a match, or a field; default: all of it."""
+    similarity: float | None = Field(None, gt=0.0, le=1.0)
+    """Least cosine of two free texts that count as the same answer; default: only equal ones do. Texts that
+    differ in a number or a negation never do."""
+    encoder: str = _ENCODER
+    """The embedding model that `similarity` is measured with: as a local model's `path`."""
+    _model: Any = PrivateAttr(None)
 
     @property
     def min_drafts(self) -> int:
@@ -53,12 +65,64 @@ class AgreementConfidence(ConfidenceSettings):
         return 2
 
     def inspect(self, base: Path) -> Iterator[Problem]:
-        """Check the pattern."""
+        """Check the pattern and the encoder."""
         pattern = self.answer.regex if isinstance(self.answer, AnswerPart) else None
         try:
             _compiled(pattern or "")
         except ValueError as error:
             yield Problem(("answer", "regex"), str(error))
+        if self.similarity is None:
+            if self.encoder != _ENCODER:
+                text = "'encoder' has no effect without 'similarity'; give that, 0.9 for instance, or drop it"
+                yield Problem(("encoder",), text)
+            return
+        try:
+            path = local_model_path(self.encoder, base)
+            if path is not None:
+                check_encoder(path)
+        except ConfigError as error:
+            yield Problem(("encoder",), str(error))
+
+    def accesses(self) -> Iterator[Access]:
+        """The encoder's file, if texts are compared by their vectors."""
+        yield from super().accesses()
+        if self.similarity is not None:
+            yield Access("downloads" if self.encoder.startswith("hf:") else "reads file", self.encoder)
+
+    def prepare(self, base: Path) -> None:
+        """Make the encoder's model, which loads its file when drafts are first compared.
+
+        Raises:
+            ConfigError: the extra `local` is not installed, or the file is missing or broken.
+        """
+        if self.similarity is None:
+            return
+        from cascade.models.llamacpp import LlamaCppSettings
+        from cascade.models.llamacpp.model import LlamaCpp
+
+        require("llama_cpp", "confidence by agreement with 'similarity'", "local")
+        settings = LlamaCppSettings(kind="llamacpp", path=self.encoder)
+        self._model = LlamaCpp("agreement's encoder", settings, base, ModelFacts())
+
+    async def judge(self, prompt: str, drafts: Sequence[Draft | None]) -> Measured:
+        """Compare the drafts, free texts also by their vectors if `similarity` is given.
+
+        Raises:
+            RuntimeError: `prepare` was not called.
+            ModelError: the texts cannot be embedded; then there is no estimate.
+        """
+        if self.similarity is None:
+            return self.measure(drafts)
+        if self._model is None:
+            raise RuntimeError(f"{self.encoder} has not been loaded; load the graph with Cascade.load")
+        keys = [None if draft is None else self._key(draft) for draft in drafts]
+        free = {
+            key for key, draft in zip(keys, drafts, strict=True) if draft is not None and _is_free(draft, key)
+        }
+        texts = sorted(key for key in free if key)
+        vectors = dict(zip(texts, await self._model.embed(texts), strict=True)) if len(texts) > 1 else {}
+        voted = vote(merged(keys, vectors, self.similarity))
+        return [] if voted is None else [voted]
 
     def measure(self, drafts: Sequence[Draft | None]) -> list[tuple[int, Mapping[str, float]]]:
         """Return the majority's first draft; empty without two answers."""
@@ -85,6 +149,13 @@ def answer_key(draft: Draft) -> str:
     """Return what a whole draft is compared by: JSON and tool calls by value, text in its normal form."""
     spelled = validity.canonical_json(draft)
     return normalise(draft.text) if spelled is None else f"{_JSON}{' '.join(spelled.casefold().split())}"
+
+
+def _is_free(draft: Draft, key: str | None) -> bool:
+    """Return whether an answer may be compared by its meaning: words, not labels, JSON or tool calls."""
+    if not key or draft.labels is not None or draft.tool_calls or key.startswith(_JSON):
+        return False
+    return len(key) <= MOST_CHARACTERS and any(map(str.isalpha, key))
 
 
 def vote(keys: Sequence[str | None]) -> tuple[int, dict[str, float]] | None:

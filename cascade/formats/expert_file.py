@@ -204,7 +204,7 @@ def check_encoder(path: Path) -> None:
     found = read_metadata(path, (_ARCHITECTURE,))
     architecture = found.get(_ARCHITECTURE)
     pooling, causal = f"{architecture}.pooling_type", f"{architecture}.attention.causal"
-    values = read_metadata(path, (pooling, causal, "split.count"))
+    values = read_metadata(path, (pooling, causal, "split.count", TASKS_KEY))
     if values.get("split.count", 0) > 1:
         raise ConfigError(f"{path}: is one of several parts; merge them with llama-gguf-split --merge")
     kind = values.get(pooling)
@@ -213,10 +213,10 @@ def check_encoder(path: Path) -> None:
             f"{path}: is a reranker (pooling type {kind!r}), which gives texts no vectors; "
             "give bundled:encoder or a GGUF made for embeddings"
         )
-    if not kind and values.get(causal) is not False:
+    if not kind and (TASKS_KEY in values or values.get(causal) is not False):
         raise ConfigError(
-            f"{path}: is no encoder: its architecture {architecture!r} writes text, and its metadata has no "
-            f"{pooling!r}; give bundled:encoder or a GGUF made for embeddings (MiniLM, bge, e5, gte)"
+            f"{path}: is no encoder: its architecture {architecture!r} makes answers, and its metadata has "
+            f"no {pooling!r}; give bundled:encoder or a GGUF made for embeddings (MiniLM, bge, e5, gte)"
         )
 
 

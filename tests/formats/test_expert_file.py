@@ -122,7 +122,7 @@ def test_the_digest_is_of_the_encoder_and_nothing_that_a_file_says_of_itself(
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        ({}, "is no encoder: its architecture 'llama' writes text"),
+        ({}, "is no encoder: its architecture 'llama' makes answers"),
         ({"pooling": 4, "causal": False}, "is a reranker"),
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from expert_maker import make_small_expert
 from fuzzing import fuzz
 from gguf_maker import CHATML, make_gguf, make_spm
 
@@ -210,7 +211,7 @@ def harmless(parts: Parts) -> Callable[[random.Random], bytes]:
 def fuzz_headers(
     folder: Path, examples: int, mutate: Callable[[Parts], Callable[[random.Random], bytes]] = header
 ) -> dict[str, int]:
-    """Fuzz the headers of two tiny models; return how many files ended how."""
+    """Fuzz the headers of three tiny models, one a learned expert; return how many files ended how."""
     seen: dict[str, int] = {}
     path = folder / "mutated.gguf"
     with subprocess.Popen(
@@ -228,7 +229,8 @@ def fuzz_headers(
             assert said == "answered" or said.startswith("refused: "), said
 
         bpe = make_gguf(folder / "bpe.gguf", chat_template=CHATML, layers=1, width=32)
-        for name, whole in (("bpe", bpe), ("spm", make_spm(folder / "spm.gguf"))):
+        expert = make_small_expert(folder / "expert.gguf")
+        for name, whole in (("bpe", bpe), ("spm", make_spm(folder / "spm.gguf")), ("expert", expert)):
             draw = mutate(Parts(whole.read_bytes()))
             fuzz(f"gguf-{mutate.__name__}s-{name}", draw, check, examples=examples)
         server.stdin.close()

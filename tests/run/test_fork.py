@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from expert_maker import make_small_expert
 from forking import fork, in_child
 from gguf_maker import make_gguf
 from hang import ends
@@ -101,6 +102,14 @@ def test_a_child_works_whatever_the_parent_did(tmp_path: Path, remote: str, kind
         assert in_child(lambda: [use(cascade) for use in uses]) == ["yes"] * 4
         assert ends(lambda: invoked(cascade)) == "yes"
         _open_streams.clear()
+
+
+def test_a_child_asks_a_learned_expert_as_its_parent_did(tmp_path: Path) -> None:
+    make_small_expert(tmp_path / "m.gguf")
+    with Cascade.load(write(tmp_path, {"m": {"kind": "llamacpp", "path": "m.gguf"}}, ONLY)) as cascade:
+        expected = invoked(cascade)
+        assert in_child(lambda: [use(cascade) for use in (invoked, awaited)]) == [expected] * 2
+        assert invoked(cascade) == expected
 
 
 @pytest.mark.parametrize("kind", ["scripted", "llamacpp", "isolated"])
