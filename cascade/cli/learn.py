@@ -186,7 +186,9 @@ def progress() -> Iterator[Callable[[str, float], None]]:
     from cascade.lab.learning.session import overall
 
     columns = TextColumn("{task.description:<9}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    # Not on a terminal the bar would only leave an empty line behind.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading", total=1.0)
         yield lambda stage, share: bar.update(task, description=stage, completed=overall(stage, share))
 
