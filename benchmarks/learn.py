@@ -18,6 +18,7 @@ import json
 import math
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from cascade.lab.learning.fit import Rows, fit_head
 MAX_TOKENS = 256
 TIMED = 200  # texts asked one by one
 FULL = 0
+FEW = 10  # rows a label for a quick look
 RESAMPLES = 500
 COLUMNS = (
     "task", "rows a label", "seed", "method", "accuracy", "ECE", "AUROC right/wrong", "AUROC in/out of scope",
@@ -97,7 +99,7 @@ def main() -> None:
     watch, results = Stopwatch(), []
     most = 200 if args.quick else args.rows
     for task in args.task or TASKS:
-        data = read(task, args.data, most, args.vectors)
+        data = read(task, args.data, most, args.vectors, FEW if args.quick else None)
         for count in [5, 10] if args.quick else args.rows_a_label:
             for seed in range(1 if args.quick or count == FULL else args.seeds):
                 for name in [*args.sizes, *args.baselines]:
@@ -112,11 +114,14 @@ def main() -> None:
     print(watch.line())
 
 
-def read(task: str, root: Path, most: int | None, kept: Path | None) -> Set:
+def read(task: str, root: Path, most: int | None, kept: Path | None, few: int | None) -> Set:
     """Read a data set and embed its texts. All but test rows train, of CLINC150 the published train rows."""
     split = load(task, root)
     train = [*split.train, *([] if task == "clinc150" else split.val)]
     train = [row for row in train if row.label != OOS]
+    if few is not None:
+        seen = Counter[str]()
+        train = [row for row in train if seen.update([row.label]) or seen[row.label] <= few]
     test = thin(split.test, most)
     start = time.monotonic()
     texts = [row.text for row in [*train, *test]]
