@@ -21,7 +21,7 @@ from cascade.formats.expert_file import check_encoder
 from cascade.formats.markdown import unfenced
 from cascade.formats.patterns import compile_re2
 from cascade.formats.schemas import parse_json
-from cascade.spec.kinds import Access, ConfidenceSettings, Draft, Measured, ModelFacts, Problem
+from cascade.spec.kinds import Access, ConfidenceSettings, Draft, Measured, Problem
 from cascade.spec.parts import Config
 
 _ENCODER = "bundled:encoder"
@@ -97,12 +97,10 @@ class AgreementConfidence(ConfidenceSettings):
         """
         if self.similarity is None:
             return
-        from cascade.models.llamacpp import LlamaCppSettings
-        from cascade.models.llamacpp.model import LlamaCpp
+        from cascade.models.llamacpp.model import encoder
 
         require("llama_cpp", "confidence by agreement with 'similarity'", "local")
-        settings = LlamaCppSettings(kind="llamacpp", path=self.encoder)
-        self._model = LlamaCpp("agreement's encoder", settings, base, ModelFacts())
+        self._model = encoder("agreement's encoder", self.encoder, base)
 
     async def judge(self, prompt: str, drafts: Sequence[Draft | None]) -> Measured:
         """Compare the drafts, free texts also by their vectors if `similarity` is given.

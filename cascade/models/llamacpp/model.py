@@ -316,3 +316,14 @@ class LlamaCpp:
     def _error(self, text: str, billed: tuple[int, int]) -> ModelError:
         file = self._config.path if self._path is None else str(self._path)
         return ModelError(f"model {self.name!r} ({file}): {text}", billed)
+
+
+def encoder(name: str, path: str, base: Path) -> LlamaCpp:
+    """Return the embedding model at `path`, of which `embed` alone is used; the first call loads the file.
+
+    Args:
+        name: what errors call it.
+        path: as the `path` of a model.
+        base: the folder where relative paths start.
+    """
+    return LlamaCpp(name, LlamaCppSettings(kind="llamacpp", path=path), base, ModelFacts())
