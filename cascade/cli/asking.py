@@ -1,15 +1,19 @@
-"""A person labels texts at a terminal: a number, a piece of a label, nothing to skip, or `q` to stop."""
+"""`cascade learn --ask`: a person labels texts at a terminal, or in the inbox of a graph that has one."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cascade.errors import RequestError
 from cascade.explain.formatting import clean, clean_lines
 
 if TYPE_CHECKING:
+    from cascade.lab.learning.ask import Picked
+    from cascade.lab.learning.from_traces import TraceOptions
     from cascade.lab.learning.questions import Question
 
 _MAX_TEXT = 2000  # characters shown
@@ -19,6 +23,42 @@ _HELP = (
     "a number takes that label, other letters look for one (=q looks for q itself), Enter skips the text, "
     "q stops; what was answered is kept"
 )
+
+
+def check_person(source: Path, traces: TraceOptions | None) -> None:
+    """See, before anything is read, that somebody can answer: at the terminal, or in the graph's inbox.
+
+    Raises:
+        RequestError: nobody can.
+    """
+    from cascade.config.load import load_graph
+    from cascade.lab.learning.inbox import has_inbox
+
+    if traces is None or not has_inbox(load_graph(source)):
+        check_terminal()
+
+
+def ask_about(source: Path, picked: Picked, traces: TraceOptions | None) -> None:
+    """Put the texts that were picked before a person, and say what comes next.
+
+    Raises:
+        RequestError: an answer, or the graph that asks, cannot be stored.
+    """
+    if picked.inbox and traces is not None:
+        from cascade.lab.learning.inbox import put_into_inbox
+
+        texts = [question.text for question in picked.questions]
+        path, runs = put_into_inbox(
+            source, texts, picked.labels, traces.trace_db, private=traces.allow_private
+        )
+        where = "" if traces.trace_db is None else f" --trace-db {shlex.quote(traces.trace_db)}"
+        print(f"asked:   {len(runs)} texts; runs of {path} wait for a person")
+        print(f"answer:  cascade trace list --status waiting{where}; cascade resume RUN LABEL{where}")
+    else:
+        count = ask_person(picked.questions, picked.labels, picked.keep)
+        print(f"labelled: {count} of {len(picked.questions)} texts; kept in {picked.answers}")
+    option = "" if traces is None else "--from-traces "
+    print(f"then:    cascade learn {option}{shlex.quote(str(source))}")
 
 
 def check_terminal() -> None:

@@ -53,6 +53,8 @@ def card_lines(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     from cascade.lab.evaluation.formatting import percent
 
     figures = card["figures"]
+    if note := card["data"].get("teacher_note"):
+        yield "labels", note
     for name, rows in (("held_out", "held-out rows"), ("cross_fitted", "rows that trained, cross-fitted")):
         if figures[name] is not None:
             yield from _figures(figures[name], rows)

@@ -9,18 +9,8 @@ from typing import Annotated
 
 import typer
 
-from cascade.cli.learn import (
-    STOPPED,
-    Delta,
-    LabelColumn,
-    MaxRisk,
-    Minutes,
-    Seed,
-    Size,
-    TextColumn,
-    progress,
-    stopping,
-)
+from cascade.cli.learn import STOPPED, progress, stopping
+from cascade.cli.learn_options import Delta, LabelColumn, MaxRisk, Minutes, Seed, Size, TextColumn
 from cascade.config.shipped import copy_shipped_graph, shipped_graphs
 from cascade.errors import RequestError
 from cascade.explain.formatting import printable

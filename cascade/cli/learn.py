@@ -5,95 +5,53 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from cascade.cli import learn_options as options
 from cascade.cli.cards import card_lines
-from cascade.cli.options import Json, print_json
-from cascade.errors import RequestError
+from cascade.cli.options import Json, TraceDb, print_json
 from cascade.explain.formatting import printable
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from cascade.lab import Learned
+    from cascade.lab import Learned, TraceOptions
 
 STOPPED = 130  # exit status: there is no expert yet
 
 
-Rows = Annotated[Path, typer.Argument(help="Labelled rows (.csv, .tsv, .jsonl …).", metavar="FILE")]
-TextColumn = Annotated[
-    str | None, typer.Option("--text", metavar="COL", help="Column of the texts; default: guessed.")
-]
-LabelColumn = Annotated[
-    str | None, typer.Option("--label", metavar="COL", help="Column of the labels; default: guessed.")
-]
-Out = Annotated[Path | None, typer.Option(help="Expert to write (.gguf); default: experts/FILE.gguf.")]
-GraphOut = Annotated[Path | None, typer.Option(help="Graph to write; default: graphs/FILE.yaml.")]
-Size = Annotated[
-    str | None, typer.Option(help="head, tuned, tiny or auto; default: the best of what is installed.")
-]
-Minutes = Annotated[float, typer.Option(help="How long it may take.")]
-MaxRisk = Annotated[
-    float, typer.Option(help="Promise: at most this share of what the expert answers is wrong.")
-]
-Delta = Annotated[float, typer.Option(help="Chance that the promise may be broken.")]
-Test = Annotated[
-    Path | None,
-    typer.Option(help="Rows that the promise is checked on; default: some of FILE are held out."),
-]
-Unlabelled = Annotated[Path | None, typer.Option(help="Texts without labels, for the sizes that use them.")]
-SliceColumn = Annotated[
-    str | None, typer.Option("--slice", metavar="COL", help="Report figures for each value of a column.")
-]
-GroupColumn = Annotated[
-    str | None, typer.Option("--group", metavar="COL", help="Keep rows of one document or customer together.")
-]
-MinRows = Annotated[int, typer.Option(min=2, help="Rows that each label needs.")]
-DropRare = Annotated[
-    bool, typer.Option("--drop-rare", help="Leave out labels with fewer rows, instead of refusing.")
-]
-MergeLabels = Annotated[
-    bool, typer.Option("--merge-labels", help="Take labels that differ in case or spaces for one.")
-]
-Encoding = Annotated[str | None, typer.Option(help="Encoding of FILE, if a guess is wrong.")]
-Separator = Annotated[str | None, typer.Option(help="Between cells, if a guess is wrong.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the split and the folds.")]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with what an interrupted call has left beside --out.")
-]
-Schema = Annotated[
-    Path | None,
-    typer.Option(help="Flat JSON Schema: learn to answer with such an object; FILE has its fields."),
-]
-
-
 def learn(
-    file: Rows,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    out: Out = None,
-    size: Size = None,
-    minutes: Minutes = 20.0,
-    max_risk: MaxRisk = 0.02,
-    delta: Delta = 0.1,
-    test: Test = None,
-    graph_out: GraphOut = None,
-    unlabelled: Unlabelled = None,
-    slice_column: SliceColumn = None,
-    group_column: GroupColumn = None,
-    min_rows: MinRows = 5,
-    drop_rare: DropRare = False,
-    merge_labels: MergeLabels = False,
-    encoding: Encoding = None,
-    separator: Separator = None,
-    seed: Seed = 0,
-    resume: Resume = False,
-    schema: Schema = None,
+    file: options.File = None,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    out: options.Out = None,
+    size: options.Size = None,
+    minutes: options.Minutes = 20.0,
+    max_risk: options.MaxRisk = 0.02,
+    delta: options.Delta = 0.1,
+    test: options.Test = None,
+    graph_out: options.GraphOut = None,
+    unlabelled: options.Unlabelled = None,
+    slice_column: options.Slice = None,
+    group_column: options.Group = None,
+    min_rows: options.MinRows = 5,
+    drop_rare: options.DropRare = False,
+    merge_labels: options.MergeLabels = False,
+    encoding: options.Encoding = None,
+    separator: options.Separator = None,
+    from_traces: options.FromTraces = None,
+    since: options.Since = None,
+    allow_private: options.AllowPrivate = False,
+    trace_db: TraceDb = None,
+    ask: options.Ask = None,
+    seed: options.Seed = 0,
+    resume: options.Resume = False,
+    schema: options.Schema = None,
     json_: Json = False,
 ) -> None:
     """Learn an expert from labelled rows, certify it or say what is missing, and write a graph that uses it.
@@ -102,35 +60,33 @@ def learn(
     """
     from cascade import lab
 
+    told: dict[str, Any]
     if schema is not None:
-        given = {"--size": size, "--unlabelled": unlabelled, "--slice": slice_column, "--group": group_column,
-                 "--resume": resume, "--drop-rare": drop_rare, "--merge-labels": merge_labels,
-                 "--encoding": encoding, "--separator": separator}  # fmt: skip
-        if wrong := [option for option, value in given.items() if value]:
-            raise RequestError(f"{wrong[0]} has no effect with --schema; leave it out")
-        options = {"text": text_column, "label": label_column, "out": out, "graph_out": graph_out}
-        numbers = {"max_risk": max_risk, "delta": delta, "test": test, "seed": seed}
-        return _learn_fields(file, schema, options | numbers, json_=json_)
+        options.check_with_schema({
+            "--size": size, "--unlabelled": unlabelled, "--slice": slice_column, "--group": group_column,
+            "--resume": resume, "--drop-rare": drop_rare, "--merge-labels": merge_labels, "--ask": ask,
+            "--encoding": encoding, "--separator": separator, "--from-traces": from_traces,
+        })  # fmt: skip
+        told = {"text": text_column, "label": label_column, "out": out, "graph_out": graph_out, "seed": seed}
+        told |= {"max_risk": max_risk, "delta": delta, "test": test}
+        return _learn_fields(options.pick_file(file), schema, told, json_=json_)
     rows = lab.RowOptions(slice_column, group_column, encoding, separator, min_rows, drop_rare, merge_labels)
-    try:
-        with stopping() as stopped, progress() as on_progress:
-            learned = lab.learn(
-                file, out=out, graph_out=graph_out, text=text_column, label=label_column, size=size,
-                minutes=minutes, max_risk=max_risk, delta=delta, test=test, unlabelled=unlabelled,
-                rows=rows, seed=seed, resume=resume, on_progress=on_progress, stopped=stopped,
-                on_note=lambda note: print(printable(note), file=sys.stderr),
-            )  # fmt: skip
-    except lab.StoppedError as error:
-        print(printable(str(error)), file=sys.stderr)
-        raise typer.Exit(STOPPED) from None
-    if json_:
-        print_json(learned.as_json())
-    else:
-        _print(learned)
-    return None
+    source, traces = options.pick_source(file, from_traces, since, trace_db, allow_private=allow_private)
+    told = {
+        "text": text_column, "label": label_column, "unlabelled": unlabelled, "rows": rows, "traces": traces,
+        "seed": seed, "minutes": minutes,
+    }  # fmt: skip
+    if ask is not None:
+        return _ask(source, ask, traces, told)
+    with _following() as follow:
+        learned = lab.learn(
+            source, out=out, graph_out=graph_out, size=size, max_risk=max_risk, delta=delta, test=test,
+            resume=resume, **told, **follow,
+        )  # fmt: skip
+    return print_json(learned.as_json()) if json_ else _print(learned)
 
 
-def _learn_fields(file: Path, schema: Path, options: dict[str, Any], *, json_: bool) -> None:
+def _learn_fields(file: Path, schema: Path, told: dict[str, Any], *, json_: bool) -> None:
     """Learn to answer with a JSON object; Ctrl-C ends at once, and nothing is written."""
     from cascade.lab.evaluation.formatting import percent
     from cascade.lab.learning.learn_fields import learn_fields
@@ -139,7 +95,7 @@ def _learn_fields(file: Path, schema: Path, options: dict[str, Any], *, json_: b
         print(printable(text), file=sys.stderr)
 
     with progress() as on_progress:
-        learned = learn_fields(file, schema, on_progress=on_progress, on_note=note, **options)
+        learned = learn_fields(file, schema, on_progress=on_progress, on_note=note, **told)
     card = learned.card
     if json_:
         return print_json({"expert": str(learned.expert), "graph": str(learned.graph), "card": card})
@@ -156,6 +112,32 @@ def _learn_fields(file: Path, schema: Path, options: dict[str, Any], *, json_: b
         f"graph      {printable(str(learned.graph))}: its answer counts from confidence {card['accept']:g} on"
     )
     return None
+
+
+def _ask(source: Path, count: int, traces: TraceOptions | None, told: Mapping[str, Any]) -> None:
+    from cascade import lab
+    from cascade.cli.asking import ask_about, check_person
+
+    check_person(source, traces)
+    with _following() as follow:
+        picked = lab.pick_questions(source, count, **told, **follow)
+    ask_about(source, picked, traces)
+
+
+@contextmanager
+def _following() -> Iterator[dict[str, Any]]:
+    """Yield what shows progress and remarks and listens to Ctrl-C; what it stopped ends with status 130."""
+    from cascade import lab
+
+    def on_note(note: str) -> None:
+        print(printable(note), file=sys.stderr)
+
+    try:
+        with stopping() as stopped, progress() as on_progress:
+            yield {"on_progress": on_progress, "on_note": on_note, "stopped": stopped}
+    except lab.StoppedError as error:
+        print(printable(str(error)), file=sys.stderr)
+        raise typer.Exit(STOPPED) from None
 
 
 @contextmanager

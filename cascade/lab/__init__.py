@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cascade.lab.evaluation.report import report_page
     from cascade.lab.inventory.challenge import Challenger, ChallengeReport, challenge
     from cascade.lab.inventory.experts import ExpertReport, Inventory, experts
+    from cascade.lab.learning.ask import Picked, pick_questions
+    from cascade.lab.learning.from_traces import TraceOptions
     from cascade.lab.learning.learn import learn
     from cascade.lab.learning.result import Learned
     from cascade.lab.learning.row_reading import RowOptions
@@ -49,6 +51,7 @@ __all__ = [
     "Learned",
     "MonitorReport",
     "Outcomes",
+    "Picked",
     "Plan",
     "Policy",
     "Promoted",
@@ -58,6 +61,7 @@ __all__ = [
     "RowOptions",
     "StageReport",
     "StoppedError",
+    "TraceOptions",
     "calibrate",
     "challenge",
     "collect_outcomes",
@@ -66,6 +70,7 @@ __all__ = [
     "learn",
     "monitor",
     "outcomes_from_traces",
+    "pick_questions",
     "plan",
     "plan_page",
     "promote",
@@ -90,6 +95,8 @@ if not TYPE_CHECKING:  # a type checker reads the imports above instead
             "cascade.lab.inventory.experts": "ExpertReport Inventory experts",
             "cascade.lab.learning.learn": "learn",
             "cascade.lab.learning.result": "Learned",
+            "cascade.lab.learning.ask": "Picked pick_questions",
+            "cascade.lab.learning.from_traces": "TraceOptions",
             "cascade.lab.learning.row_reading": "RowOptions",
             "cascade.lab.learning.session": "StoppedError",
             "cascade.lab.monitoring.monitor": "MonitorReport StageReport monitor",

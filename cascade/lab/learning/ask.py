@@ -1,24 +1,116 @@
-"""Finding the texts that a person should label: a quick expert is fitted, and asked where it is in doubt."""
+"""Asking a person: a quick expert finds the texts that are worth it; a terminal or an inbox asks."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cascade.config.load import load_graph
 from cascade.config.references import bundled_path
 from cascade.errors import RequestError
+from cascade.extras import require
+from cascade.lab.learning.answers import PersonAnswer, add_answer, answers_path, read_answers
+from cascade.lab.learning.data import read_texts, surveyed
 from cascade.lab.learning.embed import embed_texts
 from cascade.lab.learning.fit import FittedHead, Rows, fit_head
+from cascade.lab.learning.from_traces import TraceOptions
+from cascade.lab.learning.inbox import asked_texts, has_inbox
 from cascade.lab.learning.questions import SUGGESTED, Opinion, Question, most_valuable, open_questions
-from cascade.lab.learning.session import Session
+from cascade.lab.learning.row_reading import RowOptions
+from cascade.lab.learning.session import Note, Report, Session, StoppedError
+from cascade.lab.learning.settings import MINUTES
 from cascade.lab.learning.survey import Survey
 
 MAX_ROWS = 20_000  # that the quick expert learns from, and texts without a label that it looks at
 MAX_TOKENS = 128  # of a text that it reads: a doubt shows early
 _ENCODER = "encoder"
 Matrix = NDArray[np.float32]
+
+
+class Picked(NamedTuple):
+    """The texts that a person should label.
+
+    Attributes:
+        questions: the texts, the most valuable first.
+        labels: all labels that there are.
+        answers: the file for the answers (`add_answer`).
+        inbox: whether the graph has a person, whose inbox asks (`put_into_inbox`).
+    """
+
+    questions: list[Question]
+    labels: list[str]
+    answers: Path
+    inbox: bool = False
+
+    def keep(self, text: str, label: str | None) -> None:
+        """Keep the label of a text; None: it was skipped.
+
+        Raises:
+            RequestError: it cannot be stored.
+        """
+        add_answer(self.answers, PersonAnswer(text, label))
+
+
+def pick_questions(
+    source: str | Path,
+    count: int,
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    unlabelled: str | Path | None = None,
+    rows: RowOptions | None = None,
+    traces: TraceOptions | None = None,
+    seed: int = 0,
+    minutes: float = MINUTES,
+    on_progress: Report | None = None,
+    on_note: Note | None = None,
+    stopped: Callable[[], bool] | None = None,
+) -> Picked:
+    """Pick the most valuable texts of a file, or of a graph's stored runs, for a person to label.
+
+    Texts that were answered, skipped or put into the inbox before are not picked again.
+
+    Args:
+        source: the file of rows; with `traces` the graph.
+        count: how many texts.
+        text: the column of the texts; default: guessed.
+        label: the column of the labels; default: guessed.
+        unlabelled: a file of texts without labels.
+        rows: what else is told of the rows.
+        traces: which stored runs of the graph.
+        seed: seed of every random choice.
+        minutes: how long the fit may take.
+        on_progress: called with a stage and the share of it that is done.
+        on_note: called with each line about the rows.
+        stopped: asked now and then whether to stop.
+
+    Raises:
+        RequestError: nothing can be learned from the rows, or there is nothing to ask.
+        StoppedError: somebody has stopped it.
+        ModelError: llama.cpp cannot load the encoder.
+    """
+    for package in ("llama_cpp", "scipy"):
+        require(package, "cascade learn", "learn")
+    source, session = Path(source), Session(minutes, on_progress, on_note, stopped)
+    found = surveyed(source, text, label, rows or RowOptions(), traces)
+    for line in found.lines():
+        session.note(line)
+    texts = found.unlabelled
+    if unlabelled is not None:
+        texts = [*texts, *read_texts(Path(unlabelled), found.columns.text)]
+    beside = answers_path(source)
+    answered = set(read_answers(beside))
+    inbox = False
+    if traces is not None:
+        loaded = load_graph(source)
+        inbox = has_inbox(loaded)
+        answered |= asked_texts(loaded, traces.trace_db) if inbox else set()
+    questions = find_questions(found, texts, count, session, answered=answered, seed=seed)
+    return Picked(questions, sorted(found.counts), beside, inbox)
 
 
 def find_questions(
@@ -42,12 +134,13 @@ def find_questions(
 
     Raises:
         RequestError: there is nothing to ask.
+        StoppedError: somebody has stopped it.
         ModelError: llama.cpp cannot load the encoder.
     """
     random = np.random.default_rng(seed)
     rows, texts = _some(len(found.rows), random), [unlabelled[i] for i in _some(len(unlabelled), random)]
     row_texts = [found.rows[index].text for index in rows]
-    vectors = embed_texts(bundled_path(_ENCODER), [*row_texts, *texts], MAX_TOKENS, session.report)
+    vectors = embed_texts(bundled_path(_ENCODER), [*row_texts, *texts], MAX_TOKENS, _stoppable(session))
     fitted = _fit(found, rows, vectors[: len(rows)], session, seed)
     opinions = _opinions(found, rows, fitted)
     doubts = [
@@ -65,6 +158,15 @@ def find_questions(
     points = np.stack([known[question.text] for question in asked])
     chosen = most_valuable(np.array([question.value for question in asked]), points, count)
     return [_with_suggestions(asked[index], fitted, points[index]) for index in chosen]
+
+
+def _stoppable(session: Session) -> Report:
+    def report(stage: str, share: float) -> None:
+        if session.stopped:
+            raise StoppedError("stopped: no text was picked yet")
+        session.report(stage, share)
+
+    return report
 
 
 def _some(total: int, random: np.random.Generator) -> list[int]:

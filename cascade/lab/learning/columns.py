@@ -17,7 +17,7 @@ TEXT_NAMES = (
 )  # fmt: skip
 LABEL_NAMES = (
     "label", "intent", "category", "class", "target", "topic", "tag", "queue", "department", "sentiment",
-    "output", "answer", "type",
+    "output", "answer", "rating", "stars", "priority", "severity", "emotion", "type",
 )  # fmt: skip
 ID_NAMES = re.compile(
     r"(.*[_\s-])?(id|uuid|guid|index|idx|key|no|nr|number|date|time|timestamp|url)|.*_at|created|updated"

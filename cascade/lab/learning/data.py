@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.errors import RequestError
+from cascade.lab.learning.from_traces import TraceOptions, survey_traces
+from cascade.lab.learning.row_reading import RowOptions
 from cascade.lab.learning.session import Session
 from cascade.lab.learning.settings import LearnSettings
 from cascade.lab.learning.survey import Survey, survey
@@ -64,11 +66,24 @@ def read_source(source: Path, settings: LearnSettings, session: Session) -> tupl
     Raises:
         RequestError: nothing can be learned from them; the message says what to do.
     """
-    found = survey(source, settings.text, settings.label, settings.rows)
+    found = surveyed(source, settings.text, settings.label, settings.rows, settings.traces)
     for line in found.lines():
         session.note(line)
     data = _data(found)
     return found, data.take(interleaved(data.labels, settings.seed))
+
+
+def surveyed(
+    source: Path, text: str | None, label: str | None, rows: RowOptions, traces: TraceOptions | None
+) -> Survey:
+    """Look through the rows of a file, or those that the stored runs of a graph tell.
+
+    Raises:
+        RequestError: nothing can be learned from them; the message says what to do.
+    """
+    if traces is None:
+        return survey(source, text, label, rows)
+    return survey_traces(source, rows, traces)
 
 
 def read_test(path: Path, settings: LearnSettings, train: Survey, session: Session) -> tuple[Survey, Data]:

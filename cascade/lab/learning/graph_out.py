@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def graph_text(
     labels: Sequence[str],
     confidence: Mapping[str, str],
     verdict: Verdict,
+    note: str | None = None,
 ) -> str:
     """Return the YAML of a graph that asks the expert at `settings.out`, then opus.
 
@@ -56,6 +58,7 @@ def graph_text(
         labels: the expert's labels.
         confidence: the keys of the expert's `confidence`.
         verdict: the threshold and what is promised of it.
+        note: what else to say of the labels that it rests on.
     """
     path = _relative(settings.out, settings.graph_out)
     body = _GRAPH.format(
@@ -65,12 +68,17 @@ def graph_text(
         path=json.dumps(path),
         task=settings.task,
         labels=json.dumps(f"{path}#{settings.task}"),
-        promise="".join(f"  # {line}\n" for line in promise_lines(settings, verdict)),
+        promise="".join(f"  # {line}\n" for line in _comment(settings, verdict, note)),
         confidence="{" + ", ".join(f"{key}: {value}" for key, value in confidence.items()) + "}",
         accept=verdict.accept,
     )
     head = "# Written by cascade learn, which replaces it as long as nobody else has changed it.\n"
     return f"{head}# sha256 of what follows: {_digest(body)}\n{body}"
+
+
+def _comment(settings: LearnSettings, verdict: Verdict, note: str | None) -> list[str]:
+    lines = promise_lines(settings, verdict)
+    return lines if note is None else [*lines, *textwrap.wrap(f"Of the labels: {note}.", 100)]
 
 
 def promise_lines(settings: LearnSettings, verdict: Verdict) -> list[str]:

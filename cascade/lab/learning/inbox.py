@@ -49,14 +49,21 @@ def put_into_inbox(
     loaded = load_graph(graph)
     path = graph.with_name(f"{graph.stem}-ask.yaml")
     _write(path, loaded, labels)
-    url = default_url() if trace_db is None else trace_db
-    asked = {
-        normal_form(result.request.text)
-        for result in history(url, RunFilter(graph=asking_name(loaded.graph.name)))
-    }
+    asked = asked_texts(loaded, trace_db)
     new = [text for text in texts if normal_form(text) not in asked]
     with Cascade.load(path, trace_db=trace_db) as cascade:
         return path, [cascade.invoke(text, local_only=private).run for text in new]
+
+
+def asked_texts(loaded: LoadedGraph, trace_db: str | None = None) -> set[str]:
+    """Return the texts, by `normal_form`, that the inbox of a graph has been asked about.
+
+    Raises:
+        TraceError: the trace store cannot be read.
+    """
+    url = default_url() if trace_db is None else trace_db
+    runs = history(url, RunFilter(graph=asking_name(loaded.graph.name)))
+    return {normal_form(result.request.text) for result in runs}
 
 
 def _write(path: Path, loaded: LoadedGraph, labels: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from cascade.errors import RequestError
 from cascade.extras import require
 from cascade.lab.learning.data import Data, read_source, read_test, read_texts
 from cascade.lab.learning.embed import embed_texts
+from cascade.lab.learning.from_traces import TraceOptions
 from cascade.lab.learning.graph_out import check_replaceable
 from cascade.lab.learning.result import Judged, Learned, Made, assess, finish
 from cascade.lab.learning.row_reading import RowOptions
@@ -53,6 +54,7 @@ def learn(
     test: str | Path | None = None,
     unlabelled: str | Path | None = None,
     rows: RowOptions | None = None,
+    traces: TraceOptions | None = None,
     seed: int = 0,
     resume: bool = False,
     on_progress: Report | None = None,
@@ -65,18 +67,17 @@ def learn(
     same rows, settings and versions give the same expert, byte for byte.
 
     Args:
-        source: a file of labelled rows: .csv, .tsv, .jsonl or .parquet.
-        out: the expert to write; default: `experts/NAME.gguf`, NAME being that of `source`.
-        graph_out: the graph to write; default: `graphs/NAME.yaml`.
-        text: the column of the texts; default: guessed.
-        label: the column of the labels; default: guessed.
+        source: a file of labelled rows: .csv, .tsv, .jsonl or .parquet; with `traces` a graph.
+        out: the expert to write; default: `experts/NAME.gguf`, with `traces` `experts/NAME-learned.gguf`.
+        graph_out: the graph to write; default: named alike.
+        text, label: the columns of the texts and of the labels; default: guessed.
         size: `head`, `tuned`, `tiny` or `auto`; default: the best of what is installed.
         minutes: how long it may take.
-        max_risk: the promise: at most this share of what the expert answers is wrong …
-        delta: … except with this probability.
+        max_risk, delta: the promise: at most this share of its answers is wrong, but for a chance of delta.
         test: labelled rows that the promise is checked on; default: rows of `source`, as many as it needs.
         unlabelled: texts without labels, for the sizes that use them.
         rows: what else is told of the rows: columns of slices and of groups, encoding, rare labels.
+        traces: learn from the stored runs of the graph; the latest rows are held out.
         seed: seed of every random choice.
         resume: go on with what an interrupted call has left.
         on_progress: called with a stage and the share of it that is done.
@@ -90,13 +91,13 @@ def learn(
         ModelError: llama.cpp cannot load the encoder.
     """
     _require()
-    source, name = Path(source), task_name(Path(source))
+    source, name = Path(source), task_name(Path(source)) + ("" if traces is None else "-learned")
     settings = LearnSettings(
         out=Path("experts") / f"{name}.gguf" if out is None else Path(out),
         graph_out=Path("graphs") / f"{name}.yaml" if graph_out is None else Path(graph_out),
         text=text, label=label, size=size, minutes=minutes, max_risk=max_risk, delta=delta,
         test=_path(test), unlabelled=_path(unlabelled),
-        rows=rows or RowOptions(), seed=seed, resume=resume,
+        rows=rows or RowOptions(), traces=traces, seed=seed, resume=resume,
     )  # fmt: skip
     return learn_with(source, settings, Session(minutes, on_progress, on_note, stopped))
 

@@ -23,6 +23,7 @@ from cascade.lab.learning.graph_out import graph_text
 from cascade.lab.learning.session import Session
 from cascade.lab.learning.settings import LearnSettings, goal_of
 from cascade.lab.learning.sizes import Answers, Trained
+from cascade.lab.learning.sources import teacher_interval, teacher_share, teaching
 from cascade.lab.learning.split import Indices, Split, counted
 from cascade.lab.learning.survey import Survey
 
@@ -122,7 +123,8 @@ def finish(judged: Judged, session: Session) -> Learned:
     made, parts, verdict = judged.made, judged.parts, judged.verdict
     settings, trained = made.settings, made.trained
     card = _card(made, parts, verdict, session.cut_short)
-    graph = graph_text(settings, made.source.name, trained.labels, trained.confidence, verdict)
+    note = card["data"].get("teacher_note")
+    graph = graph_text(settings, made.source.name, trained.labels, trained.confidence, verdict, note)
     session.report("writing", 0.0)
     beside = _write(made, card, graph, session)
     session.report("writing", 1.0)
@@ -201,6 +203,22 @@ def _data(made: Made) -> dict[str, Any]:
         "near_duplicates": found.near_duplicates,
         "contradictions": len(found.contradictions),
         "rows_of_label": found.counts,
+        **_truth(found),
+    }
+
+
+def _truth(found: Survey) -> dict[str, Any]:
+    """Return who made the labels, and what the teacher is worth, where several sources did."""
+    if not found.sources:
+        return {}
+    share, (right, graded) = teacher_share(found.sources, len(found.rows)), found.teacher_graded
+    return {
+        "labels_by": found.sources,
+        "teacher_share": share,
+        "teacher_right": {"runs": graded, "right": right, "ci": teacher_interval(right, graded)}
+        if graded
+        else None,
+        "teacher_note": teaching(share, right, graded) if share else None,
     }
 
 
@@ -238,7 +256,8 @@ def _commands(made: Made, parts: Mapping[str, Answered], verdict: Verdict) -> tu
     text = _sample([parts["held_out"], parts["cross_fitted"]], made.trained.labels, verdict.accept)
     third = f"cascade serve {graph}"
     if verdict.refusal is not None and verdict.refusal.rows is not None:
-        third = f"cascade learn {shlex.quote(str(made.source))} --test MORE.csv"
+        option = "" if made.settings.traces is None else "--from-traces "
+        third = f"cascade learn {option}{shlex.quote(str(made.source))} --test MORE.csv"
     return f"cascade run {graph} {shlex.quote(text)}", "cascade trace explain last", third
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cascade.errors import RequestError
+from cascade.lab.learning.from_traces import TraceOptions
 from cascade.lab.learning.row_reading import RowOptions
 from cascade.policy.artifact import Goal
 
@@ -25,6 +26,7 @@ class LearnSettings:
         graph_out: the graph's file.
         text: column of the texts; None: guessed.
         label: column of the right answers; None: guessed.
+        traces: learn from the stored runs of the graph in the given file; None: from rows in it.
         rows: what else is told of the rows.
         size: how large the expert may be: `head`, `tuned`, `tiny`, `auto`; None: the best that is installed.
         minutes: how long it may take in all.
@@ -41,6 +43,7 @@ class LearnSettings:
     text: str | None = None
     label: str | None = None
     rows: RowOptions = field(default_factory=RowOptions)
+    traces: TraceOptions | None = None
     size: str | None = None
     minutes: float = MINUTES
     max_risk: float = MAX_RISK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +240,21 @@ def test_of_several_columns_that_may_be_labels_none_is_guessed(tmp_path: Path) -
     assert "no column 'city', which --slice names" in refusal(
         tmp_path / "a.csv", content, label="country", slice="city"
     )
+
+
+@quiet
+@given(
+    content=st.binary(max_size=200)
+    | st.text(max_size=200).map(lambda text: text.encode("utf-16", "surrogatepass"))
+    | st.text(st.sampled_from("a1,;\t|\"\n\r'[]{}:é\u2028\0 "), max_size=200).map(str.encode),
+    suffix=st.sampled_from([".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet", ""]),
+    told=st.sampled_from([None, "utf-16", "cp1252", "idna", "zip", "undefined"]),
+)
+def test_whatever_a_file_holds_it_is_read_or_refused(
+    tmp_path: Path, content: bytes, suffix: str, told: str | None
+) -> None:
+    path = tmp_path / f"rows{suffix}"
+    path.write_bytes(content)
+    with suppress(RequestError):
+        rows = read_labelled(path, None, None, RowOptions(encoding=told)).rows
+        assert all(row.text.strip() and row.label.strip() for row in rows)
