@@ -14,7 +14,7 @@ from cascade.lab.learning.calibrate import Confidence, fit_confidence
 from cascade.lab.learning.cross_fit import Problem
 from cascade.lab.learning.folds import make_folds
 from cascade.lab.learning.linear import fit_linear
-from cascade.lab.learning.logistic import one_thread
+from cascade.lab.learning.logistic import Linear, one_thread
 from cascade.lab.learning.unknown import fit_nearness
 
 Column = npt.NDArray[np.float64]
@@ -84,6 +84,7 @@ def fit_head(
     deadline: Callable[[], float] | None = None,
     report: Report = lambda _, __: None,
     calibration: Indices | None = None,
+    own: Linear | None = None,
 ) -> FittedHead:
     """Fit and calibrate a head.
 
@@ -94,6 +95,8 @@ def fit_head(
         deadline: returns the seconds that are left; at 0 the best so far is returned.
         report: called with "fitting" and the share that is done.
         calibration: indices of rows that the encoder has not seen; only they calibrate. None: all.
+        own: the linear head that the encoder was fine-tuned with, on vectors; its labels are in ascending
+            order. It is better than a new fit, because the rows that it learned from tell no errors.
 
     Raises:
         ValueError: there are fewer than two labels, or texts, labels, groups and vectors differ in number.
@@ -109,7 +112,7 @@ def fit_head(
     problem = Problem(target, labels, fold, deadline or (lambda: 1.0))
     chosen = np.arange(len(target)) if calibration is None else np.asarray(calibration, dtype=np.intp)
     with one_thread():
-        linear = fit_linear(rows.texts, vectors, problem, chosen, lambda share: report("fitting", share))
+        linear = fit_linear(rows.texts, vectors, problem, chosen, lambda share: report("fitting", share), own)
         nearness = fit_nearness(vectors, target, labels)
         known_raw = _cross_nearness(vectors, target, labels, fold)[chosen]
     at = np.quantile(known_raw, np.linspace(0.0, 1.0, _KNOWN))

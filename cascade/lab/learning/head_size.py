@@ -36,7 +36,7 @@ class HeadExpert:
         """
         self.size = size
         self.head: Head = fitted.head
-        self.labels = fitted.head.labels
+        self.labels: Sequence[str] = fitted.head.labels
         self.notes: Mapping[str, Any] = fitted.notes
         self.scores = Answers(fitted.scores.predicted, fitted.scores.confidence, fitted.scores.known)
         self.rows = fitted.calibrated

@@ -49,7 +49,12 @@ class FittedLinear(NamedTuple):
 
 
 def fit_linear(
-    texts: Sequence[str], vectors: Matrix, problem: Problem, chosen: Indices, done: Callable[[float], None]
+    texts: Sequence[str],
+    vectors: Matrix,
+    problem: Problem,
+    chosen: Indices,
+    done: Callable[[float], None],
+    own: Linear | None = None,
 ) -> FittedLinear:
     """Fit each view by itself and add up their logits, with the weights of least cross-entropy.
 
@@ -62,24 +67,29 @@ def fit_linear(
         problem: what is to be learned.
         chosen: rows that calibrate.
         done: called with the share that is done.
+        own: the encoder's own head on vectors, in place of a fit on vectors of rows that it has seen.
     """
     centre = vectors.mean(axis=0)
     view = _view(vectors - centre, problem, _VECTOR_STRENGTHS, _VECTOR_STEPS)
-    crossed = cross_fit(view, problem, lambda share: done(0.25 * share))
-    # The last fit is finished in any case: without it there would be nothing.
-    linear = fit(view, problem._replace(seconds_left=lambda: 1.0), crossed.strength)
+    if own is None:
+        crossed = cross_fit(view, problem, lambda share: done(0.25 * share))
+        # The last fit is finished in any case: without it there would be nothing.
+        linear = fit(view, problem._replace(seconds_left=lambda: 1.0), crossed.strength)
+    else:
+        crossed, linear, centre = CrossFitted(0.0, own.logits(vectors)), own, np.zeros_like(centre)
+    strength = crossed.strength if own is None else None
     ngrams = _fit_ngrams(texts, problem, lambda share: done(0.3 + 0.65 * share))
     wanted, alone = problem.target[chosen], [crossed.logits[chosen]]
     weights = fit_blend(alone, wanted)
     logits = alone[0] * np.float32(weights[0])
-    notes: dict[str, Any] = {"strength": crossed.strength, "blend": weights, "ngrams": 0}
+    notes: dict[str, Any] = {"strength": strength, "blend": weights, "ngrams": 0}
     if ngrams is not None:
         both = [*alone, ngrams.crossed.logits[chosen]]
         two = fit_blend(both, wanted)
         blended = both[0] * np.float32(two[0]) + both[1] * np.float32(two[1])
         if cross_entropy(logits, wanted) - cross_entropy(blended, wanted) >= _LEAST_GAIN:
             weights, logits = two, blended
-            notes = {"strength": crossed.strength, "blend": two, "ngrams": len(ngrams.keys)}
+            notes = {"strength": strength, "blend": two, "ngrams": len(ngrams.keys)}
             notes["ngram_strength"] = ngrams.crossed.strength
         else:
             ngrams = None

@@ -118,6 +118,9 @@ Size = Callable[[Rows, Material], Trained]
 # Size → where its function is, and what it needs that the extra `learn` does not bring.
 SIZES: dict[str, tuple[str, str | None]] = {
     "head": ("cascade.lab.learning.head_size:train", None),
+    "tuned": ("cascade.lab.learning.tuned_size:train", "torch"),
+    "tiny": ("cascade.lab.learning.tiny_size:train", "torch"),
+    "auto": ("cascade.lab.learning.auto_size:train", "torch"),
 }
 
 

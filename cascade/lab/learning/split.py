@@ -47,14 +47,15 @@ def put_aside(
     groups: Indices,
     seed: int,
     *,
+    share: float = ASIDE,
     times: Sequence[str] | None = None,
     asked: Sequence[bool] | None = None,
 ) -> tuple[Indices, Indices]:
-    """Return (kept, aside): whole groups, a third of each label's rows, in the order in which they count.
+    """Return (kept, aside): whole groups, a share of each label's rows, in the order in which they count.
 
     A label keeps at least half of its rows. Without `times` the seed draws the order, and rounding is random,
     so that no label is favoured. With them the latest groups are put aside, by their first rows, the latest
-    first, until they are a third of all rows. Groups with an `asked` row are kept.
+    first, until they are a third of all rows whatever the share. Groups with an `asked` row are kept.
     """
     random = np.random.default_rng(seed)
     members: dict[int, list[int]] = defaultdict(list)
@@ -64,7 +65,7 @@ def put_aside(
     if times is not None:
         return _latest(families, labels, times)
     totals = sorted(Counter(labels).items())
-    wanted = {label: int(ASIDE * count + random.random()) for label, count in totals}
+    wanted = {label: int(share * count + random.random()) for label, count in totals}
     spare = {label: count // 2 for label, count in totals}
     order = [families[each] for each in random.permutation(len(families))]
     aside: list[int] = []
