@@ -47,7 +47,7 @@ class Day:
     cost_usd: float = 0.0
     by_student: int = 0
     wrong: int = 0
-    student: str = "—"
+    student: str = "opus"
     events: list[str] = field(default_factory=list)
 
 
@@ -65,6 +65,8 @@ class Flywheel:
     current: Student | None = None
     candidate: Student | None = None
     learned_rows: int = 0
+    alarm_rows: int = 0
+    unselected: set[str] = field(default_factory=set)
     bad: str = ""
     days: list[Day] = field(default_factory=list)
 
@@ -111,7 +113,7 @@ class Flywheel:
     def run_day(self, number: int) -> Day:
         """Answer the requests of a day, and then think about them for a night."""
         asked = self.month.days[number - 1]
-        day = Day(number, len(asked), student=self.current.name if self.current else "—")
+        day = Day(number, len(asked), student=self.current.name if self.current else "opus")
         with Cascade.load(self.graph, trace_db=self.traces) as cascade:
             results = cascade.batch([each.text for each in asked])
         for result, right in zip(results, asked, strict=True):
@@ -125,14 +127,25 @@ class Flywheel:
 
     def night(self, day: Day) -> None:
         """Watch, decide about the candidate, and learn a new one where there is reason to."""
-        drifted = self.current is not None and self.watch(day)
-        self.judge(day)
         rows = rows_from_traces(self.graph, TraceOptions(trace_db=self.traces))
         told = [(row.id, Asked(row.text, row.label)) for row in rows.rows]
-        spoil = bool(self.bad_day) and day.number >= self.bad_day and not self.bad
-        grown = len(told) >= GROWTH * self.learned_rows
-        if drifted or spoil or (self.candidate is None and grown):
-            self.learn(day, told, spoil=spoil and not drifted)
+        if self.current is None:  # nobody was sure or unsure: all of the day's runs went to opus
+            self.unselected |= {run for run, _ in told[-day.requests :]}
+        elif self.watch(day):
+            self.stop(told)
+            return
+        self.judge(day)
+        spoil = (
+            bool(self.bad_day) and day.number >= self.bad_day and not self.bad and self.current is not None
+        )
+        grown = self.candidate is None and len(told) >= GROWTH * self.learned_rows
+        if self.current is None or spoil or grown:
+            self.learn(day, told, spoil=spoil)
+
+    def stop(self, told: Sequence[tuple[str, Asked]]) -> None:
+        """Ask opus alone from now on: the certificate was for other requests. Only new rows make another."""
+        self.current, self.candidate, self.alarm_rows = None, None, len(told)
+        self.write_graph()
 
     def watch(self, day: Day) -> bool:
         """Return whether the student's scores drifted from those on the rows that were held out for it."""
@@ -170,35 +183,42 @@ class Flywheel:
             self.write_graph()
 
     def learn(self, day: Day, told: Sequence[tuple[str, Asked]], *, spoil: bool) -> None:
-        """Learn a candidate from the rows of runs; the first one is asked at once: there is nothing to beat.
+        """Learn a candidate from the rows of runs; without a certificate it is not used.
 
-        Opus answered two kinds of runs: those that the student was unsure of, and those drawn for an audit.
-        Only the second are a fair sample of all requests, so the newest of them certify the threshold.
+        Where a student answers first, opus answered two kinds of runs: those that the student was unsure of,
+        and those drawn for an audit. Only the second are a fair sample of all requests. Where opus is alone,
+        all are. The newest of the fair ones since the last alarm certify the threshold.
         """
         name, self.learned_rows = f"day-{day.number:02d}", len(told)
-        fair = [run for run, _ in told if lot(run, "first") < self.audit_rate]
+        fair = [run for run, _ in told[self.alarm_rows :] if self.is_fair(run)]
         held_out = set(fair[-min(HELD_OUT, len(fair) // 2) :])
-        rows = [row for run, row in told if run not in held_out]
         if spoil:
             self.bad = name
-            rows = _spoiled(rows, random.Random(self.seed))
+            told = _spoiled(told, random.Random(self.seed))
+        rows = [row for run, row in told if run not in held_out]
         student = self.school.learn(name, rows, [row for run, row in told if run in held_out])
         what = "learned with labels mixed up" if spoil else "learned"
-        promise = "certified" if student.certified else "not certified"
-        day.events.append(f"{name} {what} ({student.rows} rows; accept {student.accept:g}, {promise})")
+        promise = f"accept {student.accept:g}" if student.certified else "not certified, not used"
+        day.events.append(f"{name} {what} ({student.rows} rows, {len(held_out)} held out; {promise})")
+        if not student.certified:
+            return
         if self.current is None:
             self.asks(student)
         else:
             self.candidate = student
         self.write_graph()
 
+    def is_fair(self, run: str) -> bool:
+        """Return whether opus was asked whatever a student thought of the request."""
+        return run in self.unselected or lot(run, "first") < self.audit_rate
 
-def _spoiled(rows: Sequence[Asked], drawn: random.Random) -> list[Asked]:
+
+def _spoiled(told: Sequence[tuple[str, Asked]], drawn: random.Random) -> list[tuple[str, Asked]]:
     """Return the rows as somebody exported them with a wrong column: some labels stand for others."""
-    labels = sorted({row.label for row in rows})
+    labels = sorted({row.label for _, row in told})
     mixed = drawn.sample(labels, max(2, round(SPOILED * len(labels))))
     instead = dict(zip(mixed, mixed[1:] + mixed[:1], strict=True))
-    return [row._replace(label=instead.get(row.label, row.label)) for row in rows]
+    return [(run, row._replace(label=instead.get(row.label, row.label))) for run, row in told]
 
 
 def simulate(wheel: Flywheel, *, say: bool = True) -> list[Day]:
@@ -225,22 +245,32 @@ def table_row(day: Day) -> str:
     )
 
 
-def summary(days: Sequence[Day]) -> list[str]:
-    """Return what the month came to."""
-    by_student, wrong = sum(day.by_student for day in days), sum(day.wrong for day in days)
+def summary(days: Sequence[Day], change: int) -> list[str]:
+    """Return what the month came to; the requests were others from day `change` on."""
     requests, cost = sum(day.requests for day in days), sum(day.cost_usd for day in days)
     week = min(7, len(days))
     first, last = (
         sum(d.cost_usd for d in part) / sum(d.requests for d in part) for part in (days[:week], days[-week:])
     )
-    low = 1 - risk_upper(by_student - wrong, by_student, 0.025) if by_student else 0.0
-    high = risk_upper(wrong, by_student, 0.025) if by_student else 1.0
+    caught = [day.number for day in days if any(event.startswith("drift caught") for event in day.events)]
+    until = min((number for number in caught if number >= change), default=len(days))
+    unseen = [day for day in days if change <= day.number <= until]
     return [
         f"{requests} requests for ${cost:.2f}; opus alone ${requests * OPUS_USD:.2f}",
         f"$ per 1,000 requests: {1000 * first:.3f} in the first {week} days, {1000 * last:.3f} in the last",
-        f"wrong among what students answered: {wrong} of {by_student} ({wrong / max(1, by_student):.2%}, "
-        f"95 % interval {low:.2%} to {high:.2%}; asked for: at most {MAX_RISK:.0%})",
+        f"wrong among what students answered: {errors([day for day in days if day not in unseen])}; "
+        f"asked for: at most {MAX_RISK:.0%}",
+        f"while the change was not caught yet ({len(unseen)} days): {errors(unseen)}",
     ]
+
+
+def errors(days: Sequence[Day]) -> str:
+    """Return the errors of the students on some days, with an exact interval."""
+    answers, wrong = sum(day.by_student for day in days), sum(day.wrong for day in days)
+    if not answers:
+        return "no answer"
+    low, high = 1 - risk_upper(answers - wrong, answers, 0.025), risk_upper(wrong, answers, 0.025)
+    return f"{wrong} of {answers} ({wrong / answers:.2%}, 95 % interval {low:.2%} to {high:.2%})"
 
 
 def main() -> None:
@@ -266,7 +296,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         school = School(folder, MAX_RISK, DELTA, args.seed)
         days = simulate(Flywheel(folder, month, school, seed=args.seed, bad_day=args.bad))
-    print("\n".join(summary(days)))
+    print("\n".join(summary(days, args.change)))
     args.plot.write_text(draw(days, change=args.change, promise=MAX_RISK), encoding="utf-8")
     print(f"drawn: {args.plot}")
 
