@@ -93,7 +93,7 @@ def pick_questions(
         StoppedError: somebody has stopped it.
         ModelError: llama.cpp cannot load the encoder.
     """
-    for package in ("llama_cpp", "scipy"):
+    for package in ("llama_cpp", "scipy", "threadpoolctl"):
         require(package, "cascade learn", "learn")
     source, session = Path(source), Session(minutes, on_progress, on_note, stopped)
     found = surveyed(source, text, label, rows or RowOptions(), traces)

@@ -107,7 +107,7 @@ def _path(path: str | Path | None) -> Path | None:
 
 
 def _require() -> None:
-    for package in ("llama_cpp", "scipy"):
+    for package in ("llama_cpp", "scipy", "threadpoolctl"):
         require(package, "cascade learn", "learn")
 
 
