@@ -22,7 +22,7 @@ from cascade.config.references import bundled_path
 from cascade.errors import ConfigError
 from cascade.formats.gguf import read_metadata
 from cascade.lab.evaluation.metrics import auroc, coverage_at_risk, ece
-from cascade.lab.learning.transfer import softmax
+from cascade.lab.networks.transfer import softmax
 from cascade.policy.intervals import wilson
 
 TIERS = {"tiny": "haiku", "hunter": "haiku", "small": "sonnet"}

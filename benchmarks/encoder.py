@@ -24,7 +24,7 @@ from published import load
 from cascade.config.references import bundled_path
 from cascade.engine.weights import Weights
 from cascade.errors import ConfigError
-from cascade.lab.learning.convert_bert import read_encoder_folder, write_bert_gguf
+from cascade.lab.networks.convert_bert import read_encoder_folder, write_bert_gguf
 
 TASKS = ("banking77", "clinc150", "tram")
 SENTENCES = 1000

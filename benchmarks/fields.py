@@ -27,9 +27,9 @@ from scipy.stats import t as student
 from cascade.config.references import bundled_path
 from cascade.engine.candidates import dates_of, numbers_of
 from cascade.lab.evaluation.metrics import ece
-from cascade.lab.learning.closed_fields import closed_fitter
-from cascade.lab.learning.embed import embed_texts
-from cascade.lab.learning.fit_fields import FieldRows, fit_fields, same_value
+from cascade.lab.fitting.closed_fields import closed_fitter
+from cascade.lab.fitting.embed import embed_texts
+from cascade.lab.fitting.fit_fields import FieldRows, fit_fields, same_value
 
 NAMES = list(SCHEMA["properties"])
 TEST_ROWS, MAX_TOKENS = 300, 256

@@ -22,8 +22,8 @@ from published import load
 
 from cascade.config.references import bundled_path
 from cascade.formats.expert_file import write_expert
-from cascade.lab.learning.embed import embed_texts
-from cascade.lab.learning.fit import Rows, fit_head
+from cascade.lab.fitting.embed import embed_texts
+from cascade.lab.fitting.fit import Rows, fit_head
 from cascade.models import build_model
 from cascade.models.base import Model, Prompt
 from cascade.models.llamacpp import LlamaCppSettings

@@ -32,8 +32,8 @@ from cascade.config.references import bundled_path
 from cascade.engine.experts import read_heads
 from cascade.formats.expert_file import encoder_digest, write_expert
 from cascade.lab.evaluation.metrics import auroc, bootstrap, ece
-from cascade.lab.learning.embed import embed_texts
-from cascade.lab.learning.fit import Rows, fit_head
+from cascade.lab.fitting.embed import embed_texts
+from cascade.lab.fitting.fit import Rows, fit_head
 
 MAX_TOKENS = 256
 TIMED = 200  # texts asked one by one

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cascade.lab.learning.convert_bert import write_bert_gguf
+from cascade.lab.networks.convert_bert import write_bert_gguf
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WIDTH, FEED, LAYERS, POSITIONS = 64, 96, 2, 64

@@ -12,7 +12,7 @@ from gguf_maker import make_gguf
 from cascade.config.references import bundled_path
 from cascade.engine.head import VERSION, Head
 from cascade.formats.expert_file import write_expert
-from cascade.lab.learning.embed import embed_texts
+from cascade.lab.fitting.embed import embed_texts
 
 TICKETS = {
     "card": ["my card is lost", "the card was stolen", "block my debit card"],

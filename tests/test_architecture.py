@@ -19,7 +19,8 @@ ROOMS = [
     "formats", "requests", "policy",
     "explain", "observers", "langchain", "config", "trace", "engine", "models", "gates", "confidence",
     "graph", "run", "lab.tables", "lab.tuning", "lab.replays", "lab.monitoring", "lab.evaluation",
-    "lab.learning", "lab.planning", "lab.inventory", "serve", "cli",
+    "lab.reading", "lab.fitting", "lab.networks", "lab.learning",
+    "lab.planning", "lab.inventory", "serve", "cli",
 ]  # fmt: skip
 
 

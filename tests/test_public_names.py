@@ -15,7 +15,7 @@ import pytest
 import cascade
 
 ROOT = Path(__file__).parents[1]
-SIMULATION = ROOT / "examples" / "flywheel"  # does by hand what `cascade learn` does, a month of it in minutes
+SIMULATION = ROOT / "examples" / "flywheel"  # does by hand what `cascade learn` does
 EXAMPLES = [path for path in sorted(ROOT.glob("examples/**/*.py")) if SIMULATION not in path.parents]
 SHOWN = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *EXAMPLES]
 PACKAGES = [

@@ -13,8 +13,8 @@ from cascade.explain.formatting import clean, clean_lines
 
 if TYPE_CHECKING:
     from cascade.lab.learning.ask import Picked
-    from cascade.lab.learning.from_traces import TraceOptions
-    from cascade.lab.learning.questions import Question
+    from cascade.lab.reading.from_traces import TraceOptions
+    from cascade.lab.reading.questions import Question
 
 _MAX_TEXT = 2000  # characters shown
 _MAX_LABEL = 60
@@ -32,7 +32,7 @@ def check_person(source: Path, traces: TraceOptions | None) -> None:
         RequestError: nobody can.
     """
     from cascade.config.load import load_graph
-    from cascade.lab.learning.inbox import has_inbox
+    from cascade.lab.reading.inbox import has_inbox
 
     if traces is None or not has_inbox(load_graph(source)):
         check_terminal()
@@ -45,7 +45,7 @@ def ask_about(source: Path, picked: Picked, traces: TraceOptions | None) -> None
         RequestError: an answer, or the graph that asks, cannot be stored.
     """
     if picked.inbox and traces is not None:
-        from cascade.lab.learning.inbox import put_into_inbox
+        from cascade.lab.reading.inbox import put_into_inbox
 
         texts = [question.text for question in picked.questions]
         path, runs = put_into_inbox(

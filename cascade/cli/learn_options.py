@@ -11,7 +11,7 @@ import typer
 from cascade.errors import RequestError
 
 if TYPE_CHECKING:
-    from cascade.lab.learning.from_traces import TraceOptions
+    from cascade.lab.reading.from_traces import TraceOptions
 
 File = Annotated[Path | None, typer.Argument(help="Labelled rows (.csv, .tsv, .jsonl …).", metavar="FILE")]
 FromTraces = Annotated[
@@ -104,7 +104,7 @@ def pick_source(
     Raises:
         RequestError: nothing or both are given, or an option has no use.
     """
-    from cascade.lab.learning.from_traces import TraceOptions
+    from cascade.lab.reading.from_traces import TraceOptions
 
     if (file is None) == (graph is None):
         both = "both are given" if file is not None else "neither is given"

@@ -1,7 +1,7 @@
 """A learned head: from an encoder's vector and the text itself to labels, P(correct), and how known it is.
 
 The head is linear: its logits are a matrix times the vector, plus a sum over the text's n-grams. What comes
-after is calibration, learned from cross-fitted scores (`cascade.lab.learning.fit`). NumPy only.
+after is calibration, learned from cross-fitted scores (`cascade.lab.fitting.fit`). NumPy only.
 """
 
 from __future__ import annotations

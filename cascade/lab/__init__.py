@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from cascade.lab.inventory.challenge import Challenger, ChallengeReport, challenge
     from cascade.lab.inventory.experts import ExpertReport, Inventory, experts
     from cascade.lab.learning.ask import Picked, pick_questions
-    from cascade.lab.learning.from_traces import TraceOptions
     from cascade.lab.learning.learn import learn
     from cascade.lab.learning.result import Learned
-    from cascade.lab.learning.row_reading import RowOptions
     from cascade.lab.learning.session import StoppedError
     from cascade.lab.monitoring.monitor import MonitorReport, StageReport, monitor
     from cascade.lab.monitoring.promotion import Promoted, PromotionTest, promote, rollback
@@ -29,6 +27,8 @@ if TYPE_CHECKING:
     from cascade.lab.planning.assumptions import write_assumptions
     from cascade.lab.planning.page import plan_page
     from cascade.lab.planning.plan import Plan, plan
+    from cascade.lab.reading.from_traces import TraceOptions
+    from cascade.lab.reading.row_reading import RowOptions
     from cascade.lab.replays.stored import ReplayReport, replay
     from cascade.lab.tables.collect import collect_outcomes
     from cascade.lab.tables.graded import outcomes_from_traces
@@ -96,8 +96,8 @@ if not TYPE_CHECKING:  # a type checker reads the imports above instead
             "cascade.lab.learning.learn": "learn",
             "cascade.lab.learning.result": "Learned",
             "cascade.lab.learning.ask": "Picked pick_questions",
-            "cascade.lab.learning.from_traces": "TraceOptions",
-            "cascade.lab.learning.row_reading": "RowOptions",
+            "cascade.lab.reading.from_traces": "TraceOptions",
+            "cascade.lab.reading.row_reading": "RowOptions",
             "cascade.lab.learning.session": "StoppedError",
             "cascade.lab.monitoring.monitor": "MonitorReport StageReport monitor",
             "cascade.lab.monitoring.promotion": "Promoted PromotionTest promote rollback",

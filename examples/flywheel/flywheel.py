@@ -26,8 +26,8 @@ from student import School, Student
 from traffic import Asked, Month, make_month, own_rows, read_clinc150
 
 from cascade import Cascade, lab
-from cascade.lab.learning.from_traces import TraceOptions, rows_from_traces
 from cascade.lab.monitoring.drift import References
+from cascade.lab.reading.from_traces import TraceOptions, rows_from_traces
 from cascade.policy.bounds import risk_upper
 from cascade.policy.decide import lot
 

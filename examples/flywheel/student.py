@@ -13,9 +13,9 @@ from traffic import Asked
 
 from cascade.config.references import bundled_path
 from cascade.formats.expert_file import write_expert
+from cascade.lab.fitting.embed import embed_texts
+from cascade.lab.fitting.fit import Rows, fit_head
 from cascade.lab.learning.certify import Graded, judge
-from cascade.lab.learning.embed import embed_texts
-from cascade.lab.learning.fit import Rows, fit_head
 from cascade.lab.monitoring.drift import Reference
 from cascade.policy.artifact import Goal
 from cascade.policy.calibrate import thin

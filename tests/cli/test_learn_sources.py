@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from cascade import Cascade
 from cascade.cli.main import app
 from cascade.errors import RequestError
-from cascade.lab.learning.answers import answers_path, read_answers
+from cascade.lab.reading.answers import answers_path, read_answers
 
 pytest.importorskip("llama_cpp", reason="needs the extra local")
 

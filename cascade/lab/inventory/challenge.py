@@ -17,8 +17,8 @@ from cascade.config.references import gguf_tasks, local_model_path
 from cascade.config.source import parse, read_bytes
 from cascade.errors import ConfigError, RequestError
 from cascade.lab.inventory.contest import Contest, contest
-from cascade.lab.learning.from_traces import TraceOptions, rows_from_traces
-from cascade.lab.learning.sources import GRADE, TRUSTED
+from cascade.lab.reading.from_traces import TraceOptions, rows_from_traces
+from cascade.lab.reading.sources import GRADE, TRUSTED
 from cascade.lab.tables.collect import Asked, OnProgress, ask_all, how_asked, open_models, run_to_end
 from cascade.lab.tables.rows import LabelledRow, labelled_rows
 from cascade.models.base import Model, Prompt, cost

@@ -13,17 +13,17 @@ from cascade.config.load import load_graph
 from cascade.config.references import bundled_path
 from cascade.errors import RequestError
 from cascade.extras import require
-from cascade.lab.learning.answers import PersonAnswer, add_answer, answers_path, read_answers
+from cascade.lab.fitting.embed import embed_texts
+from cascade.lab.fitting.fit import FittedHead, Rows, fit_head
 from cascade.lab.learning.data import read_texts, surveyed
-from cascade.lab.learning.embed import embed_texts
-from cascade.lab.learning.fit import FittedHead, Rows, fit_head
-from cascade.lab.learning.from_traces import TraceOptions
-from cascade.lab.learning.inbox import asked_texts, has_inbox
-from cascade.lab.learning.questions import SUGGESTED, Opinion, Question, most_valuable, open_questions
-from cascade.lab.learning.row_reading import RowOptions
 from cascade.lab.learning.session import Note, Report, Session, StoppedError
 from cascade.lab.learning.settings import MINUTES
-from cascade.lab.learning.survey import Survey
+from cascade.lab.reading.answers import PersonAnswer, add_answer, answers_path, read_answers
+from cascade.lab.reading.from_traces import TraceOptions
+from cascade.lab.reading.inbox import asked_texts, has_inbox
+from cascade.lab.reading.questions import SUGGESTED, Opinion, Question, most_valuable, open_questions
+from cascade.lab.reading.row_reading import RowOptions
+from cascade.lab.reading.survey import Survey
 
 MAX_ROWS = 20_000  # that the quick expert learns from, and texts without a label that it looks at
 MAX_TOKENS = 128  # of a text that it reads: a doubt shows early

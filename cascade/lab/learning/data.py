@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.errors import RequestError
-from cascade.lab.learning.from_traces import TraceOptions, survey_traces
-from cascade.lab.learning.row_reading import RowOptions
 from cascade.lab.learning.session import Session
 from cascade.lab.learning.settings import LearnSettings
-from cascade.lab.learning.survey import Survey, survey
+from cascade.lab.reading.from_traces import TraceOptions, survey_traces
+from cascade.lab.reading.row_reading import RowOptions
+from cascade.lab.reading.survey import Survey, survey
 from cascade.lab.tables.cells import decode_text, read_file
 from cascade.lab.tables.rows import read_rows
 

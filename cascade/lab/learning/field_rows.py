@@ -13,9 +13,9 @@ import numpy as np
 from cascade.errors import ConfigError, RequestError
 from cascade.formats.flat_schema import Field, FieldKind, assembled, flat_fields
 from cascade.formats.schemas import MAX_BYTES, parse_json, value_problem
-from cascade.lab.learning.files import read_row_file
-from cascade.lab.learning.fit_fields import FieldRows
-from cascade.lab.learning.near_duplicates import near_duplicate_groups, normal_form
+from cascade.lab.fitting.fit_fields import FieldRows
+from cascade.lab.reading.files import read_row_file
+from cascade.lab.reading.near_duplicates import near_duplicate_groups, normal_form
 from cascade.lab.tables.cells import read_file, refuse
 
 TEXT_NAMES = ("text", "prompt", "mail", "email", "body", "message", "content", "document", "input")

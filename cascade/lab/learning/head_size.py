@@ -10,9 +10,9 @@ import numpy as np
 
 from cascade.engine.head import Head
 from cascade.formats.expert_file import write_expert
+from cascade.lab.fitting.fit import FittedHead, Scores, fit_head
+from cascade.lab.fitting.fit import Rows as FitRows
 from cascade.lab.learning.card import outside_label, versions
-from cascade.lab.learning.fit import FittedHead, Scores, fit_head
-from cascade.lab.learning.fit import Rows as FitRows
 from cascade.lab.learning.session import Session
 from cascade.lab.learning.sizes import Answers, Material, Rows
 from cascade.lab.learning.store import Store

@@ -12,12 +12,10 @@ import numpy as np
 from cascade.config.references import bundled_path
 from cascade.errors import RequestError
 from cascade.extras import require
+from cascade.lab.fitting.embed import embed_texts
 from cascade.lab.learning.data import Data, read_source, read_test, read_texts
-from cascade.lab.learning.embed import embed_texts
-from cascade.lab.learning.from_traces import TraceOptions
 from cascade.lab.learning.graph_out import check_replaceable
 from cascade.lab.learning.result import Judged, Learned, Made, assess, finish
-from cascade.lab.learning.row_reading import RowOptions
 from cascade.lab.learning.session import Note, Report, Session
 from cascade.lab.learning.settings import (
     DELTA,
@@ -32,6 +30,8 @@ from cascade.lab.learning.sizes import Material, Size, pick_size
 from cascade.lab.learning.split import Split, split_rows
 from cascade.lab.learning.store import Store
 from cascade.lab.learning.vectors import CHUNK, Matrix, Vectors
+from cascade.lab.reading.from_traces import TraceOptions
+from cascade.lab.reading.row_reading import RowOptions
 
 ENCODER = "encoder"  # the bundled one
 MAX_TOKENS = 256

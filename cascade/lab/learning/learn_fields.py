@@ -21,12 +21,12 @@ from cascade.files import replace_file
 from cascade.formats.expert_file import write_expert
 from cascade.formats.flat_schema import FieldKind, flat_fields
 from cascade.lab.evaluation.metrics import ece
+from cascade.lab.fitting.closed_fields import closed_fitter
+from cascade.lab.fitting.embed import embed_texts
+from cascade.lab.fitting.fit_fields import FieldRows, FittedFields, fit_fields, same_value
 from cascade.lab.learning import card as cards
 from cascade.lab.learning.certify import Graded, Verdict, judge
-from cascade.lab.learning.closed_fields import closed_fitter
-from cascade.lab.learning.embed import embed_texts
 from cascade.lab.learning.field_rows import FieldData, read_field_rows, read_schema
-from cascade.lab.learning.fit_fields import FieldRows, FittedFields, fit_fields, same_value
 from cascade.lab.learning.settings import DELTA, MAX_RISK, task_name
 from cascade.lab.learning.split import put_aside
 from cascade.policy.artifact import Goal

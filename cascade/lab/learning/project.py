@@ -21,10 +21,10 @@ from cascade.config.shipped import copy_shipped_graph, shipped_graphs
 from cascade.errors import RequestError
 from cascade.files import replace_file
 from cascade.lab.evaluation.formatting import percent
-from cascade.lab.learning.row_reading import RowOptions
 from cascade.lab.learning.settings import DELTA, MAX_RISK, MINUTES, task_name
 from cascade.lab.learning.split import put_aside
-from cascade.lab.learning.survey import Survey, survey
+from cascade.lab.reading.row_reading import RowOptions
+from cascade.lab.reading.survey import Survey, survey
 from cascade.lab.tables.rows import LabelledRow
 
 if TYPE_CHECKING:

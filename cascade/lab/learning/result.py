@@ -23,9 +23,9 @@ from cascade.lab.learning.graph_out import graph_text
 from cascade.lab.learning.session import Session
 from cascade.lab.learning.settings import LearnSettings, goal_of
 from cascade.lab.learning.sizes import Answers, Trained
-from cascade.lab.learning.sources import teacher_interval, teacher_share, teaching
 from cascade.lab.learning.split import Indices, Split, counted
-from cascade.lab.learning.survey import Survey
+from cascade.lab.reading.sources import teacher_interval, teacher_share, teaching
+from cascade.lab.reading.survey import Survey
 
 _SAMPLE_CHARACTERS = 80
 

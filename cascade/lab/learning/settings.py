@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cascade.errors import RequestError
-from cascade.lab.learning.from_traces import TraceOptions
-from cascade.lab.learning.row_reading import RowOptions
+from cascade.lab.reading.from_traces import TraceOptions
+from cascade.lab.reading.row_reading import RowOptions
 from cascade.policy.artifact import Goal
 
 MAX_RISK, DELTA, MINUTES = 0.02, 0.1, 20.0

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 
 from cascade.errors import ModelError
-from cascade.lab.learning import student_file, vocab
 from cascade.lab.learning.card import outside_label
-from cascade.lab.learning.distil import Distillation, DistilSettings, Lesson, settings_for
-from cascade.lab.learning.encoder_file import read_encoder
-from cascade.lab.learning.finetune import embed
 from cascade.lab.learning.session import Session
 from cascade.lab.learning.sizes import Answers, Material, Rows
-from cascade.lab.learning.transfer import UNLABELLED, TransferSettings, compose, targets
 from cascade.lab.learning.tuned_size import Tuned, fine_tune
-from cascade.lab.learning.words import common_words, frequent, neighbours, word_counts
+from cascade.lab.networks import student_file, vocab
+from cascade.lab.networks.distil import Distillation, DistilSettings, Lesson, settings_for
+from cascade.lab.networks.encoder_file import read_encoder
+from cascade.lab.networks.finetune import embed
+from cascade.lab.networks.transfer import UNLABELLED, TransferSettings, compose, targets
+from cascade.lab.networks.words import common_words, frequent, neighbours, word_counts
 from cascade.models import build_model
 from cascade.models.base import Prompt
 from cascade.models.llamacpp import LlamaCppSettings

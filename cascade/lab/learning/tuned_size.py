@@ -12,19 +12,19 @@ import numpy as np
 import torch
 
 from cascade.config.references import model_sha256
-from cascade.lab.learning.augment import hollow
-from cascade.lab.learning.embed import embed_texts
-from cascade.lab.learning.encoder_file import EncoderFile, read_encoder, write_encoder
-from cascade.lab.learning.finetune import Classifier, Epoch, Examples, Finetuning, settings_for
-from cascade.lab.learning.fit import Rows as FitRows
-from cascade.lab.learning.fit import fit_head
+from cascade.lab.fitting.embed import embed_texts
+from cascade.lab.fitting.fit import Rows as FitRows
+from cascade.lab.fitting.fit import fit_head
+from cascade.lab.fitting.logistic import Linear
 from cascade.lab.learning.head_size import HeadExpert
-from cascade.lab.learning.logistic import Linear
 from cascade.lab.learning.sizes import Material, Rows
 from cascade.lab.learning.split import Indices, put_aside
 from cascade.lab.learning.store import digest
 from cascade.lab.learning.vectors import Matrix, Vectors
-from cascade.lab.learning.words import common_words
+from cascade.lab.networks.augment import hollow
+from cascade.lab.networks.encoder_file import EncoderFile, read_encoder, write_encoder
+from cascade.lab.networks.finetune import Classifier, Epoch, Examples, Finetuning, settings_for
+from cascade.lab.networks.words import common_words
 
 HELD_SHARE, MOST_HELD = 0.1, 500  # of the rows, for choosing the epoch and for calibration
 COMMON = 10_000  # words that frames without meaning are filled with

@@ -11,13 +11,13 @@ from scripting import checked, scripted, write
 from cascade import Cascade, lab
 from cascade.errors import RequestError
 from cascade.lab.learning.ask import find_questions
-from cascade.lab.learning.columns import Columns
-from cascade.lab.learning.from_traces import TraceOptions, rows_from_traces
-from cascade.lab.learning.inbox import put_into_inbox
-from cascade.lab.learning.near_duplicates import normal_form
-from cascade.lab.learning.row_reading import Place, ReadRows
 from cascade.lab.learning.session import Session, StoppedError
-from cascade.lab.learning.survey import Survey, survey_rows
+from cascade.lab.reading.columns import Columns
+from cascade.lab.reading.from_traces import TraceOptions, rows_from_traces
+from cascade.lab.reading.inbox import put_into_inbox
+from cascade.lab.reading.near_duplicates import normal_form
+from cascade.lab.reading.row_reading import Place, ReadRows
+from cascade.lab.reading.survey import Survey, survey_rows
 from cascade.lab.tables.rows import LabelledRow
 from cascade.trace import TraceStore
 

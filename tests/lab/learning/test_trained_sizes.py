@@ -18,15 +18,15 @@ from bert_maker import small_bert  # noqa: E402
 from cascade.errors import ConfigError  # noqa: E402
 from cascade.formats.expert_file import read_expert  # noqa: E402
 from cascade.formats.gguf import read_tasks  # noqa: E402
+from cascade.lab.fitting.embed import embed_texts  # noqa: E402
 from cascade.lab.learning import auto_size, tiny_size, tuned_size  # noqa: E402
 from cascade.lab.learning.data import Data  # noqa: E402
-from cascade.lab.learning.embed import embed_texts  # noqa: E402
-from cascade.lab.learning.encoder_file import read_encoder, write_encoder  # noqa: E402
 from cascade.lab.learning.session import Session  # noqa: E402
 from cascade.lab.learning.settings import LearnSettings  # noqa: E402
 from cascade.lab.learning.sizes import Material, Trained  # noqa: E402
 from cascade.lab.learning.store import Store  # noqa: E402
 from cascade.lab.learning.vectors import Vectors  # noqa: E402
+from cascade.lab.networks.encoder_file import read_encoder, write_encoder  # noqa: E402
 from cascade.models import build_model  # noqa: E402
 from cascade.models.base import Prompt  # noqa: E402
 from cascade.models.llamacpp import LlamaCppSettings  # noqa: E402
@@ -106,7 +106,7 @@ def test_an_encoder_survives_the_way_through_pytorch(encoder: Path, tmp_path: Pa
     write_encoder(source, source.encoder, tmp_path / "copy.gguf")
     assert (tmp_path / "copy.gguf").read_bytes() == encoder.read_bytes()
     texts = ["I have LOST the card!", "", "help " * 60]
-    from cascade.lab.learning.finetune import embed
+    from cascade.lab.networks.finetune import embed
 
     ours = embed(source.encoder, source.tokenize(texts, LIMIT))
     theirs = embed_texts(encoder, texts, LIMIT, lambda stage, share: None, 1)

@@ -1,0 +1,1 @@
+"""Encoders and students in PyTorch: fine-tuning, distilling, their GGUF files; needs the extra `train`."""
