@@ -229,11 +229,11 @@ def test_of_several_columns_that_may_be_labels_none_is_guessed(tmp_path: Path) -
         f"a message number {n} of mine;{'high' if n % 2 else 'low'};{'de' if n % 3 else 'fr'}"
         for n in range(9)
     ]
-    content = "\n".join(["note;priority;country", *rows]).encode()
+    content = "\n".join(["note;size;country", *rows]).encode()
     message = refusal(tmp_path / "a.csv", content)
-    assert "'priority' (2 values), 'country' (2 values); --label COL tells in which" in message
+    assert "'size' (2 values), 'country' (2 values); --label COL tells in which" in message
     assert len(read(tmp_path / "a.csv", content, label="country")) == 9
-    assert "no column 'city', which --label names; columns are 'note', 'priority', 'country'" in refusal(
+    assert "no column 'city', which --label names; columns are 'note', 'size', 'country'" in refusal(
         tmp_path / "a.csv", content, label="city"
     )
     assert "both name 'note'" in refusal(tmp_path / "a.csv", content, label="note", text="note")
