@@ -21,22 +21,24 @@ def test_a_short_month_gets_cheaper_with_proof(tmp_path: Path, monkeypatch: pyte
     from student import School
     from traffic import make_month, own_rows
 
-    month = make_month(own_rows(), days=10, requests=120, change=8, new_share=0.6)
+    month = make_month(own_rows(), days=15, requests=150, change=11, new_share=0.6)
     school = School(tmp_path, flywheel.MAX_RISK, flywheel.DELTA)
-    wheel = flywheel.Flywheel(tmp_path, month, school, audit_rate=0.3, epsilon=0.1, bad_day=3)
+    wheel = flywheel.Flywheel(tmp_path, month, school, audit_rate=0.3, epsilon=0.1, bad_day=4)
     days = flywheel.simulate(wheel, say=False)
     events = [(day.number, event) for day in days for event in day.events]
     bad = next(event.split()[0] for _, event in events if "mixed up" in event)
     assert f"{bad} refused" in " ".join(event for _, event in events)
     assert not any(event.startswith(f"{bad} promoted") for _, event in events)
     assert any("promoted" in event for _, event in events)
-    assert any(number >= 8 and "drift caught" in event for number, event in events)
-    assert not any(number < 8 and "drift caught" in event for number, event in events)
-    assert days[0].cost_usd == pytest.approx(120 * flywheel.OPUS_USD)
-    assert sum(day.cost_usd for day in days[4:7]) < 0.6 * 3 * 120 * flywheel.OPUS_USD
-    answers, wrong = sum(day.by_student for day in days[:7]), sum(day.wrong for day in days[:7])
-    assert wrong <= 3 * flywheel.MAX_RISK * answers  # so few rows certify nothing
-    picture = draw(days, change=8, promise=flywheel.MAX_RISK)
+    caught = next(number for number, event in events if "drift caught" in event)
+    assert caught >= 11
+    assert days[0].cost_usd == pytest.approx(150 * flywheel.OPUS_USD)
+    assert sum(day.cost_usd for day in days[5:9]) < 0.6 * 4 * 150 * flywheel.OPUS_USD
+    assert days[caught].by_student == 0  # an alarm ends the certificate
+    answers, wrong = sum(day.by_student for day in days[:10]), sum(day.wrong for day in days[:10])
+    assert answers > 300
+    assert wrong <= flywheel.MAX_RISK * answers
+    picture = draw(days, change=11, promise=flywheel.MAX_RISK)
     assert picture.startswith("<svg")
     assert "drift caught" in picture
     sys.modules.pop("flywheel")
