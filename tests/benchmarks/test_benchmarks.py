@@ -9,6 +9,7 @@ import pytest
 from benching import benchmark
 
 
+@pytest.mark.slow
 def test_experts_reports_every_task_with_intervals(root: Path, data: Path) -> None:
     """Each bundled expert and task has accuracy inside its interval, and a measured latency."""
     results = benchmark(root, data, "experts", "--rows", "40")["results"]

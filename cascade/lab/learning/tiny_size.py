@@ -25,7 +25,7 @@ from cascade.lab.networks.transfer import UNLABELLED, TransferSettings, compose,
 from cascade.lab.networks.words import common_words, frequent, neighbours, word_counts
 from cascade.models import build_model
 from cascade.models.base import Prompt
-from cascade.models.llamacpp import LlamaCppSettings
+from cascade.spec.registry import MODELS
 
 COMMON = 20_000  # words that can replace others
 TEACHER_SHARE = 0.5  # of the time, at most
@@ -77,7 +77,8 @@ class TinyExpert:
         )
 
     async def _ask(self, texts: Sequence[str], session: Session) -> list[tuple[int, float, float]]:
-        settings = LlamaCppSettings(kind="llamacpp", path=str(self._draft.resolve()), task=self._task)
+        given = {"kind": "llamacpp", "path": str(self._draft.resolve()), "task": self._task}
+        settings = MODELS.kinds()["llamacpp"].model_validate(given)
         model = build_model("expert", settings, self._draft.parent)
         number = {label: index for index, label in enumerate(self.labels)}
         outside, rows = outside_label(self.labels), []
