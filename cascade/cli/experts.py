@@ -67,7 +67,8 @@ def _row(report: ExpertReport) -> list[str]:
     right = "—"
     if card is not None:
         ends = "" if card.low is None or card.high is None else f" ({card.low:.1%} to {card.high:.1%})"
-        right = f"{card.accuracy:.1%}{ends} of {card.rows:,}{f' {card.split}' if card.split else ''} rows"
+        split = "" if not card.split else " " + card.split.replace("_", "-")
+        right = f"{card.accuracy:.1%}{ends} of {card.rows:,}{split} rows"
     answered = "—" if report.share is None else f"{format_percent(report.share)} of {report.runs:,}"
     saved = "—"
     if savings is not None:
