@@ -242,10 +242,10 @@ class LlamaCppSettings(Prompted):
 
     def _is_learned(self, base: Path) -> bool:
         """Return whether a learned head answers."""
-        path = local_model_path(self.path, base)
-        if self.examples is not None or path is None or not gguf_tasks(path):
+        if self.labels is not None or self.examples is not None:  # no task answers then
             return False
-        return read_expert(path) is not None
+        path = local_model_path(self.path, base)
+        return path is not None and bool(gguf_tasks(path)) and read_expert(path) is not None
 
     def _pick_task(self, tasks: dict[str, tuple[str, ...]]) -> str:
         if self.task is None and len(tasks) == 1:
