@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from cascade.config.load import load_graph
 from cascade.config.references import bundled_path
 from cascade.errors import RequestError
-from cascade.extras import require
 from cascade.lab.fitting.embed import embed_texts
 from cascade.lab.fitting.fit import FittedHead, Rows, fit_head
 from cascade.lab.learning.data import read_texts, surveyed
 from cascade.lab.learning.session import Note, Report, Session, StoppedError
-from cascade.lab.learning.settings import MINUTES
+from cascade.lab.learning.settings import MINUTES, check_installed
 from cascade.lab.reading.answers import PersonAnswer, add_answer, answers_path, read_answers
 from cascade.lab.reading.from_traces import TraceOptions
 from cascade.lab.reading.inbox import asked_texts, has_inbox
@@ -93,8 +92,7 @@ def pick_questions(
         StoppedError: somebody has stopped it.
         ModelError: llama.cpp cannot load the encoder.
     """
-    for package in ("llama_cpp", "scipy", "threadpoolctl"):
-        require(package, "cascade learn", "learn")
+    check_installed()
     source, session = Path(source), Session(minutes, on_progress, on_note, stopped)
     found = surveyed(source, text, label, rows or RowOptions(), traces)
     for line in found.lines():

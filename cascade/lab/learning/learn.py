@@ -11,7 +11,6 @@ import numpy as np
 
 from cascade.config.references import bundled_path
 from cascade.errors import RequestError
-from cascade.extras import require
 from cascade.lab.fitting.embed import embed_texts
 from cascade.lab.learning.data import Data, read_source, read_test, read_texts
 from cascade.lab.learning.graph_out import check_replaceable
@@ -22,6 +21,7 @@ from cascade.lab.learning.settings import (
     MAX_RISK,
     MINUTES,
     LearnSettings,
+    check_installed,
     check_settings,
     goal_of,
     task_name,
@@ -90,7 +90,7 @@ def learn(
         ConfigError: the extra `learn` is not installed.
         ModelError: llama.cpp cannot load the encoder.
     """
-    _require()
+    check_installed()
     source, name = Path(source), task_name(Path(source)) + ("" if traces is None else "-learned")
     settings = LearnSettings(
         out=Path("experts") / f"{name}.gguf" if out is None else Path(out),
@@ -104,11 +104,6 @@ def learn(
 
 def _path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path)
-
-
-def _require() -> None:
-    for package in ("llama_cpp", "scipy", "threadpoolctl"):
-        require(package, "cascade learn", "learn")
 
 
 def learn_with(source: Path, settings: LearnSettings, session: Session) -> Learned:

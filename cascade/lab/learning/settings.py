@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cascade.errors import RequestError
+from cascade.extras import require
 from cascade.lab.reading.from_traces import TraceOptions
 from cascade.lab.reading.row_reading import RowOptions
 from cascade.policy.artifact import Goal
@@ -15,6 +16,16 @@ from cascade.policy.artifact import Goal
 MAX_RISK, DELTA, MINUTES = 0.02, 0.1, 20.0
 _LENGTH = 64  # characters of a name in a graph
 _NAME = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+def check_installed() -> None:
+    """Check that the packages of the extra `learn` are there.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for package in ("llama_cpp", "scipy", "threadpoolctl"):
+        require(package, "cascade learn", "learn")
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,14 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from cascade.engine.weights import MAX_BYTES_PER_TOKEN
 from cascade.errors import ConfigError
 from cascade.files import replace_file
 from cascade.lab.networks.bert import Bert, BertShape
-
-if TYPE_CHECKING:
-    from cascade.engine.weights import Weights
 
 ARCHITECTURE = "bert"
 
@@ -42,18 +38,14 @@ class EncoderFile:
 
     def tokenize(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         """Return each text's token ids with the special ones, `limit` at most, cut as at run time."""
+        from cascade.engine.experts import encoder_tokens
         from cascade.engine.weights import Weights
 
         weights = Weights(self.path)
         try:
-            return [self._cut(weights, text.strip(), limit) for text in texts]
+            return [encoder_tokens(weights, text, limit)[0].tolist() for text in texts]
         finally:
             weights.close()
-
-    def _cut(self, weights: Weights, text: str, limit: int) -> list[int]:
-        text = text[: limit * MAX_BYTES_PER_TOKEN]
-        ids: list[int] = weights.tokenize(text, limit * 4, begin=True).tolist()
-        return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
 
 
 def read_encoder(path: Path) -> EncoderFile:
